@@ -1,0 +1,45 @@
+# make grade                 three built-in eyes: table here, report in out/report.html
+# make grade PHOTOS=path     a photograph, a folder, or a CSV with a path column
+# make test                  every test
+# make lint                  style, types and layers
+# Needs Python 3.11 or newer and nothing else; PYTHON names another one than python3.
+
+PYTHON ?= python3
+PHOTOS ?= out/demo
+export PHOTOS
+
+BIN := .venv/bin
+STAMPS := .venv/.stamps
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: grade test lint
+
+grade: $(STAMPS)/grading
+	@if [ "$$PHOTOS" = out/demo ]; then $(BIN)/python -m retigrade.fundus.phantom out/demo; fi
+	@$(BIN)/retigrade grade --out out -- "$$PHOTOS"
+
+test: $(STAMPS)/dev
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(STAMPS)/grading: pyproject.toml | $(STAMPS)/venv
+	@echo "installing retigrade into .venv" >&2
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(STAMPS)/dev: pyproject.toml | $(STAMPS)/venv
+	@echo "installing retigrade with all that training and testing need into .venv (some gigabytes)" >&2
+	@$(INSTALL) --editable '.[train,dev]'
+	@touch $@ $(STAMPS)/grading
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Retigrade needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || virtualenv --quiet --python "$(PYTHON)" .venv 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 2; }
+	@mkdir -p $(STAMPS) && touch $@

@@ -1,0 +1,77 @@
+"""The command line: each subcommand is one dataclass, listed here."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import tyro
+
+from retigrade.cli.check import Check
+from retigrade.cli.command import Command, notice
+from retigrade.cli.grade import Grade
+from retigrade.cli.info import Info
+from retigrade.errors import RetigradeError, UsageError
+
+COMMANDS: dict[str, type[Command]] = {"grade": Grade, "check": Check, "info": Info}
+
+_USAGE, _INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `arguments` are those of the process if not given."""
+    debug = False
+    try:
+        command = _parse(sys.argv[1:] if arguments is None else arguments)
+        debug = command.debug
+        with _log_to_stderr(debug=debug):
+            return command.run()
+    except SystemExit as done:  # the parser has printed its help or what is wrong
+        return done.code if isinstance(done.code, int) else _USAGE
+    except KeyboardInterrupt:
+        notice("interrupted")
+        return _INTERRUPTED
+    except RetigradeError as error:
+        if debug:
+            raise
+        notice(f"retigrade: {error}")
+        return error.exit_code
+    except Exception as defect:
+        if debug:
+            raise
+        notice(f"retigrade: a defect of the program: {type(defect).__name__}: {defect}; --debug shows where")
+        return _USAGE
+
+
+def _parse(arguments: Sequence[str]) -> Command:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise UsageError(f"there is no command {arguments[0]!r}; {_nearest(arguments[0])}")
+    return tyro.extras.subcommand_cli_from_dict(
+        dict(COMMANDS),
+        prog="retigrade",
+        description="Grades diabetic retinopathy in fundus photographs and shows where. Research use only.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _nearest(word: str) -> str:
+    nearest = difflib.get_close_matches(word.lower(), COMMANDS, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(COMMANDS)}"
+
+
+@contextmanager
+def _log_to_stderr(*, debug: bool) -> Iterator[None]:
+    """Show what the package logs: warnings, and with `debug` everything."""
+    logger, handler = logging.getLogger("retigrade"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)

@@ -1,0 +1,34 @@
+"""`retigrade info`: what a bundle says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from retigrade.cli.command import Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(Command):
+    """Say what a bundle is, what it learned from, how well it does, and what it may be used for."""
+
+    bundle: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[BUNDLE]", help_behavior_hint="(default: as shipped)"),
+    ] = None
+    """The bundle's file."""
+
+    def run(self) -> int:
+        """Check the bundle and print its card."""
+        from rich.console import Console
+
+        from retigrade.deliver.describe import describe
+        from retigrade.grader import load
+
+        bundle = load(self.bundle).bundle
+        Console().print(describe(bundle.card, bundle=bundle.identity))
+        return 0

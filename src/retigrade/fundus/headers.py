@@ -1,0 +1,325 @@
+"""What a picture file declares about itself, read before any pixel is allocated.
+
+Small parsers for JPEG (ITU-T T.81), PNG (third edition), TIFF 6.0 and BigTIFF, WebP (RFC 9649) and BMP. Each checks
+the declared size against the limits as soon as it knows it, and then that the file is whole: the C libraries
+behind OpenCV fill what is missing with grey, or complain on stderr, and neither may happen here.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_PIXELS = 120_000_000
+MIN_SIDE = 32
+
+
+class HeaderError(ValueError):
+    """The file is no picture, damaged or outside the limits; its text finishes the sentence "eye.jpg: ..."."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A whole picture file, not yet decoded.
+
+    width, height: pixels as stored. orientation: 1 to 8, the meaning of EXIF tag 274. alpha: transparency is stored.
+    body: the bytes to hand to the decoder.
+    """
+
+    format: str
+    width: int
+    height: int
+    orientation: int
+    alpha: bool
+    body: bytes
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height after the orientation is applied."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def sniff(head: bytes) -> str | None:
+    """Name the picture format that a file's first 32 bytes belong to; None where there is none."""
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if head[:4] in _TIFF_LAYOUTS:
+        return "TIFF"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    # Two letters alone would make a text that starts with "BM" a picture.
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    return None
+
+
+def read_header(data: bytes) -> Header:
+    """Read what `data`, a whole file, declares, and check that it is a picture, within the limits and complete.
+
+    Raises HeaderError otherwise.
+    """
+    kind = sniff(data[:32])
+    if kind is None:
+        raise HeaderError("not a picture in a format that can be read (JPEG, PNG, TIFF, WebP or BMP)")
+    try:
+        return _PARSERS[kind](data)
+    except (struct.error, IndexError, OverflowError):
+        raise _cut_short(kind) from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise HeaderError(
+            f"declares {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} megapixels that are read"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise HeaderError(f"{width} x {height} pixels are too few, each side needs at least {MIN_SIDE}")
+
+
+def _cut_short(kind: str) -> HeaderError:
+    return HeaderError(f"the {kind} is cut short, copy the file again from its source")
+
+
+def _damaged(kind: str, what: str) -> HeaderError:
+    return HeaderError(f"the {kind} is damaged ({what}), copy the file again from its source")
+
+
+# JPEG -----------------------------------------------------------------------------------------------------------------
+
+_SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def _jpeg(data: bytes) -> Header:
+    at, width, height, orientation = 2, 0, 0, 0
+    markers: npt.NDArray[np.intp] | None = None
+    while True:
+        while data[at] == data[at + 1] == 0xFF:  # fill bytes may stand before a marker
+            at += 1
+        filler, marker, length = *data[at : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _EOI and filler == 0xFF:
+            break
+        if filler != 0xFF or marker < 0xC0 or 0xD0 <= marker <= _SOI or length < 2:
+            raise _damaged("JPEG", f"no valid marker at byte {at}")
+        if at + 2 + length > len(data):
+            raise _cut_short("JPEG")
+        if marker in _FRAMES and not width:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            _check_size(width, height)
+        elif marker == _APP1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
+            orientation = _exif_orientation(data[at + 10 : at + 2 + length])
+        at += 2 + length
+        if marker == _SOS:
+            markers = _markers(data, at) if markers is None else markers
+            following = int(np.searchsorted(markers, at))
+            if following == len(markers):
+                raise _cut_short("JPEG")
+            at = int(markers[following])
+    if not width or markers is None:
+        raise _damaged("JPEG", "it holds no picture")
+    return Header("JPEG", width, height, orientation or 1, False, data)
+
+
+def _markers(data: bytes, start: int) -> npt.NDArray[np.intp]:
+    """Where, from `start` on, a byte 0xFF ends a scan: it starts neither a stuffed byte nor fill nor a restart."""
+    view = np.frombuffer(data, np.uint8)[start:]
+    at = np.flatnonzero(view[:-1] == 0xFF)
+    code = view[at + 1]
+    markers: npt.NDArray[np.intp] = at[(code != 0) & (code != 0xFF) & (code & 0xF8 != 0xD0)] + start
+    return markers
+
+
+# PNG ------------------------------------------------------------------------------------------------------------------
+
+_PALETTE, _WITH_ALPHA = 3, (4, 6)
+
+
+def _png(data: bytes) -> Header:
+    length, kind, width, height, _, colour = struct.unpack_from(">I4sIIBB", data, 8)
+    if kind != b"IHDR" or length != 13:
+        raise _damaged("PNG", "no IHDR chunk")
+    _check_size(width, height)
+    # Only the chunks that make the pixels go to libpng: it warns on stderr about faults in the others, such as colour
+    # profiles. Transparency of one colour key is no border but an accident in a photograph, so it is not among them.
+    needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == _PALETTE else set())
+    view = memoryview(data)
+    body, kinds, orientation, at = [view[:8]], set(), 1, 8
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            raise _cut_short("PNG")
+        if kind in needed:
+            if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+                raise _damaged("PNG", f"wrong checksum at byte {at}")
+            body.append(view[at:end])
+            kinds.add(kind)
+        elif kind == b"eXIf":
+            orientation = _exif_orientation(data[at + 8 : end - 4])
+        elif not kind[0] & 0x20:  # an upper-case first letter: the picture cannot be read without it
+            raise _damaged("PNG", f"unknown chunk at byte {at}")
+        at = end
+    if b"IDAT" not in kinds:
+        raise _damaged("PNG", "it holds no picture")
+    return Header("PNG", width, height, orientation, colour in _WITH_ALPHA or b"tRNS" in kinds, b"".join(body))
+
+
+# TIFF, and EXIF, which is written in it -------------------------------------------------------------------------------
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLE_FORMAT = 256, 257, 258, 259, 274, 339
+_STRIPS, _TILES, _TILE_SIDES = (273, 279), (324, 325), (322, 323)
+_TIFF_LAYOUTS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
+# None, CCITT, LZW, JPEG, deflate (two codes) and PackBits: of any other, OpenCV makes black without a word.
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32946, 32773})
+_TIFF_TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """The first image file directory; entries: tag -> (type, count, where the value or its offset stands)."""
+
+    data: bytes
+    order: str
+    big: bool
+    entries: dict[int, tuple[int, int, int]]
+
+    def values(self, tag: int, default: int | None = None) -> list[int]:
+        """All values of an unsigned tag; IndexError where they lie outside the file."""
+        if tag not in self.entries:
+            if default is None:
+                raise _damaged("TIFF", f"no tag {tag}")
+            return [default]
+        kind, count, at = self.entries[tag]
+        if kind not in _TIFF_TYPES or count == 0:
+            raise _damaged("TIFF", f"bad tag {tag}")
+        dtype = np.dtype(self.order + _TIFF_TYPES[kind])
+        if count * dtype.itemsize > (8 if self.big else 4):
+            (at,) = struct.unpack_from(self.order + ("Q" if self.big else "I"), self.data, at)
+        if at + count * dtype.itemsize > len(self.data):
+            raise IndexError(at)
+        values: list[int] = np.frombuffer(self.data, dtype, count, at).tolist()
+        return values
+
+
+def _directory(data: bytes) -> _Directory:
+    order, big = _TIFF_LAYOUTS[data[:4]]
+    (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
+    entry = struct.Struct(order + ("HHQ8x" if big else "HHI4x"))
+    first = start + (8 if big else 2)
+    if first + count * entry.size > len(data):
+        raise IndexError(first)
+    entries: dict[int, tuple[int, int, int]] = {}
+    for at in range(first, first + count * entry.size, entry.size):
+        tag, kind, values = entry.unpack_from(data, at)
+        entries[tag] = kind, values, at + entry.size - (8 if big else 4)
+    return _Directory(data, order, big, entries)
+
+
+def _tiff(data: bytes) -> Header:
+    directory = _directory(data)
+    width, height = directory.values(_WIDTH)[0], directory.values(_HEIGHT)[0]
+    _check_size(width, height)
+    if max(directory.values(_BITS, 1)) > 16 or directory.values(_SAMPLE_FORMAT, 1)[0] not in (1, 4):
+        raise HeaderError("the TIFF holds signed, floating-point or 32-bit samples, save it with 8 or 16 bits")
+    if (compression := directory.values(_COMPRESSION, 1)[0]) not in _COMPRESSIONS:
+        raise HeaderError(f"the TIFF is compressed in a way that cannot be read ({compression}), save it with LZW")
+    tiled = _TILES[0] in directory.entries
+    if tiled and directory.values(_TILE_SIDES[0])[0] * directory.values(_TILE_SIDES[1])[0] > MAX_PIXELS:
+        raise _damaged("TIFF", "tiles larger than any picture")
+    offsets, counts = (directory.values(tag) for tag in (_TILES if tiled else _STRIPS))
+    if len(offsets) != len(counts):
+        raise _damaged("TIFF", "the pieces of the picture do not add up")
+    if any(offset + count > len(data) for offset, count in zip(offsets, counts, strict=True)):
+        raise _cut_short("TIFF")
+    return Header("TIFF", width, height, _orientation(directory), False, data)
+
+
+def _orientation(directory: _Directory) -> int:
+    orientation = directory.values(_ORIENTATION, 1)[0]
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """Orientation from an EXIF block; 1 where it cannot be read, as metadata is no reason to refuse pixels."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    try:
+        return _orientation(_directory(exif)) if exif[:4] in _TIFF_LAYOUTS else 1
+    except (HeaderError, struct.error, IndexError, OverflowError):
+        return 1
+
+
+# WebP -----------------------------------------------------------------------------------------------------------------
+
+_ANIMATED, _TRANSPARENT = 0x02, 0x10
+
+
+def _webp(data: bytes) -> Header:
+    end = 8 + int.from_bytes(data[4:8], "little")
+    if end > len(data):
+        raise _cut_short("WebP")
+    at, width, height, orientation, alpha, pixels = 12, 0, 0, 1, False, False
+    while at + 8 <= end:
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if at + 8 + length > end:
+            raise _cut_short("WebP")
+        chunk = data[at + 8 : at + 8 + min(length, 16)]
+        if kind == b"VP8X":
+            if chunk[0] & _ANIMATED:
+                raise HeaderError("the WebP is an animation, not a photograph")
+            alpha = bool(chunk[0] & _TRANSPARENT)
+            width, height = (1 + int.from_bytes(chunk[i : i + 3], "little") for i in (4, 7))
+        elif kind == b"VP8L":
+            pixels = True
+            bits = int.from_bytes(chunk[1:5], "little")
+            alpha = alpha or bool(bits >> 28 & 1)
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        elif kind == b"VP8 ":
+            pixels = True
+            width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", chunk, 6))
+        elif kind == b"EXIF":
+            orientation = _exif_orientation(data[at + 8 : at + 8 + length])
+        if kind[:3] == b"VP8":
+            _check_size(width, height)
+        at += 8 + length + length % 2
+    if not pixels:
+        raise _damaged("WebP", "it holds no picture")
+    return Header("WebP", width, height, orientation, alpha, data)
+
+
+# BMP ------------------------------------------------------------------------------------------------------------------
+
+_BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
+_BMP_RLE = (1, 2)
+
+
+def _bmp(data: bytes) -> Header:
+    pixels, size = struct.unpack_from("<II", data, 10)
+    if size == 12:
+        width, height, _, depth = struct.unpack_from("<HHHH", data, 18)
+        compression = stored = 0
+    else:
+        width, height, _, depth, compression, stored = struct.unpack_from("<iiHHII", data, 18)
+    height = abs(height)  # negative where the rows run from the top
+    _check_size(width, height)
+    rows = stored if compression in _BMP_RLE else (width * depth + 31) // 32 * 4 * height
+    if pixels + rows > len(data):
+        raise _cut_short("BMP")
+    # The fourth byte of a BMP's pixel is unused far oftener than it is transparency, so it is not read as such.
+    return Header("BMP", width, height, 1, False, data)
+
+
+_PARSERS: dict[str, Callable[[bytes], Header]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "TIFF": _tiff,
+    "WebP": _webp,
+    "BMP": _bmp,
+}

@@ -1,0 +1,174 @@
+"""The gate: is this the back of an eye, and can anything be read from it?
+
+Plain limits on light, sharpness, colour and visible retina give the reasons a person can act on. A quadratic logistic
+score over the same measurements tells retina from everything else that is round, orange or both.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from retigrade.fundus.prepare import circle
+from retigrade.records import Field as Disc
+from retigrade.records import Pixels, Quality, Status
+
+Measures = npt.NDArray[np.float64]
+
+MEASURES = (
+    "retina",  # share of the square that shows retina
+    "light",  # mean of the three channels, 0..1
+    "glare",  # 95th percentile of light
+    "shade",  # 5th percentile of light
+    "burnt",  # share of pixels with a saturated channel
+    "white",  # share of pixels with all channels near white
+    "red",  # red's share of the colour
+    "blue",
+    "red spread",  # logarithm of the deviation of red's share
+    "blue spread",
+    "order",  # share of pixels with red >= green >= blue, as haemoglobin has it
+    "saturation",
+    "grey",  # share of pixels without colour
+    "sharpness",  # logarithm of the finest detail over light
+    "detail",  # logarithm of vessel-sized contrast
+    "contrast",  # logarithm of vessel-sized contrast over light
+    "skew",  # of vessel-sized contrast; vessels are dark, exudates and disc bright
+    "shading",  # logarithm of slow variation over light
+)
+_SIDE = 112
+_ROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+_BLACK = 14  # above the black that JPEG leaves around the disc
+_FEWEST = 200  # pixels of retina below which nothing can be measured
+
+
+class QualityLimits(BaseModel):
+    """The limits of the gate; each measure is one of `MEASURES`.
+
+    centre, spread, weights, offset: the score of being a retina is offset + weights . [z, z^2] with
+    z = (measures - centre) / spread, clipped to -6..6. fundus: the score that a photo needs; fundus_filled: the one it
+    needs where no disc was seen, because the retina would fill the frame.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    retina: float = 0.25
+    dark: float = 0.07
+    bright: float = 0.85
+    white: float = 0.35
+    blurred: float = -5.4
+    grey: float = 0.93
+    red: float = 0.315
+    fundus: float = 1.0
+    fundus_filled: float = 2.5
+    hopeless: float = -4.0
+    centre: tuple[float, ...] = Field(default_factory=lambda: _fitted()["centre"])
+    spread: tuple[float, ...] = Field(default_factory=lambda: _fitted()["spread"])
+    weights: tuple[float, ...] = Field(default_factory=lambda: _fitted()["weights"])
+    offset: float = Field(default_factory=lambda: _fitted()["offset"])
+
+    def score(self, measures: Measures) -> Measures:
+        """How much these measures look like a retina, as a logarithm of odds: (..., 18) -> (...)."""
+        z = np.clip((measures - np.array(self.centre)) / np.array(self.spread), -6, 6)
+        return np.asarray(self.offset + np.concatenate([z, z**2], axis=-1) @ np.array(self.weights))
+
+
+def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
+    """Judge a canonical photo, uint8 (S, S, 3).
+
+    The verdict is graded (it may be), ungradable or not_fundus, with reasons in words for the latter two.
+    """
+    measures = measure(canonical)
+    if measures is None:
+        return Quality(0.0, Status.UNGRADABLE, ("too little retina is lit to be read",))
+    named = dict(zip(MEASURES, measures, strict=True))
+    score = float(limits.score(measures))
+    needed = limits.fundus_filled if disc.filled else limits.fundus
+    quality = float(1 / (1 + np.exp(-(score - needed) / 2)))
+    if score < limits.hopeless or named["red"] < limits.red and named["grey"] < limits.grey:
+        return Quality(quality, Status.NOT_FUNDUS, ("does not look like the back of an eye",))
+    complaints = (
+        (named["retina"] < limits.retina, f"too little retina: {named['retina']:.0%} of the picture, need {limits.retina:.0%}"),
+        (named["light"] < limits.dark, f"too dark: mean light {named['light']:.2f}, need {limits.dark:.2f}"),
+        (
+            named["light"] > limits.bright or named["white"] > limits.white,
+            f"too bright: {named['white']:.0%} of the retina is white",
+        ),
+        (named["grey"] > limits.grey, "no colour: a colour photograph is needed"),
+        (named["sharpness"] < limits.blurred, "blurred: no vessel can be told from its surroundings"),
+    )
+    if reasons := tuple(reason for found, reason in complaints if found):
+        return Quality(quality, Status.UNGRADABLE, reasons)
+    if score < needed:
+        return Quality(quality, Status.NOT_FUNDUS, ("does not look like the back of an eye",))
+    return Quality(quality, Status.GRADED)
+
+
+def measure(canonical: Pixels) -> Measures | None:
+    """Measure a canonical photo, uint8 (S, S, 3): float64 (18,) as `MEASURES`, or None where nothing is lit."""
+    small = cv2.resize(canonical, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    planes = [small[..., channel] for channel in range(3)]  # plane by plane is ten times as fast as the last axis
+    brightest = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
+    lit = ((brightest > _BLACK) & circle(_SIDE)).astype(np.uint8)
+    inner = cv2.erode(lit, _ROUND, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
+    if np.count_nonzero(inner) < _FEWEST:
+        return None
+    red, green, blue = (plane[inner].astype(np.float32) / 255 for plane in planes)
+    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    whole = red + green + blue
+    light, red_share, blue_share = whole / 3, red / (whole + 1e-3), blue / (whole + 1e-3)
+    chroma = highest - lowest
+    mean = float(light.mean())
+    vessels, slow, sharp = _contrast(planes[1], cv2.extractChannel(canonical, 1), inner)
+    off = vessels - vessels.mean()
+    spread = float(off.std())
+    skew = float((off * off * off).mean()) / (spread**3 + 1e-9)
+    shade, glare = np.percentile(light, (5, 95))
+    return np.array(
+        [
+            lit.mean(),
+            mean,
+            glare,
+            shade,
+            (highest > 0.97).mean(),
+            (lowest > 0.9).mean(),
+            red_share.mean(),
+            blue_share.mean(),
+            np.log(red_share.std() + 1e-3),
+            np.log(blue_share.std() + 1e-3),
+            ((red >= green) & (green >= blue - 0.02)).mean(),
+            (chroma / (highest + 1e-3)).mean(),
+            (chroma < 0.03).mean(),
+            np.log(sharp / (mean + 0.02) + 1e-3),
+            np.log(spread + 1e-3),
+            np.log(spread / (green.mean() + 0.02) + 1e-3),
+            skew,
+            np.log(slow.std() / (green.mean() + 0.02) + 1e-3),
+        ],
+        dtype=np.float64,
+    )
+
+
+def _contrast(
+    green: npt.NDArray[Any], full: npt.NDArray[Any], inner: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
+    """Vessel-sized and slow contrast of the green channel within `inner`, and its mean finest detail."""
+    light = green.astype(np.float32) / 255
+    slow = cv2.blur(cv2.blur(light, (9, 9)), (9, 9))
+    fine = cv2.Laplacian(cv2.GaussianBlur(full, (5, 5), 1.0), cv2.CV_16S, ksize=1)
+    within = cv2.resize(inner.astype(np.uint8), fine.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    sharp = cv2.mean(cv2.absdiff(fine, np.zeros_like(fine)), within)[0] / 255
+    return (light - slow)[inner], slow[inner], sharp
+
+
+@cache
+def _fitted() -> dict[str, Any]:
+    """The score fitted by `retigrade.learn.gate`."""
+    fitted = json.loads(resources.files("retigrade.fundus").joinpath("gate.json").read_text("utf-8"))
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fitted.items()}

@@ -1,0 +1,181 @@
+"""A photo to its grading, through a bundle."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from retigrade.bundle import Bundle, Outputs, shipped_bundle
+from retigrade.card import Typical
+from retigrade.errors import NotAFundus, UnreadablePhoto, UsageError
+from retigrade.fundus.decode import decode, decode_bytes
+from retigrade.fundus.field import find_field
+from retigrade.fundus.prepare import decode_side, prepare
+from retigrade.fundus.quality import assess
+from retigrade.heat import heat_of
+from retigrade.records import Field, Floats, Grading, Photo, Quality, Status
+
+LOW_CONFIDENCE = "low confidence: a second reader is advised"
+
+_AHEAD = 2  # photos waiting for each thread, so that none idles while a slow one holds up the order
+_UPLOAD, _DECODED = "(bytes)", "(pixels)"  # the path of a photo that came without one
+_logger = logging.getLogger(__name__)
+
+Source = Path | str | bytes
+"""A photo's path, or the bytes of its file."""
+
+
+def load(bundle: Path | str | None = None, *, threads: int | None = None, operating_point: str | None = None) -> Grader:
+    """Return a grader with this bundle, or with the one shipped in the package.
+
+    threads: of one network run; None takes every core. operating_point: the name of the one that says from where a
+    photo is referable; None takes the bundle's default. Raises BundleError if the bundle is missing or does not fit,
+    UsageError if it has no such operating point.
+    """
+    path = shipped_bundle() if bundle is None else Path(bundle)
+    return Grader(Bundle.load(path, threads=threads), operating_point=operating_point)
+
+
+@dataclass(frozen=True, eq=False)
+class Grader:
+    """Grades photographs with one bundle; safe to share between threads."""
+
+    bundle: Bundle
+    operating_point: str | None = None
+
+    def __post_init__(self) -> None:
+        self.bundle.card.threshold(self.operating_point)  # an unknown name must not wait for the first photo
+
+    def grade(self, source: Source, *, heat: bool = True) -> Grading:
+        """Return the verdict on one photo; a file that is no usable photo gets a verdict too, and raises nothing."""
+        started = time.perf_counter()
+        try:
+            photo = _decode(source, min_side=decode_side(self.bundle.card.input_size))
+        except UnreadablePhoto as error:
+            grading = self._refuse(_name(source), Status.ERROR, str(error))
+        else:
+            grading = self._verdict(photo, _name(source), heat=heat)
+        return replace(grading, seconds=time.perf_counter() - started)
+
+    def grade_photo(self, photo: Photo, *, path: str = _DECODED, heat: bool = True) -> Grading:
+        """Return the verdict on a decoded photo, the same as `grade` gives its file; `path` is what it goes by."""
+        started = time.perf_counter()
+        grading = self._verdict(photo, path, heat=heat)
+        return replace(grading, seconds=time.perf_counter() - started)
+
+    def grade_many(self, sources: Iterable[Source], *, jobs: int = 1, heat: bool = True) -> Iterator[Grading]:
+        """Yield the verdict on each photo, in order, as it is ready.
+
+        Sources are taken a few at a time, so they may have no end, and memory does not grow with their number. A
+        defect of the program costs one photo an error, not the others their grades. Closing the iterator ends its
+        threads. jobs: photos at work at once. Raises UsageError if that is not positive.
+        """
+        if jobs < 1:
+            raise UsageError(f"jobs must be 1 or more, got {jobs}")
+        if jobs == 1:
+            return (self._grade_or_report(source, heat=heat) for source in sources)
+        return self._grade_ahead(iter(sources), jobs=jobs, heat=heat)
+
+    def _grade_ahead(self, sources: Iterator[Source], *, jobs: int, heat: bool) -> Iterator[Grading]:
+        pool = ThreadPoolExecutor(jobs, thread_name_prefix="retigrade")
+        waiting: deque[Future[Grading]] = deque()
+        try:
+            while True:
+                for source in islice(sources, jobs * _AHEAD - len(waiting)):
+                    waiting.append(pool.submit(self._grade_or_report, source, heat=heat))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _grade_or_report(self, source: Source, *, heat: bool) -> Grading:
+        try:
+            return self.grade(source, heat=heat)
+        except Exception as defect:  # ours, not the photo's; the others must not pay for it
+            _logger.debug("grading %s failed", _name(source), exc_info=True)
+            return self._refuse(_name(source), Status.ERROR, f"internal error: {type(defect).__name__}: {defect}")
+
+    def _verdict(self, photo: Photo, path: str, *, heat: bool) -> Grading:
+        card = self.bundle.card
+        try:
+            field = find_field(photo)
+        except NotAFundus as error:
+            return self._refuse(path, Status.NOT_FUNDUS, str(error), photo=photo)
+        canonical = prepare(photo, field, size=card.input_size)
+        quality = assess(canonical, field, card.quality)
+        if quality.status is not Status.GRADED:
+            return self._refuse(path, quality.status, *quality.reasons, photo=photo, quality=quality)
+        outputs = self.bundle.run(canonical[None])
+        if reason := _unlike_training(outputs.features, card.features):
+            return self._refuse(path, Status.UNGRADABLE, reason, photo=photo, quality=quality)
+        return self._decide(path, photo, field, quality, outputs, heat=heat)
+
+    def _decide(
+        self, path: str, photo: Photo, field: Field, quality: Quality, outputs: Outputs, *, heat: bool
+    ) -> Grading:
+        card = self.bundle.card
+        probabilities = card.probabilities(outputs.logits)[0]
+        grade = card.decision.decide(probabilities)
+        p_referable, referable = card.refers(probabilities, operating_point=self.operating_point)
+        advice = () if probabilities[grade] >= card.low_confidence else (LOW_CONFIDENCE,)
+        heat_map = heat_of(
+            outputs.maps[0],
+            probabilities,
+            scale=card.heat_scale,
+            centre=card.heat_centre,
+            field=field,
+            width=photo.width,
+            height=photo.height,
+        )
+        return Grading(
+            path=path,
+            status=Status.GRADED,
+            bundle=self.bundle.identity,
+            seconds=0.0,
+            grade=grade,
+            probabilities=probabilities,
+            p_referable=p_referable,
+            referable=referable,
+            possible=None if card.conformal is None else card.conformal.possible(probabilities, grade),
+            quality=quality.score,
+            reasons=(*quality.reasons, *advice),
+            sha256=photo.sha256,
+            heat_map=heat_map if heat else None,
+        )
+
+    def _refuse(
+        self, path: str, status: Status, *reasons: str, photo: Photo | None = None, quality: Quality | None = None
+    ) -> Grading:
+        return Grading(
+            path=path,
+            status=status,
+            bundle=self.bundle.identity,
+            seconds=0.0,
+            quality=None if quality is None else quality.score,
+            reasons=reasons,
+            sha256=None if photo is None else photo.sha256,
+        )
+
+
+def _decode(source: Source, *, min_side: int) -> Photo:
+    if isinstance(source, bytes):
+        return decode_bytes(source, name=_name(source), min_side=min_side)
+    return decode(Path(source), min_side=min_side)
+
+
+def _unlike_training(features: Floats, typical: Typical | None) -> str | None:
+    """Return why a photo lies too far from those learned from, or None; features: float32 (1, C)."""
+    if typical is None or (distance := float(typical.distance(features)[0])) <= typical.limit:
+        return None
+    return f"unlike the photographs that the network learned from (distance {distance:.3g}, limit {typical.limit:.3g})"
+
+
+def _name(source: Source) -> str:
+    return _UPLOAD if isinstance(source, bytes) else str(source)

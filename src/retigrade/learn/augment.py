@@ -1,0 +1,130 @@
+"""Augment a batch on its device: draw the parameters, then apply them.
+
+Shift, rotate, zoom and flip as in the publication; aspect, cut, blur and colour beyond it. The parameters of a batch
+are plain tensors, so a batch can be replayed from them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strength:
+    """How far augmentation goes; 0 switches a part off.
+
+    rotate: degrees either way. zoom, aspect, contrast, brightness, saturation, tint: relative, either way.
+    shift: fraction of the side. flip: probability of a horizontal, and as much of a vertical, flip.
+    blur: largest standard deviation in pixels, given to half of the photographs. noise: largest deviation of 255.
+    """
+
+    rotate: float = 180.0
+    zoom: float = 0.10
+    shift: float = 0.03
+    aspect: float = 0.06
+    flip: float = 0.5
+    brightness: float = 0.30
+    contrast: float = 0.25
+    saturation: float = 0.25
+    tint: float = 0.12
+    blur: float = 1.0
+    noise: float = 4.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """What was drawn for N photographs: every tensor is float32 (N, ...), on the CPU."""
+
+    affine: Tensor
+    cut: Tensor
+    gain: Tensor
+    gamma: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    blur: Tensor
+    noise: Tensor
+    seed: int
+
+    def to(self, device: torch.device) -> Self:
+        """Copy to a device."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return type(self)(*(v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for v in values))
+
+
+    def share(self, rows: slice) -> Self:
+        """Take the parameters of some of the photographs."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return type(self)(*(v[rows] if isinstance(v, Tensor) else v for v in values))
+
+
+def draw(cut: Tensor, strength: Strength, generator: torch.Generator) -> Draw:
+    """Draw the parameters for N photographs; cut: float32 (N, 2), fractions hidden at top and bottom."""
+    n = len(cut)
+
+    def either(width: float, *shape: int) -> Tensor:
+        return (torch.rand(n, *shape, generator=generator) * 2 - 1) * width
+
+    angle = either(strength.rotate) * (math.pi / 180)
+    zoom, stretch = torch.exp(either(strength.zoom)), torch.exp(either(strength.aspect) / 2)
+    across = torch.where(torch.rand(n, generator=generator) < strength.flip, -1.0, 1.0)
+    down = torch.where(torch.rand(n, generator=generator) < strength.flip, -1.0, 1.0)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    sx, sy = zoom * stretch * across, zoom / stretch * down
+    shift = either(2 * strength.shift, 2)
+    affine = torch.stack(
+        [torch.stack([cos * sx, -sin * sx, shift[:, 0]], 1), torch.stack([sin * sy, cos * sy, shift[:, 1]], 1)], 1
+    )
+    brightness = 1 + either(strength.brightness, 1)
+    blurred = torch.rand(n, generator=generator) < 0.5
+    return Draw(
+        affine=affine,
+        cut=cut,
+        gain=brightness * torch.exp(either(strength.tint, 3)),
+        gamma=torch.exp(either(strength.brightness, 1)),
+        contrast=1 + either(strength.contrast, 1),
+        saturation=1 + either(strength.saturation, 1),
+        blur=torch.rand(n, generator=generator) * strength.blur * blurred,
+        noise=torch.rand(n, generator=generator) * (strength.noise / 255),
+        seed=int(torch.randint(2**31, (), generator=generator)),
+    )
+
+
+def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
+    """Apply drawn parameters: uint8 (N, S, S, 3) -> float32 (N, 3, size, size), 0..255, black stays black."""
+    x = photos.permute(0, 3, 1, 2).float() / 255
+    grid = F.affine_grid(drawn.affine, [len(x), 3, size, size], align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    y = grid[..., 1]
+    kept = (y > drawn.cut[:, :1, None] * 2 - 1) & (y < 1 - drawn.cut[:, 1:, None] * 2)
+    lit = kept[:, None] & (x.amax(1, keepdim=True) > 0.03)
+    x = _colour(x, drawn)
+    x = _blur(x, drawn.blur)
+    generator = torch.Generator(device=x.device).manual_seed(drawn.seed)
+    x = x + torch.randn(x.shape, generator=generator, device=x.device) * drawn.noise[:, None, None, None]
+    return (x.clamp(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
+
+
+def _colour(x: Tensor, drawn: Draw) -> Tensor:
+    x = x.clamp(min=1e-4) ** drawn.gamma[..., None, None] * drawn.gain[..., None, None]
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * drawn.saturation[..., None, None]
+    middle = 2 * x.mean((1, 2, 3), keepdim=True)  # about half of the square is retina
+    return middle + (x - middle) * drawn.contrast[..., None, None]
+
+
+def _blur(x: Tensor, deviation: Tensor) -> Tensor:
+    """Gaussian blur with a deviation of its own for each photograph."""
+    n, channels, height, width = x.shape
+    taps = torch.arange(-3, 4, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (taps / deviation.clamp(min=1e-2)[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    flat = x.reshape(1, n * channels, height, width)
+    flat = F.conv2d(flat, kernel[:, None, :, None], padding=(3, 0), groups=n * channels)
+    flat = F.conv2d(flat, kernel[:, None, None, :], padding=(0, 3), groups=n * channels)
+    return flat.reshape(x.shape)

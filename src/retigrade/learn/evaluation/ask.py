@@ -1,0 +1,39 @@
+"""Ask for figures with their 95 % intervals, all from one generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from retigrade.learn.intervals import interval, intervals
+from retigrade.learn.metrics import Counts, Flags, Reals
+from retigrade.learn.quantity import Quantity
+
+Column = Reals | Counts | Flags
+"""(n,) or (n, ...), one entry a photograph."""
+
+
+class Ask:
+    """Asks for figures of photographs; `units` are their patients or duplicate groups, int64 (n,)."""
+
+    def __init__(self, rng: np.random.Generator, *, rounds: int) -> None:
+        """rounds: resamples of the bootstrap."""
+        self.rng, self.rounds = rng, rounds
+
+    def one(self, metric: Callable[..., float], *columns: Column, units: Counts) -> Quantity:
+        """One figure of the columns, with its interval."""
+        return Quantity.of(interval(metric, *columns, groups=units, rng=self.rng, rounds=self.rounds))
+
+    def several(self, metric: Callable[..., Reals], *columns: Column, units: Counts) -> list[Quantity]:
+        """Several figures (K,) of the same resamples."""
+        found = intervals(metric, *columns, groups=units, rng=self.rng, rounds=self.rounds)
+        return [Quantity.of(one) for one in found]
+
+    def mean(self, values: Column, *, units: Counts) -> Quantity:
+        """The mean of one column, which of flags is a share."""
+        return self.one(_mean, values, units=units)
+
+
+def _mean(values: Column) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,60 @@
+"""The figures of some of the photographs: by source and by quality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from retigrade.learn import metrics
+from retigrade.learn.evaluation.ask import Ask
+from retigrade.learn.evaluation.findings import Slice
+from retigrade.learn.metrics import Counts, Reals
+from retigrade.learn.quantity import Quantity
+from retigrade.learn.verdicts import Graded, Verdicts
+
+_TERCILES = ("lowest third", "middle third", "highest third")
+
+
+def by_source(verdicts: Verdicts, ask: Ask) -> Iterator[Slice]:
+    """Each data set by itself, in the order of their names."""
+    source = np.array([entry.source for entry in verdicts.labelled.entries])
+    for name in sorted(set(source.tolist())):
+        own = source == name
+        gradable = ask.mean(verdicts.is_graded[own], units=verdicts.labelled.units[own])
+        graded = verdicts.graded.where(verdicts.graded.source == name)
+        yield _slice(name, int(own.sum()), gradable, graded, ask)
+
+
+def by_quality(graded: Graded, ask: Ask) -> Iterator[Slice]:
+    """The graded in thirds of quality; nothing where they are fewer than three."""
+    if len(graded) < len(_TERCILES):
+        return
+    # By rank, so that thirds are thirds even where many scores are equal.
+    third = np.argsort(np.argsort(graded.quality, kind="stable"), kind="stable") * len(_TERCILES) // len(graded)
+    for number, name in enumerate(_TERCILES):
+        own = third == number
+        low, high = graded.quality[own].min(), graded.quality[own].max()
+        everyone = Quantity(value=1.0)
+        yield _slice(f"{name} ({low:.2f} to {high:.2f})", int(own.sum()), everyone, graded.where(own), ask)
+
+
+def _slice(name: str, photos: int, gradable: Quantity, graded: Graded, ask: Ask) -> Slice:
+    def figures(truth: Counts, decided: Counts, probabilities: Reals) -> Reals:
+        referable = metrics.auroc(metrics.p_referable(probabilities), metrics.is_referable(truth))
+        any_stage = metrics.auroc(metrics.p_any(probabilities), truth > 0)
+        right, kappa = metrics.accuracy(truth, decided), metrics.quadratic_kappa(truth, decided)
+        return np.array([right, kappa, referable, any_stage])
+
+    accuracy, kappa, referable, any_stage = ask.several(
+        figures, graded.truth, graded.decided, graded.probabilities, units=graded.units
+    )
+    return Slice(
+        name=name,
+        photos=photos,
+        gradable=gradable,
+        accuracy=accuracy,
+        quadratic_kappa=kappa,
+        referable_auroc=referable,
+        any_auroc=any_stage,
+    )

@@ -1,0 +1,94 @@
+"""Whether the probabilities can be relied on: operating points, reliability, confidence, and sets of possible grades."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from retigrade.card import Card
+from retigrade.grader import Grader
+from retigrade.learn import metrics
+from retigrade.learn.calibration import reliability
+from retigrade.learn.evaluation.ask import Ask
+from retigrade.learn.evaluation.findings import Bin, Point, Sets, Step
+from retigrade.learn.metrics import Flags, Reals
+from retigrade.learn.verdicts import Graded
+from retigrade.scale import GRADES
+
+CONFIDENCES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+DEFAULT_POINT = "default"
+
+
+def points(graded: Graded, grader: Grader, ask: Ask) -> Iterator[Point]:
+    """The bundle's default threshold and its operating points, on these photographs."""
+    card = grader.bundle.card
+    thresholds = {DEFAULT_POINT: card.referable_threshold} | {
+        name: point.threshold for name, point in card.operating_points.items()
+    }
+    score = metrics.p_referable(graded.probabilities)
+    for name, threshold in thresholds.items():
+
+        def reached(score: Reals, referable: Flags, threshold: float = threshold) -> Reals:
+            point = metrics.at_threshold(score, referable, threshold)
+            return np.array([point.sensitivity, point.specificity, point.precision])
+
+        sensitivity, specificity, precision = ask.several(reached, score, graded.referable, units=graded.units)
+        yield Point(
+            name=name,
+            threshold=threshold,
+            in_use=name == (grader.operating_point or DEFAULT_POINT),
+            sensitivity=sensitivity,
+            specificity=specificity,
+            precision=precision,
+        )
+
+
+def bins(graded: Graded) -> Iterator[Bin]:
+    """The reliability diagram, in 15 bins of equal mass."""
+    if not len(graded):
+        return
+    found = reliability(graded.confidence, graded.correct)
+    columns = (found.confidence, found.accuracy, found.low, found.high, found.count)
+    for confidence, accuracy, low, high, count in zip(*columns, strict=True):
+        yield Bin(
+            confidence=float(confidence), accuracy=float(accuracy), low=float(low), high=float(high), photos=int(count)
+        )
+
+
+def steps(graded: Graded, ask: Ask) -> Iterator[Step]:
+    """Accuracy of those whose stage has at least some confidence, as long as there are any."""
+    for at_least in CONFIDENCES if len(graded) else ():
+        sure = graded.confidence >= at_least
+        if not sure.any():
+            return
+        yield Step(
+            at_least=at_least,
+            photos=int(sure.sum()),
+            share=float(sure.mean()),
+            accuracy=ask.mean(graded.correct[sure], units=graded.units[sure]),
+        )
+
+
+def rises(steps: Sequence[Step]) -> bool | None:
+    """Whether leaving out less certain photographs always raised accuracy; None where no step leaves any out."""
+    kept = [step for step, before in zip(steps[1:], steps, strict=False) if step.photos < before.photos]
+    if not kept:
+        return None
+    accuracies = [step.accuracy.value or 0.0 for step in (steps[0], *kept)]
+    return all(later > earlier or later == 1.0 for earlier, later in zip(accuracies, accuracies[1:], strict=False))
+
+
+def sets(graded: Graded, card: Card, ask: Ask) -> Sets | None:
+    """Coverage and size of the sets of possible grades; None where the bundle names none."""
+    if card.conformal is None or graded.possible is None:
+        return None
+    size = graded.possible.sum(axis=1)
+    held = graded.possible[np.arange(len(graded)), graded.truth]
+    one, two, three, four, five = (int(np.sum(size == count)) for count in range(1, len(GRADES) + 1))
+    return Sets(
+        promised=card.conformal.coverage,
+        coverage=ask.mean(held, units=graded.units),
+        size=ask.mean(size, units=graded.units),
+        sizes=(one, two, three, four, five),
+    )

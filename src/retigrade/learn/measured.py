@@ -1,0 +1,127 @@
+"""What a bundle says of itself, measured: calibration and thresholds on validation photographs, figures on test ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from retigrade.card import Decision, Figure, Interval, OperatingPoint, Typical
+from retigrade.heat import contrast
+from retigrade.learn.calibration import fit_temperature, softmax, wilson
+from retigrade.learn.decision import decide, fit_decision
+from retigrade.learn.export import Answers
+from retigrade.learn.intervals import Estimate, summary
+from retigrade.learn.lesson import Indices
+from retigrade.learn.metrics import at_threshold, is_referable, p_referable, threshold_for_sensitivity
+from retigrade.records import Floats
+
+SENSITIVITY, SPECIFICITY = 0.95, 0.95
+_DOUBTFUL = 0.15  # share of validation photographs for which a second reader is advised
+_HOT = 0.995  # quantile of the contrast that is shown as hottest
+_COMPONENTS = 32
+_STRANGE = 0.998  # quantile of the distances of known photographs, beyond which one is refused, with a margin
+_MARGIN = 1.25
+_SHOWN = {
+    "accuracy": "accuracy",
+    "quadratic_kappa": "QWK",
+    "referable_auroc": "referable AUROC",
+    "any_auroc": "none-vs-any AUROC",
+    "referable_sensitivity": "referable sensitivity",
+    "referable_specificity": "referable specificity",
+    "balanced_accuracy": "balanced accuracy",
+    "ece": "ECE",
+}
+
+Reals = npt.NDArray[np.float64]
+
+
+def calibrated(answers: Answers, grades: Indices) -> tuple[float, Decision]:
+    """The temperature, and the decision with the highest kappa at it."""
+    temperature = fit_temperature(answers.logits, grades)
+    rule, cuts = fit_decision(softmax(answers.logits, temperature=temperature), grades)
+    return temperature, Decision(rule=rule, cuts=cuts)
+
+
+def operating_points(probabilities: Reals, grades: Indices) -> dict[str, OperatingPoint]:
+    """Named thresholds on the probability of a referable stage: screening, balanced, specific."""
+    score, referable = p_referable(probabilities), is_referable(grades)
+    if not referable.any() or referable.all():
+        return {}
+    thresholds = np.unique(score)
+    points = [at_threshold(score, referable, float(threshold)) for threshold in thresholds]
+    youden = [point.sensitivity + point.specificity for point in points]
+    chosen = {
+        "screening": threshold_for_sensitivity(score, referable, SENSITIVITY),
+        "balanced": float(thresholds[int(np.argmax(youden))]),
+        "specific": next((p.threshold for p in points if p.specificity >= SPECIFICITY), float(thresholds[-1])),
+    }
+    return {name: _point(score, referable, threshold) for name, threshold in chosen.items()}
+
+
+def low_confidence(probabilities: Reals, decision: Decision) -> float:
+    """The probability of the decided grade below which a second reader is advised."""
+    decided = decide(probabilities, decision.rule, decision.cuts)
+    return float(np.quantile(probabilities[np.arange(len(decided)), decided], _DOUBTFUL))
+
+
+def heat_scale(answers: Answers, probabilities: Reals) -> float:
+    """The contrast of the maps to show as hottest, one for all photographs."""
+    pairs = zip(answers.maps, probabilities, strict=True)
+    return max(float(np.quantile([contrast(maps, p) for maps, p in pairs], _HOT)), 1e-3)
+
+
+def typical(train: Floats, validation: Floats) -> Typical:
+    """What features of photographs look like, learned on some, (n, C), and limited by others, (m, C)."""
+    mean, scale = train.mean(axis=0), train.std(axis=0) + 1e-3
+    _, _, rows = np.linalg.svd((train - mean) / scale, full_matrices=False)
+    fitted = Typical.pack(mean=mean, scale=scale, components=rows[:_COMPONENTS], limit=1.0)
+    limit = float(np.quantile(fitted.distance(validation), _STRANGE)) * _MARGIN
+    return fitted.model_copy(update={"limit": limit})
+
+
+def figures(
+    probabilities: Reals,
+    decision: Decision,
+    grades: Indices,
+    *,
+    sets: Mapping[str, Indices],
+    groups: Indices,
+    threshold: float,
+    seed: int = 0,
+) -> Iterator[Figure]:
+    """The headline figures of each named set of photographs, with 95 % intervals resampled by group.
+
+    probabilities: (N, 5); grades, groups: (N,); sets: positions among the N. Figures that so few photographs leave
+    without an interval are left out.
+    """
+    decided = decide(probabilities, decision.rule, decision.cuts)
+    for name, chosen in sets.items():
+        found = summary(
+            probabilities[chosen],
+            decided[chosen],
+            grades[chosen],
+            groups=groups[chosen],
+            threshold=threshold,
+            rng=np.random.default_rng(seed),
+        )
+        for field, metric in _SHOWN.items():
+            estimate: Estimate = getattr(found, field)
+            if all(math.isfinite(value) for value in estimate):
+                yield Figure(set=name, photos=len(chosen), metric=metric, **estimate._asdict())
+
+
+def _point(score: Reals, referable: npt.NDArray[np.bool_], threshold: float) -> OperatingPoint:
+    point = at_threshold(score, referable, threshold)
+    return OperatingPoint(
+        threshold=min(threshold, 1.0),
+        sensitivity=_share(point.sensitivity, int(referable.sum())),
+        specificity=_share(point.specificity, int((~referable).sum())),
+    )
+
+
+def _share(value: float, trials: int) -> Interval:
+    low, high = (float(end[0]) for end in wilson(np.array([value * trials]), np.array([trials])))
+    return Interval(value=value, low=min(low, value), high=max(high, value))

@@ -1,0 +1,111 @@
+"""What of the grading survives each corruption, at each severity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from retigrade.errors import UnreadablePhoto
+from retigrade.fundus.decode import decode
+from retigrade.fundus.prepare import decode_side
+from retigrade.grader import Grader
+from retigrade.learn.corruptions import CORRUPTIONS, SEVERITIES, Corruption
+from retigrade.learn.manifest import Entry
+from retigrade.learn.metrics import quadratic_kappa
+from retigrade.learn.quantity import Part, number
+from retigrade.records import Grading
+
+HEADLINE_SEVERITY = 3
+_NONE = -1  # in place of a grade
+
+
+class Cell(Part):
+    """One corruption at one severity.
+
+    refused: share of the photographs graded clean that get no grade. agreement: share of the others that keep their
+    clean grade. kappa_kept: their quadratic weighted kappa with the truth, over what the same photographs reach clean.
+    """
+
+    corruption: str
+    severity: int
+    refused: float
+    agreement: float | None
+    kappa_kept: float | None
+
+
+class Robustness(Part):
+    """The whole suite over some photographs: `photos` of them graded when clean, with `clean_kappa`."""
+
+    photos: int
+    clean_kappa: float | None
+    cells: tuple[Cell, ...]
+
+    def mean_kept(self, severity: int = HEADLINE_SEVERITY) -> float | None:
+        """Mean of the kappa kept over the corruptions, at one severity."""
+        kept = [cell.kappa_kept for cell in self.cells if cell.severity == severity and cell.kappa_kept is not None]
+        return sum(kept) / len(kept) if kept else None
+
+
+def suite(
+    grader: Grader,
+    entries: Sequence[Entry],
+    *,
+    corruptions: Mapping[str, Corruption] = CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    jobs: int = 1,
+) -> Robustness:
+    """Grade each photograph clean and under every corruption, applied as it was decoded, before its field is found.
+
+    The draws depend on seed, photograph, corruption and severity alone. jobs: photographs at work at once.
+    """
+    kinds = [(name, severity) for name in corruptions for severity in severities]
+
+    def answers(place: int) -> list[int]:
+        try:
+            photo = decode(entries[place].path, min_side=decode_side(grader.bundle.card.input_size))
+        except UnreadablePhoto:
+            return [_NONE] * (1 + len(kinds))
+        found = [_grade(grader.grade_photo(photo, heat=False))]
+        for number_, (name, severity) in enumerate(kinds if found[0] != _NONE else []):
+            rng = np.random.default_rng([seed, place, number_])
+            pixels = corruptions[name](photo.pixels, severity, rng)
+            found.append(_grade(grader.grade_photo(replace(photo, pixels=pixels), heat=False)))
+        return found if len(found) > 1 else [_NONE] * (1 + len(kinds))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        grades = np.array(list(pool.map(answers, range(len(entries)))), dtype=np.int64).reshape(-1, 1 + len(kinds))
+    truth = np.array([entry.grade for entry in entries], dtype=np.int64)
+    graded = grades[:, 0] != _NONE
+    truth, clean, corrupted = truth[graded], grades[graded, 0], grades[graded, 1:]
+    return Robustness(
+        photos=len(truth),
+        clean_kappa=number(quadratic_kappa(truth, clean)),
+        cells=tuple(_cells(kinds, truth, clean, corrupted)),
+    )
+
+
+def _grade(grading: Grading) -> int:
+    return _NONE if grading.grade is None else int(grading.grade)
+
+
+def _cells(
+    kinds: Iterable[tuple[str, int]],
+    truth: npt.NDArray[np.int64],
+    clean: npt.NDArray[np.int64],
+    corrupted: npt.NDArray[np.int64],
+) -> Iterable[Cell]:
+    for (name, severity), grades in zip(kinds, corrupted.T, strict=True):
+        kept = grades != _NONE
+        reached, before = quadratic_kappa(truth[kept], grades[kept]), quadratic_kappa(truth[kept], clean[kept])
+        yield Cell(
+            corruption=name,
+            severity=severity,
+            refused=float(1 - kept.mean()) if len(kept) else 0.0,
+            agreement=float(np.mean(grades[kept] == clean[kept])) if kept.any() else None,
+            kappa_kept=number(reached / before) if before > 0 else None,
+        )

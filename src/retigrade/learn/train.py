@@ -1,0 +1,296 @@
+"""The training loop: one straight pass after another, saved after each, resumable to the same result."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from retigrade.errors import UsageError
+from retigrade.learn.augment import apply, draw
+from retigrade.learn.calibration import softmax
+from retigrade.learn.frames import Frames
+from retigrade.learn.lesson import Indices, Lesson, chances, order
+from retigrade.learn.metrics import accuracy, quadratic_kappa
+from retigrade.learn.recipe import Recipe
+from retigrade.network import Network
+from retigrade.records import Floats, Pixels
+from retigrade.scale import GRADES
+
+CHECKPOINT = "checkpoint.pt"
+_SLOW_START = 10  # steps after which the moving average forgets as slowly as the recipe says
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One line of the log: number from 1, mean training loss, validation accuracy and kappa, seconds."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    kappa: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A trained network in evaluation mode on its device, its log, and the epoch that it stands at."""
+
+    network: nn.Module
+    history: tuple[Epoch, ...]
+    epoch: int
+
+
+class Progress(Protocol):
+    """Told how a training goes."""
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Hear of one step's running mean loss."""
+
+    def epoch(self, done: Epoch) -> None:
+        """Hear of one pass."""
+
+
+def open_fabric(*, accelerator: str = "auto", devices: int | str = 1) -> Fabric:
+    """Return the devices to train on, bfloat16 where they calculate in it; under torchrun, this process's share."""
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision="bf16-mixed")
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    lesson: Lesson,
+    recipe: Recipe,
+    *,
+    backbone: str,
+    weights: Path | None,
+    seed: int,
+    fabric: Fabric,
+    folder: Path,
+    start: bool = True,
+    progress: Progress | None = None,
+    pick: Literal["last", "best"] = "last",
+) -> Fitted:
+    """Train to the recipe's last epoch, from the checkpoint in `folder` if there is one.
+
+    weights, start: as for `Network`. pick: the network after the last epoch, or at the best validation kappa.
+    Raises UsageError where the checkpoint is of another network, recipe, seed or data set, or cannot be written.
+    """
+    run = Run(lesson, recipe, backbone=backbone, weights=weights, start=start, seed=seed, fabric=fabric)
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists():
+        run.resume(checkpoint)
+    while len(run.history) < recipe.epochs:
+        done = run.epoch(progress)
+        run.save(checkpoint)
+        if progress:
+            progress.epoch(done)
+    network = run.network_at(pick)
+    return Fitted(network.eval(), tuple(run.history), run.best_epoch if pick == "best" else len(run.history))
+
+
+def loss_of(logits: Tensor, targets: Tensor, *, ordinal: float) -> Tensor:
+    """Cross-entropy with soft targets plus `ordinal` times the squared error of the expected grade.
+
+    logits, targets: float32 (n, 5).
+    """
+    loss = F.cross_entropy(logits, targets)
+    if ordinal:
+        scale = torch.arange(len(GRADES), device=logits.device, dtype=logits.dtype)
+        loss = loss + ordinal * F.mse_loss(logits.softmax(1) @ scale, targets @ scale)
+    return loss
+
+
+def predict(network: nn.Module, photos: Pixels, indices: Indices, *, fabric: Fabric, batch: int = 64) -> Floats:
+    """Logits of some photographs as grading would see them: float32 (n, 5)."""
+    network.eval()
+    logits = [np.empty((0, len(GRADES)), np.float32)]
+    with torch.inference_mode():
+        for begin in range(0, len(indices), batch):
+            part = torch.from_numpy(photos[indices[begin : begin + batch]]).to(fabric.device)
+            x = part.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+            logits.append(network(x).logits.float().cpu().numpy())
+    return np.concatenate(logits)
+
+
+class Run:
+    """One training under way: network, moving average, optimizer, schedule and log."""
+
+    def __init__(
+        self,
+        lesson: Lesson,
+        recipe: Recipe,
+        *,
+        backbone: str,
+        weights: Path | None,
+        seed: int,
+        fabric: Fabric,
+        start: bool = True,
+    ) -> None:
+        """Arguments as for `fit`."""
+        torch.set_flush_denormal(True)  # vanishing moments of Adam make its steps a hundred times slower on a CPU
+        torch.manual_seed(seed)
+        self.lesson, self.recipe, self.backbone, self.seed, self.fabric = lesson, recipe, backbone, seed, fabric
+        network = Network(backbone, dropout=recipe.dropout, weights=weights, start=start)
+        network = network.to(memory_format=torch.channels_last)
+        self.steps = max(1, len(lesson.train) // recipe.batch)
+        self.network, self.optimizer = fabric.setup(network, _optimizer(network, recipe))
+        self.schedule = _schedule(self.optimizer, recipe, self.steps)
+        self.average = copy.deepcopy(self._plain).eval() if recipe.average else None
+        own_grades = lesson.grades[lesson.train]
+        self.frames = Frames((lesson.photos[i] for i in lesson.train), own_grades) if recipe.cuts else None
+        self.chances = chances(lesson, recipe)
+        self.history: list[Epoch] = []
+        self._best: dict[str, Tensor] = {}
+        # On a GPU the photographs live in its memory, and every batch is cut, turned and coloured there.
+        self.held = torch.from_numpy(lesson.photos[:]).to(fabric.device) if fabric.device.type == "cuda" else None
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, with the highest validation kappa; the first of equals."""
+        return 1 + max(range(len(self.history)), key=lambda number: (self.history[number].kappa, -number))
+
+    def network_at(self, pick: Literal["last", "best"]) -> nn.Module:
+        """The network to grade with: the averaged one where there is an average."""
+        network = self.average if self.average is not None else self._plain
+        if pick == "best":
+            network.load_state_dict(self._best)
+        return network
+
+    def epoch(self, progress: Progress | None = None) -> Epoch:
+        """Train for one pass and validate."""
+        started, number, recipe = perf_counter(), len(self.history), self.recipe
+        torch.manual_seed(self.seed * 100_003 + number)
+        rng = np.random.default_rng([self.seed, number])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        size = recipe.small_size if number < recipe.small_share * recipe.epochs else recipe.size
+        drawn = order(self.chances, draws=self.steps * recipe.batch, rng=rng)
+        self.network.train()
+        total = torch.zeros((), device=self.fabric.device)
+        for step in range(self.steps):
+            positions = drawn[step * recipe.batch : (step + 1) * recipe.batch]
+            x, targets = self._batch(positions, size=size, rng=rng, generator=generator)
+            loss = loss_of(self.network(x).logits, targets, ordinal=recipe.ordinal)
+            self.fabric.backward(loss)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.schedule.step()
+            self._move_average()
+            total += loss.detach()
+            if progress and (step % 10 == 0 or step + 1 == self.steps):  # reading the loss waits for the device
+                progress.step(epoch=number + 1, step=step + 1, steps=self.steps, loss=float(total) / (step + 1))
+        total = self.fabric.all_reduce(total, reduce_op="mean")
+        self.history.append(self._validated(number + 1, float(total) / self.steps, started))
+        if self.best_epoch == number + 1:
+            self._best = {name: value.clone() for name, value in self.network_at("last").state_dict().items()}
+        return self.history[-1]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint atomically; raises UsageError where it cannot be written."""
+        state = {
+            "identity": self._identity(),
+            "network": self._plain.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "best": self._best,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "history": [asdict(epoch) for epoch in self.history],
+        }
+        if self.fabric.is_global_zero:
+            part = path.with_suffix(".tmp")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(state, part)
+                part.replace(path)
+            except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+                part.unlink(missing_ok=True)
+                raise UsageError(f"cannot write the checkpoint {path}: {error}; make room, then --resume") from error
+        self.fabric.barrier()
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint; raises UsageError where it is damaged or of another run."""
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            found = state["identity"]
+        except (OSError, RuntimeError, KeyError, EOFError, ValueError) as error:
+            raise UsageError(f"cannot read the checkpoint {path}; delete it to start again") from error
+        for key, own in self._identity().items():
+            if found.get(key) != own:
+                raise UsageError(f"{path} is of another {key}: {found.get(key)}, this run has {own}; use another --out")
+        self._plain.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self._best = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+
+    @property
+    def _plain(self) -> nn.Module:
+        module: nn.Module = self.network.module
+        return getattr(module, "module", module) if hasattr(module, "require_backward_grad_sync") else module
+
+    def _batch(
+        self, positions: Indices, *, size: int, rng: np.random.Generator, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """This process's share of a batch; all draw for the whole batch, so that their number changes nothing."""
+        lesson, device = self.lesson, self.fabric.device
+        cut = self.frames.draw(positions, rng) if self.frames else np.zeros((len(positions), 2))
+        drawn = draw(torch.from_numpy(cut).float(), self.recipe.strength, generator)
+        share = slice(self.fabric.global_rank, None, self.fabric.world_size)
+        indices = lesson.train[positions][share]
+        if self.held is not None:
+            photos = self.held[torch.from_numpy(indices).to(device)]
+        else:
+            photos = torch.from_numpy(lesson.photos[indices])
+        x = apply(photos, drawn.share(share).to(device), size=size)
+        return x, torch.from_numpy(lesson.targets[indices]).to(device)
+
+    def _validated(self, number: int, loss: float, started: float) -> Epoch:
+        lesson = self.lesson
+        logits = predict(self.network_at("last"), lesson.photos, lesson.validation, fabric=self.fabric)
+        decided, truth = softmax(logits).argmax(axis=1), lesson.grades[lesson.validation]
+        kappa = quadratic_kappa(truth, decided)
+        # A constant answer to photographs of one grade has no kappa; it is no better than chance.
+        return Epoch(number, loss, accuracy(truth, decided), 0.0 if np.isnan(kappa) else kappa, perf_counter() - started)
+
+    def _move_average(self) -> None:
+        if self.average is None:
+            return
+        done = self.schedule.last_epoch
+        decay = min(self.recipe.average, (1 + done) / (_SLOW_START + done))
+        with torch.no_grad():
+            pairs = zip(self.average.state_dict().values(), self._plain.state_dict().values(), strict=True)
+            for mean, value in pairs:
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+
+    def _identity(self) -> dict[str, str]:
+        own = {"backbone": self.backbone, "recipe": repr(self.recipe), "data set": self.lesson.fingerprint}
+        return {**own, "seed": str(self.seed)}
+
+
+def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+    weights = [value for value in network.parameters() if value.ndim > 1]
+    rest = [value for value in network.parameters() if value.ndim <= 1]  # norms and biases are not decayed
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.rate, fused=True)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.rate, total_steps=recipe.epochs * steps + 1, pct_start=0.2, div_factor=10, final_div_factor=100
+    )

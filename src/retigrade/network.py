@@ -1,0 +1,96 @@
+"""A backbone from timm under one pooled linear head, whose class-activation map is exact.
+
+Global average pooling and a linear layer commute, so the head is a 1x1 convolution followed by a mean: the maps that
+it averages are the evidence for each grade at each place (Zhou et al., "Learning Deep Features for Discriminative
+Localization", CVPR 2016), at no cost and without gradients.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from retigrade.errors import UsageError
+from retigrade.scale import GRADES
+
+
+class Answer(NamedTuple):
+    """logits (N, 5); maps (N, 5, s, s), whose mean over the last two axes is the logits; features (N, C), pooled."""
+
+    logits: Tensor
+    maps: Tensor
+    features: Tensor
+
+
+class Network(nn.Module):
+    """Photos, float (N, 3, S, S) of 0..255 RGB, to an `Answer`; normalisation is inside."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, backbone: str, *, dropout: float = 0.2, weights: Path | None = None, start: bool = True) -> None:
+        """backbone: a name in timm. weights: a safetensors file to start from.
+
+        start: without `weights`, start from timm's own ImageNet weights (a download) rather than at random.
+        Raises UsageError for an unknown backbone or a file of weights that does not fit.
+        """
+        super().__init__()
+        if not timm.is_model(backbone):
+            nearest = difflib.get_close_matches(backbone, timm.list_models(), n=4, cutoff=0.4)
+            raise UsageError(f"unknown backbone {backbone!r}; did you mean {', '.join(nearest) or 'mobilenetv2_100'}?")
+        described = _describe(weights) if weights else {}
+        same = {"pad_type": "same"} if "pad_type='same'" in described.get("architecture", "") else {}
+        self.backbone = timm.create_model(
+            backbone, pretrained=start and weights is None, num_classes=0, global_pool="", **same
+        )
+        channels = int(self.backbone.num_features)
+        head = getattr(self.backbone, "pre_logits", None)
+        if isinstance(head, nn.Module):  # VGG's two wide layers give way to the pooled head
+            self.backbone.pre_logits = nn.Identity()
+            channels = int(self.backbone.feature_info[-1]["num_chs"])
+        cfg = self.backbone.pretrained_cfg
+        keras = "x/127.5-1" in described.get("input", "")
+        mean, deviation = ((0.5,) * 3, (0.5,) * 3) if keras else (cfg["mean"], cfg["std"])
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("deviation", 255 * torch.tensor(deviation).view(1, 3, 1, 1))
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Conv2d(channels, len(GRADES), 1)
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
+        if weights:
+            self._start_from(weights)
+
+    def forward(self, photos: Tensor) -> Answer:
+        """Answer for a batch of photos."""
+        field = self.backbone.forward_features((photos - self.mean) / self.deviation)
+        features = field.mean((2, 3))
+        if self.training:  # one mask for all places, as dropout after pooling would have
+            field = field * self.dropout(torch.ones_like(features))[:, :, None, None]
+        maps = self.classify(field).float()
+        return Answer(maps.mean((2, 3)), maps, features)
+
+    def _start_from(self, weights: Path) -> None:
+        with safe_open(weights, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        own = self.backbone.state_dict()
+        fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+        if len(fitting) < len(own) // 2:
+            raise UsageError(
+                f"{weights.name} holds {len(fitting)} of the {len(own)} tensors of this backbone; "
+                "give weights of the same network, in timm's layout"
+            )
+        self.backbone.load_state_dict(fitting, strict=False)
+
+
+def _describe(weights: Path) -> dict[str, str]:
+    try:
+        with safe_open(weights, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"cannot read the weights {weights}: need a safetensors file") from error

@@ -1,0 +1,106 @@
+"""The three protocols: which photographs a network learns from, which choose its epoch, and which judge it.
+
+published: photographs as they are squeezed, divided at random by image; the best epoch is picked on the photographs
+that also judge it. leaking: the same networks, judged on photographs that overlap those they learned from by as much as
+the printed support implies. honest: the canonical field, duplicates and patients kept together, the epoch chosen on a
+part of the training photographs, judged on photographs that nothing was chosen on.
+
+The text trains on 80 % and validates on 20 %, three times, and calls that 3-fold cross-validation, which would be 67 %
+and 33 %. Here every fold is a fifth of the photographs, disjoint from the other folds (a K-th for more than five
+folds), so that all protocols judge as many photographs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from retigrade.errors import DataError
+from retigrade.learn.groups import Groups
+from retigrade.learn.lesson import Indices
+from retigrade.learn.manifest import Manifest
+from retigrade.learn.splits import Splits, assign, check_leaks, k_fold, unit_of
+from retigrade.paper.audit_data import PUBLIC_TRAINING
+from retigrade.paper.pictures import View
+from retigrade.paper.printed import CLAIMS
+from retigrade.paper.settings import Protocol
+from retigrade.scale import Grade
+
+VIEWS = {Protocol.PUBLISHED: View.SQUEEZED, Protocol.LEAKING: View.SQUEEZED, Protocol.HONEST: View.CANONICAL}
+LEAKING_SHARE = sum(CLAIMS.validated) / sum(PUBLIC_TRAINING)
+"""How much of the public photographs the printed support makes: 2,674 of 3,662."""
+_FEWEST_PARTS = 5  # for folds of the text's 20 %
+_VALIDATION = 1 / 8  # of what the honest protocol may learn from: a tenth of all
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """One fold: int64 indices, ascending. Under the published protocol validation and test are the same."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of which photograph is where."""
+        return hashlib.sha256(b"|".join(part.tobytes() for part in (self.train, self.validation, self.test))).hexdigest()
+
+
+def parts_of(folds: int) -> int:
+    """Into how many equal parts the photographs are cut; each fold tests one."""
+    return max(_FEWEST_PARTS, folds)
+
+
+def published(count: int, *, folds: int, seed: int) -> tuple[Parts, ...]:
+    """Divide `count` photographs at random by image, one result for each fold."""
+    drawn = np.array_split(np.random.default_rng(seed).permutation(count), parts_of(folds))
+    found = []
+    for test in map(np.sort, drawn[:folds]):
+        found.append(Parts(np.setdiff1d(np.arange(count), test), test, test))
+    return tuple(found)
+
+
+def leaking(parts: Parts, *, seed: int) -> Indices:
+    """The photographs that judge a published fold once validation overlaps training: int64, ascending.
+
+    All that the fold tests, and as many of those that it learned from as make up the printed share of the whole: no
+    choice of that many photographs overlaps training less.
+    """
+    count = len(parts.train) + len(parts.test)
+    more = max(0, round(LEAKING_SHARE * count) - len(parts.test))
+    return np.sort(np.concatenate([parts.test, np.random.default_rng(seed).choice(parts.train, more, replace=False)]))
+
+
+def divide_honestly(manifest: Manifest, groups: Groups, *, folds: int, seed: int) -> Splits:
+    """Divide by duplicate and patient, stratified; the first `folds` parts are the test folds.
+
+    Raises DataError where a grade has too few independent photographs for one in each part.
+    """
+    unit, number = unit_of(manifest, groups), parts_of(folds)
+    for grade in map(Grade, np.unique(manifest.grades)):
+        independent = len(np.unique(unit[manifest.grades == grade]))
+        if independent < number:
+            raise DataError(
+                f"grade {grade:d} ({grade.stage}) has {independent} independent photographs, fewer than the {number} "
+                "equal parts that the protocol tests its folds with; add photographs of that grade"
+            )
+    return k_fold(manifest, groups, folds=number, seed=seed)
+
+
+def honest(splits: Splits, manifest: Manifest, *, fold: int) -> Parts:
+    """One fold of an honest division, by its number from 1; what is not tested is learned from, but for a validation
+    part of it, drawn by duplicate and patient too.
+    """
+    name = splits.names[fold - 1]
+    rest = splits.rest(name)
+    unit = unit_of(manifest, splits.groups)
+    shares, rng = np.array([1 - _VALIDATION, _VALIDATION]), np.random.default_rng([splits.seed, fold])
+    aside = assign(unit[rest], manifest.grades[rest], shares, rng) == 1
+    parts = Parts(rest[~aside], rest[aside], splits.part(name))
+    if len(parts.validation) == 0:
+        raise DataError(f"fold {fold} has too few independent photographs to set some aside for validation")
+    check_leaks({"train": parts.train, "validation": parts.validation, "test": parts.test}, splits.groups, manifest)
+    return parts

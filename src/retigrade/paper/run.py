@@ -1,0 +1,136 @@
+"""Run the protocol: every training that is not finished yet, then the report; what is finished is never lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from retigrade.deliver.files import make_folder
+from retigrade.learn.duplicates import find_duplicates
+from retigrade.learn.manifest import Manifest, read_manifest
+from retigrade.learn.splits import Splits, read_splits, write_splits
+from retigrade.paper import protocols
+from retigrade.paper.outcome import read_outcome, write_outcome
+from retigrade.paper.pictures import View, pictures
+from retigrade.paper.report import write_report
+from retigrade.paper.settings import Job, Preparation, Protocol, Settings, recipe_of
+from retigrade.paper.study import Study
+from retigrade.paper.trainer import Task, Trained, Trainer, Watch
+from retigrade.records import Pixels
+
+SPLIT = "honest.json"
+WORK = "work"
+
+
+def run(
+    data: Sequence[Path],
+    *,
+    out: Path,
+    settings: Settings,
+    trainer: Trainer,
+    watch: Watch,
+    photographs: bool = True,
+    skip_unreadable: bool = False,
+) -> Study:
+    """Run what `settings` ask for on the photographs of `data` and write the report into `out`.
+
+    Trainings that an earlier call finished there are read back. Interrupted, it reports what is finished and lets the
+    interruption pass. photographs: embed some of them in the report's Figures 2 and 4.
+    Raises UsageError and DataError as the options, the folder or the photographs have it.
+    """
+    make_folder(out)
+    contestants = {network: trainer.contestant(network, size=settings.size) for network in settings.networks}
+    manifest = read_manifest(data, skip_unreadable=skip_unreadable)
+    division = _division(manifest, out / SPLIT, settings)
+    study = Study(
+        settings=settings,
+        manifest=manifest,
+        groups=division.groups,
+        contestants=contestants,
+        published=protocols.published(len(manifest), folds=settings.most_folds, seed=settings.seed),
+        honest=tuple(
+            protocols.honest(division, manifest, fold=fold)
+            for fold in range(1, settings.most_folds + 1)
+            if Protocol.HONEST in settings.protocols
+        ),
+    )
+    album = _Album(manifest, size=settings.size, folder=out / WORK)
+    try:
+        for number, job in enumerate(settings.jobs(), start=1):
+            watch.training(str(job), number=number, of=len(settings.jobs()), epochs=job.epochs)
+            study.finished[job] = _finish(job, study, album, trainer, watch, out / WORK / job.name)
+    except KeyboardInterrupt:
+        if study.finished:
+            write_report(study, album, out, photographs=photographs)
+        raise
+    write_report(study, album, out, photographs=photographs)
+    return study
+
+
+class _Album:
+    """The prepared photographs of a data set, each view made when it is first asked for."""
+
+    def __init__(self, manifest: Manifest, *, size: int, folder: Path) -> None:
+        self._manifest, self._size, self._folder = manifest, size, folder
+        self._opened: dict[tuple[View, Preparation], Pixels] = {}
+
+    def __call__(self, protocol: Protocol, preparation: Preparation) -> Pixels:
+        key = protocols.VIEWS[protocol], preparation
+        if key not in self._opened:
+            self._opened[key] = pictures(
+                self._manifest, view=key[0], preparation=key[1], size=self._size, folder=self._folder
+            )
+        return self._opened[key]
+
+
+def _division(manifest: Manifest, path: Path, settings: Settings) -> Splits:
+    """The honest division: read back where it was written, which also spares looking for duplicates again."""
+    if path.exists():
+        division = read_splits(path, manifest)
+        if (len(division.names), division.seed) == (protocols.parts_of(settings.most_folds), settings.seed):
+            return division
+        groups = division.groups
+    else:
+        groups = find_duplicates(manifest.entries)
+    division = protocols.divide_honestly(manifest, groups, folds=settings.most_folds, seed=settings.seed)
+    write_splits(division, path, manifest)
+    return division
+
+
+def _finish(job: Job, study: Study, album: _Album, trainer: Trainer, watch: Watch, folder: Path) -> Trained:
+    """Read a finished training back, or train."""
+    parts, recipe = study.parts(job), recipe_of(job, size=study.settings.size)
+    seed = study.settings.seed + job.fold
+    contestant = study.contestants[job.network]
+    identity = {
+        "data set": study.manifest.fingerprint,
+        "division": parts.digest,
+        "recipe": repr(recipe),
+        "seed": str(seed),
+        "start": contestant.digest or contestant.start,
+    }
+    trained = read_outcome(folder, identity=identity)
+    if trained is not None:
+        return trained
+    grades = study.manifest.grades
+    task = Task(
+        network=job.network,
+        recipe=recipe,
+        seed=seed,
+        photos=album(job.protocol, job.preparation),
+        grades=grades,
+        train=parts.train,
+        validation=parts.validation,
+        shown=np.array([parts.test[grades[parts.test] == grade][0] for grade in np.unique(grades[parts.test])]),
+        identity=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+    )
+    under_way = folder / "under-way"
+    trained = trainer.train(task, folder=under_way, watch=watch)
+    write_outcome(trained, folder, identity=identity)
+    shutil.rmtree(under_way, ignore_errors=True)
+    return trained

@@ -1,0 +1,107 @@
+"""What a run has: its photographs, its division into folds, the trainings finished so far, and how they are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from retigrade.learn.calibration import softmax
+from retigrade.learn.groups import Groups
+from retigrade.learn.lesson import Indices
+from retigrade.learn.manifest import Manifest
+from retigrade.learn.splits import unit_of
+from retigrade.paper.protocols import Parts, leaking
+from retigrade.paper.settings import Job, Preparation, Protocol, Settings
+from retigrade.paper.trainer import Contestant, Trained
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Judged:
+    """One trained network and the photographs that judge it.
+
+    indices: int64 (n,), into the manifest. truth, decided: int64 (n,), the latter the most probable stage.
+    probabilities: float64 (n, 5). learned: int64, the indices that it was trained on.
+    """
+
+    protocol: Protocol
+    job: Job
+    trained: Trained
+    learned: Indices
+    indices: Indices
+    truth: Indices
+    probabilities: npt.NDArray[np.float64]
+    decided: Indices
+
+
+Key = tuple[Protocol, str, Preparation]
+
+
+@dataclass(kw_only=True)
+class Study:
+    """A run of the protocol.
+
+    groups: duplicates. published, honest: the folds, by number from 1; the latter empty where that protocol is not
+    asked for. finished: the trainings so far, in the order of the settings.
+    """
+
+    settings: Settings
+    manifest: Manifest
+    groups: Groups
+    contestants: dict[str, Contestant]
+    published: tuple[Parts, ...]
+    honest: tuple[Parts, ...]
+    finished: dict[Job, Trained] = field(default_factory=dict)
+
+    @cached_property
+    def units(self) -> Indices:
+        """The independent unit of each photograph, int64 (N,), for intervals and twins."""
+        return unit_of(self.manifest, self.groups)
+
+    def parts(self, job: Job) -> Parts:
+        """The fold that a job trains on."""
+        folds = self.honest if job.protocol is Protocol.HONEST else self.published
+        return folds[job.fold - 1]
+
+    def judged(self) -> dict[Key, list[Judged]]:
+        """The finished trainings as each protocol asked for judges them: the folds of each network and preparation."""
+        found = sorted(self._judged(), key=self._place)
+        return {key: list(folds) for key, folds in groupby(found, key=_key)}
+
+    def _judged(self) -> Iterator[Judged]:
+        grades = self.manifest.grades
+        for job, trained in self.finished.items():
+            parts = self.parts(job)
+            probabilities = softmax(trained.logits)
+            for protocol in self.settings.protocols:
+                if (protocol is Protocol.HONEST) != (job.protocol is Protocol.HONEST):
+                    continue
+                overlapping = protocol is Protocol.LEAKING
+                indices = leaking(parts, seed=self.settings.seed + job.fold) if overlapping else parts.test
+                yield Judged(
+                    protocol=protocol,
+                    job=job,
+                    trained=trained,
+                    learned=parts.train,
+                    indices=indices,
+                    truth=grades[indices],
+                    probabilities=probabilities[indices],
+                    decided=probabilities[indices].argmax(axis=1),
+                )
+
+    def _place(self, one: Judged) -> tuple[int, int, int, int]:
+        settings, job = self.settings, one.job
+        return (
+            list(Protocol).index(one.protocol),
+            settings.preparations.index(job.preparation),
+            settings.networks.index(job.network),
+            job.fold,
+        )
+
+
+def _key(one: Judged) -> Key:
+    return one.protocol, one.job.network, one.job.preparation

@@ -1,0 +1,104 @@
+"""What the protocol asks of whatever trains: one network on one division of photographs. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol as Interface
+
+import numpy as np
+
+from retigrade.learn.lesson import Indices
+from retigrade.learn.recipe import Recipe
+from retigrade.records import Floats, Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """A network before it is trained.
+
+    parameters: learned ones, with the head for five stages. input: how pixels are scaled, in words. map: channels,
+    height and width of what the head sees. start: where its weights come from, in words. share: of the backbone's
+    numbers that are not random, 0..1. digest: SHA-256 of the weights' file, empty without one.
+    """
+
+    network: str
+    parameters: int
+    input: str
+    map: tuple[int, int, int]
+    start: str
+    share: float
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Task:
+    """One training: prepared photos uint8 (N, S, S, 3), their grades int64 (N,), and who learns and validates.
+
+    shown: indices of the photographs whose maps are wanted. identity: equal for equal tasks, to resume the right one.
+    """
+
+    network: str
+    recipe: Recipe
+    seed: int
+    photos: Pixels
+    grades: Indices
+    train: Indices
+    validation: Indices
+    shown: Indices
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochLine:
+    """One pass: its number from 1, mean training loss, validation accuracy and kappa, seconds."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    kappa: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Trained:
+    """What a training left: its log, the epoch it stands at, and its answers.
+
+    logits: float32 (N, 5), of every photograph. maps: float32 (n, 5, s, s), of those shown. centre: see
+    `heat.heat_of`.
+    """
+
+    history: tuple[EpochLine, ...]
+    epoch: int
+    logits: Floats
+    maps: Floats
+    centre: float
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 2 or self.maps.ndim != 4 or not np.isfinite(self.logits).all():
+            raise ValueError(f"need finite logits (N, 5) and maps (n, 5, s, s), got {self.logits.shape, self.maps.shape}")
+
+
+class Watch(Interface):
+    """Told how the trainings go."""
+
+    def training(self, name: str, *, number: int, of: int, epochs: int) -> None:
+        """Hear that one begins or is continued."""
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Hear of one step's running mean loss."""
+
+    def epoch(self, done: EpochLine) -> None:
+        """Hear of one pass."""
+
+
+class Trainer(Interface):
+    """Trains networks."""
+
+    def contestant(self, network: str, *, size: int) -> Contestant:
+        """Describe a network at a photo's `size`; UsageError where it, or weights to start it from, cannot be had."""
+        ...
+
+    def train(self, task: Task, *, folder: Path, watch: Watch) -> Trained:
+        """Train to the last epoch and take the best; continue what an earlier call left in `folder`."""
+        ...

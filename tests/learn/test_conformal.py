@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retigrade.learn.calibration import softmax
+from retigrade.learn.conformal import conformal_threshold, conformal_thresholds_per_grade
+from retigrade.possible import possible_grades, scores
+
+
+def photos(n, seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(5, size=n, p=[0.5, 0.1, 0.25, 0.06, 0.09])
+    seen = truth + rng.normal(scale=0.8, size=n)
+    return softmax(-((np.arange(5) - seen[:, None]) ** 2)), truth
+
+
+def test_scores_by_hand():
+    row = np.array([[0.3, 0.05, 0.4, 0.15, 0.1]])
+    np.testing.assert_allclose(scores(row), [[0.7, 0.65, 0.0, 0.4, 0.55]])
+    np.testing.assert_array_equal(possible_grades(row, 0.5), [[False, False, True, True, False]])
+    np.testing.assert_array_equal(possible_grades(row, 0.0), [[False, False, True, False, False]])
+    np.testing.assert_array_equal(possible_grades(row, 1.0), [[True] * 5])
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_coverage_holds_on_fresh_photographs(coverage):
+    held, sizes = [], []
+    for seed in range(20):
+        threshold = conformal_threshold(*photos(500, seed), coverage)
+        fresh, truth = photos(1000, 1000 + seed)
+        possible = possible_grades(fresh, threshold)
+        held.append(possible[np.arange(1000), truth].mean())
+        sizes.append(possible.sum(axis=1).mean())
+    assert np.mean(held) >= coverage - 0.01
+    assert np.mean(sizes) < 4
+
+
+def test_coverage_holds_within_each_grade():
+    held = np.zeros((20, 5))
+    for seed in range(20):
+        thresholds = conformal_thresholds_per_grade(*photos(800, seed), 0.9)
+        fresh, truth = photos(2000, 1000 + seed)
+        inside = possible_grades(fresh, thresholds)[np.arange(2000), truth]
+        held[seed] = [inside[truth == grade].mean() for grade in range(5)]
+    assert np.all(held.mean(axis=0) >= 0.88)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.floats(0.001, 1), min_size=5, max_size=5), st.lists(st.floats(0, 1), min_size=5, max_size=5))
+def test_sets_are_runs_around_the_most_probable_grade(weights, thresholds):
+    row = (np.array(weights) / sum(weights))[None]
+    for threshold in (thresholds[0], np.array(thresholds)):
+        (possible,) = possible_grades(row, threshold)
+        places = np.flatnonzero(possible)
+        assert possible[row[0].argmax()]
+        np.testing.assert_array_equal(places, np.arange(places[0], places[-1] + 1))
+
+
+def test_too_few_photographs_make_every_grade_possible():
+    probabilities, truth = photos(8, 0)
+    assert conformal_threshold(probabilities, truth, 0.9) == 1.0
+    assert conformal_threshold(np.empty((0, 5)), np.empty(0, int), 0.9) == 1.0
+    assert possible_grades(probabilities, 1.0).all()
+    thresholds = conformal_thresholds_per_grade(probabilities, np.zeros(8, int), 0.8)
+    np.testing.assert_array_equal(thresholds[1:], np.ones(4))
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.0, -0.5, 90])
+def test_coverage_must_be_a_share(coverage):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        conformal_threshold(*photos(20, 0), coverage)

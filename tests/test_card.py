@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from retigrade.card import Decision, Interval, Training, Typical
+from retigrade.scale import Grade
+from tiny_bundle import tiny_card
+
+EVEN = (0.5, 1.5, 2.5, 3.5)
+distributions = st.lists(st.integers(0, 1000), min_size=5, max_size=5).filter(any).map(lambda w: np.array(w) / sum(w))
+
+
+@pytest.mark.parametrize(
+    ("rule", "cuts", "probabilities", "grade"),
+    [
+        ("argmax", EVEN, [0.4, 0.0, 0.3, 0.3, 0.0], 0),
+        ("argmax", EVEN, [0.1, 0.4, 0.1, 0.4, 0.0], 1),
+        ("median", EVEN, [0.4, 0.0, 0.3, 0.3, 0.0], 2),
+        ("median", EVEN, [0.5, 0.0, 0.0, 0.0, 0.5], 0),
+        ("mean", EVEN, [0.4, 0.0, 0.3, 0.3, 0.0], 2),
+        ("mean", EVEN, [0.5, 0.5, 0.0, 0.0, 0.0], 1),
+        ("mean", (0.2, 0.4, 0.6, 0.8), [0.5, 0.5, 0.0, 0.0, 0.0], 2),
+        ("mean", EVEN, [0.0, 0.0, 0.0, 0.0, 1.0], 4),
+    ],
+)
+def test_the_rules(rule: str, cuts: tuple[float, ...], probabilities: list[float], grade: int) -> None:
+    decided = Decision(rule=rule, cuts=cuts).decide(np.array(probabilities))  # type: ignore[arg-type]
+    assert decided is Grade(grade)
+
+
+@given(probabilities=distributions, tilt=st.floats(0.01, 5), rule=st.sampled_from(["argmax", "median", "mean"]))
+def test_worse_evidence_never_gives_a_milder_grade(probabilities: np.ndarray, tilt: float, rule: str) -> None:
+    worse = probabilities * np.exp(tilt * np.arange(5))
+    worse /= worse.sum()
+    decision = Decision(rule=rule, cuts=EVEN)  # type: ignore[arg-type]
+    assert decision.decide(worse) >= decision.decide(probabilities)
+
+
+@given(st.integers(0, 4), st.sampled_from(["argmax", "median", "mean"]))
+def test_certainty_decides_whatever_the_rule(grade: int, rule: str) -> None:
+    assert Decision(rule=rule, cuts=EVEN).decide(np.eye(5)[grade]) == grade  # type: ignore[arg-type]
+
+
+@given(st.lists(st.floats(-50, 50, width=32), min_size=5, max_size=5))
+def test_probabilities_are_the_softmax_of_the_divided_logits(logits: list[float]) -> None:
+    found = tiny_card(temperature=2.0).probabilities(np.array([logits], np.float32))[0]
+    raised = np.exp(np.array(logits) / 2.0)
+    np.testing.assert_allclose(found, raised / raised.sum(), rtol=1e-9)
+    assert found.dtype == np.float64
+
+
+def test_probabilities_survive_huge_logits() -> None:
+    found = tiny_card().probabilities(np.array([[3e38, -3e38, 0, 0, 0]], np.float32))
+    np.testing.assert_array_equal(found, [[1, 0, 0, 0, 0]])
+
+
+def test_referable_counts_moderate_and_worse_from_the_threshold_on() -> None:
+    card = tiny_card(referable_threshold=0.5)
+    assert card.refers(np.array([0.25, 0.25, 0.25, 0.125, 0.125])) == (0.5, True)
+    assert card.refers(np.array([0.25, 0.5, 0.0, 0.125, 0.125])) == (0.25, False)
+
+
+def test_a_typical_photo_is_near_and_a_strange_one_far() -> None:
+    rng = np.random.default_rng(0)
+    components = np.linalg.qr(rng.normal(size=(6, 2)))[0].T
+    typical = Typical.pack(mean=np.full(6, 3.0), scale=np.full(6, 0.5), components=components, limit=1.0)
+    along = 3.0 + 0.5 * 4.0 * components[0]
+    across = np.linalg.svd(components)[2][-1]
+    distances = typical.distance(np.stack([np.full(6, 3.0), along, along + 0.5 * 2.0 * across]).astype(np.float32))
+    np.testing.assert_allclose(distances, [0, 0, 2], atol=0.01)
+    assert typical.channels == 6
+
+
+def test_a_typical_photo_needs_no_components() -> None:
+    typical = Typical.pack(mean=np.zeros(3), scale=np.ones(3), components=np.zeros((0, 3)), limit=1.0)
+    np.testing.assert_allclose(typical.distance(np.array([[0, 3, 4]], np.float32)), [5])
+
+
+@pytest.mark.parametrize(
+    ("scale", "components"),
+    [
+        (np.ones(2), np.zeros((1, 3))),
+        (np.zeros(3), np.zeros((1, 3))),
+        (np.ones(3), np.zeros(4)),
+        (np.ones(3), [np.inf]),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(scale: np.ndarray, components: np.ndarray) -> None:
+    with pytest.raises(ValidationError):
+        Typical.pack(mean=np.zeros(3), scale=scale, components=components, limit=1.0)
+
+
+def test_an_interval_holds_its_value() -> None:
+    with pytest.raises(ValidationError, match="outside its interval"):
+        Interval(value=0.5, low=0.6, high=0.7)
+
+
+def test_training_counts_add_up() -> None:
+    kept = tiny_card().training.model_dump()
+    with pytest.raises(ValidationError, match="11 photos"):
+        Training(**{**kept, "photos": 11})
+
+
+def test_a_card_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        tiny_card().temperature = 2.0

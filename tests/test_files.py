@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retigrade.errors import UsageError
+from retigrade.files import Draft, make_folder, write_whole
+
+
+def test_a_draft_is_not_seen_before_it_is_published(tmp_path: Path) -> None:
+    target = tmp_path / "gradings.csv"
+    target.write_text("older")
+    draft = Draft(target)
+    draft.write("newer")
+    assert target.read_text() == "older"
+    draft.publish()
+    assert target.read_text() == "newer"
+    draft.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["gradings.csv"]
+
+
+def test_a_discarded_draft_leaves_the_older_file(tmp_path: Path) -> None:
+    target = tmp_path / "gradings.csv"
+    target.write_text("older")
+    draft = Draft(target)
+    draft.write("newer")
+    draft.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["gradings.csv"]
+    assert target.read_text() == "older"
+
+
+def test_a_draft_is_utf8_whatever_a_name_holds(tmp_path: Path) -> None:
+    draft = Draft(tmp_path / "a.csv")
+    draft.write("caf\u00e9 \udce9\n")
+    draft.publish()
+    assert (tmp_path / "a.csv").read_bytes() == "caf\u00e9 \\udce9\n".encode()
+
+
+def test_whole_files_make_their_folders_and_leave_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "heat" / "left" / ("x" * 251 + ".png")
+    write_whole(target, b"one")
+    write_whole(target, b"two")
+    assert target.read_bytes() == b"two"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_target_that_cannot_be_replaced_is_one_sentence_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png" / "full").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"cannot write .*a\.png: Is a directory"):
+        write_whole(tmp_path / "a.png", b"one")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_a_file_is_no_output_folder(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="cannot write"):
+        make_folder(tmp_path / "file" / below)

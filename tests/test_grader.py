@@ -1,0 +1,274 @@
+import hashlib
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import retigrade.grader
+from retigrade.card import Decision, Typical
+from retigrade.errors import BundleError, UsageError
+from retigrade.grader import LOW_CONFIDENCE, Grader, load
+from retigrade.records import Grading, Quality, Status
+from retigrade.scale import Grade
+from tiny_bundle import CHANNELS, write_tiny_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_tiny_bundle(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def grader(bundle: Path) -> Grader:
+    return load(bundle, threads=1)
+
+
+@pytest.fixture
+def clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that lets every fundus pass: what it measures has its own tests."""
+    monkeypatch.setattr(retigrade.grader, "assess", lambda *seen: Quality(0.8, Status.GRADED))
+
+
+def draw_disc(path: Path, *, seed: int = 0, size: tuple[int, int] = (400, 300)) -> Path:
+    """Write a blotchy orange disc on black: a fundus as far as `find_field` looks."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    blotches = cv2.resize(rng.integers(60, 200, (6, 8, 3), np.uint8), size, interpolation=cv2.INTER_CUBIC)
+    rows, columns = np.mgrid[:height, :width]
+    inside = np.hypot(columns - width / 2, rows - height / 2) < 0.46 * height
+    cv2.imwrite(str(path), np.where(inside[..., None], blotches, 0))
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    return [draw_disc(tmp_path / f"{seed}.png", seed=seed) for seed in range(5)]
+
+
+def answers(grading: Grading) -> dict[str, object]:
+    """Everything that a grading says, but the time that it took."""
+    said = {name: getattr(grading, name) for name in Grading.__slots__ if name not in ("seconds", "heat_map")}
+    said["probabilities"] = None if grading.probabilities is None else grading.probabilities.tolist()
+    said["heat"] = None if grading.heat is None else grading.heat.tobytes()
+    return said
+
+
+@pytest.mark.usefixtures("clear")
+class TestOnePhoto:
+    def test_a_graded_photo_has_every_answer(self, grader: Grader, photos: list[Path]) -> None:
+        grading = grader.grade(photos[0])
+        assert grading.status is Status.GRADED
+        assert grading.path == str(photos[0])
+        assert grading.bundle == grader.bundle.identity
+        assert grading.sha256 == hashlib.sha256(photos[0].read_bytes()).hexdigest()
+        assert grading.quality == 0.8
+        assert grading.reasons == ()
+        assert 0 < grading.seconds < 60
+        assert grading.probabilities is not None
+        assert grading.grade is grader.bundle.card.decision.decide(grading.probabilities)
+        assert grading.p_referable == pytest.approx(grading.probabilities[2:].sum())
+        assert grading.referable == (grading.p_referable >= 0.4)
+        assert grading.heat is not None
+        assert grading.heat.shape == (300, 400)
+
+    def test_bytes_get_what_their_file_gets(self, grader: Grader, photos: list[Path]) -> None:
+        from_file, from_text = grader.grade(photos[0]), grader.grade(str(photos[0]))
+        from_bytes = grader.grade(photos[0].read_bytes())
+        assert from_bytes.path == "(bytes)"
+        assert answers(from_file) == answers(from_text)
+        assert answers(from_file) == {**answers(from_bytes), "path": str(photos[0])}
+
+    def test_heat_is_made_only_if_wanted(self, grader: Grader, photos: list[Path]) -> None:
+        grading = grader.grade(photos[0], heat=False)
+        assert grading.status is Status.GRADED
+        assert grading.heat_map is grading.heat is None
+
+    def test_temperature_is_applied(self, tmp_path: Path, photos: list[Path]) -> None:
+        cold, hot = (
+            load(write_tiny_bundle(tmp_path / "t.onnx", temperature=value)).grade(photos[0]).probabilities
+            for value in (0.05, 1e6)
+        )
+        assert cold is not None
+        assert hot is not None
+        assert cold.max() > 0.99
+        np.testing.assert_allclose(hot, 0.2, atol=1e-5)
+
+    def test_the_bundles_decision_is_taken(self, tmp_path: Path, photos: list[Path]) -> None:
+        path = write_tiny_bundle(tmp_path / "t.onnx", decision=Decision(rule="mean", cuts=(-4, -3, -2, -1)))
+        assert load(path).grade(photos[0]).grade is Grade.PROLIFERATIVE
+
+    def test_referable_starts_at_the_bundles_threshold(self, tmp_path: Path, photos: list[Path]) -> None:
+        always, never = (
+            load(write_tiny_bundle(tmp_path / "t.onnx", referable_threshold=value)).grade(photos[0]).referable
+            for value in (0.0, 1.0)
+        )
+        assert (always, never) == (True, False)
+
+    def test_low_confidence_is_said(self, tmp_path: Path, photos: list[Path]) -> None:
+        path = write_tiny_bundle(tmp_path / "t.onnx", low_confidence=1.0)
+        grading = load(path).grade(photos[0])
+        assert grading.status is Status.GRADED
+        assert grading.reasons == (LOW_CONFIDENCE,)
+
+    def test_a_photo_unlike_those_learned_from_gets_no_grade(self, tmp_path: Path, photos: list[Path]) -> None:
+        far = Typical.pack(
+            mean=np.full(CHANNELS, 50.0), scale=np.ones(CHANNELS), components=np.zeros((0, CHANNELS)), limit=1.0
+        )
+        grading = load(write_tiny_bundle(tmp_path / "t.onnx", features=far)).grade(photos[0])
+        assert grading.status is Status.UNGRADABLE
+        assert grading.reasons[0].startswith("unlike the photographs that the network learned from")
+        near = far.model_copy(update={"limit": 1e6})
+        assert load(write_tiny_bundle(tmp_path / "t.onnx", features=near)).grade(photos[0]).status is Status.GRADED
+
+
+def test_features_of_another_network_do_not_fit(tmp_path: Path) -> None:
+    other = Typical.pack(mean=np.zeros(9), scale=np.ones(9), components=np.zeros((0, 9)), limit=1.0)
+    with pytest.raises(BundleError, match=r"features is .* must be tensor\(float\) \[N, 9\]"):
+        load(write_tiny_bundle(tmp_path / "t.onnx", features=other))
+
+
+@pytest.mark.parametrize("status", [Status.UNGRADABLE, Status.NOT_FUNDUS])
+def test_what_the_gate_refuses_gets_its_reasons_and_no_grade(
+    grader: Grader, photos: list[Path], monkeypatch: pytest.MonkeyPatch, status: Status
+) -> None:
+    monkeypatch.setattr(retigrade.grader, "assess", lambda *seen: Quality(0.1, status, ("blurred", "dark")))
+    grading = grader.grade(photos[0])
+    assert (grading.status, grading.reasons, grading.quality) == (status, ("blurred", "dark"), 0.1)
+    assert grading.probabilities is grading.grade is grading.heat_map is None
+    assert grading.sha256 is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" + bytes(40)])
+def test_bytes_that_are_no_picture_are_an_error_with_a_reason(grader: Grader, tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "named.jpg"
+    path.write_bytes(data)
+    for source in (path, data):
+        grading = grader.grade(source)
+        assert grading.status is Status.ERROR
+        assert len(grading.reasons) == 1
+        assert grading.grade is None
+
+
+@pytest.mark.parametrize("name", ["absent.jpg", ".", "new\nline.jpg", "x" * 300, "nul\0.jpg", "café \udcff.jpg"])
+def test_paths_that_cannot_be_read_are_an_error_with_a_reason(grader: Grader, tmp_path: Path, name: str) -> None:
+    grading = grader.grade(tmp_path / name)
+    assert (grading.status, grading.path) == (Status.ERROR, str(tmp_path / name))
+    assert not grading.reasons[0].startswith("internal error")
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_flat_picture_gets_no_grade(grader: Grader, tmp_path: Path, value: int) -> None:
+    path = tmp_path / "flat.png"
+    cv2.imwrite(str(path), np.full((300, 400, 3), value, np.uint8))
+    grading = grader.grade(path)
+    assert grading.status in (Status.NOT_FUNDUS, Status.UNGRADABLE)
+    assert grading.reasons
+
+
+def threads_left() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("retigrade")]
+
+
+@pytest.mark.usefixtures("clear")
+class TestManyPhotos:
+    def test_order_is_kept_and_threads_change_nothing(self, grader: Grader, photos: list[Path], tmp_path: Path) -> None:
+        sources = [photos[0], tmp_path / "absent.jpg", *photos[1:], photos[0].read_bytes(), b"rubbish"] * 3
+        alone, together = (list(grader.grade_many(sources, jobs=jobs)) for jobs in (1, 4))
+        assert [g.path for g in alone] == ["(bytes)" if isinstance(s, bytes) else str(s) for s in sources]
+        assert list(map(answers, alone)) == list(map(answers, together))
+        assert {grading.status for grading in alone} == {Status.GRADED, Status.ERROR}
+
+    def test_many_is_one_after_another(self, grader: Grader, photos: list[Path]) -> None:
+        assert list(map(answers, grader.grade_many(photos))) == [answers(grader.grade(photo)) for photo in photos]
+
+    @pytest.mark.parametrize(("jobs", "most"), [(1, 3), (2, 7)])
+    def test_an_endless_source_is_taken_a_few_at_a_time(
+        self, grader: Grader, photos: list[Path], jobs: int, most: int
+    ) -> None:
+        taken = 0
+
+        def endless() -> Iterator[Path]:
+            nonlocal taken
+            for photo in itertools.cycle(photos):
+                taken += 1
+                yield photo
+
+        gradings = grader.grade_many(endless(), jobs=jobs)
+        assert taken == 0
+        assert [next(gradings).path for _ in range(3)] == [str(photo) for photo in photos[:3]]
+        assert taken <= most
+        gradings.close()  # type: ignore[attr-defined]
+        assert threads_left() == []
+
+    @pytest.mark.parametrize("jobs", [1, 3])
+    def test_no_photos_no_gradings(self, grader: Grader, jobs: int) -> None:
+        assert list(grader.grade_many([], jobs=jobs)) == []
+        assert threads_left() == []
+
+    def test_an_interruption_ends_the_threads(
+        self, grader: Grader, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started = []
+
+        def slow(self: Grader, source: Path, *, heat: bool) -> Grading:
+            started.append(source)
+            time.sleep(0.02)
+            return grade(self, source, heat=heat)
+
+        def interrupted() -> Iterator[Path]:
+            yield from photos
+            raise KeyboardInterrupt
+
+        grade = Grader.grade
+        monkeypatch.setattr(Grader, "grade", slow)
+        gradings = grader.grade_many(interrupted(), jobs=2)
+        assert next(gradings).path == str(photos[0])
+        with pytest.raises(KeyboardInterrupt):
+            list(gradings)
+        assert threads_left() == []
+        assert len(started) <= len(photos)
+
+    @pytest.mark.parametrize("jobs", [1, 2])
+    def test_a_defect_costs_one_photo_only(
+        self,
+        grader: Grader,
+        photos: list[Path],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        jobs: int,
+    ) -> None:
+        def find_field(photo: object) -> object:
+            if hashlib.sha256(photos[1].read_bytes()).hexdigest() == photo.sha256:  # type: ignore[attr-defined]
+                raise ZeroDivisionError("by zero")
+            return found(photo)  # type: ignore[arg-type]
+
+        found = retigrade.grader.find_field
+        monkeypatch.setattr(retigrade.grader, "find_field", find_field)
+        with caplog.at_level(logging.DEBUG, logger="retigrade"):
+            gradings = list(grader.grade_many(photos, jobs=jobs))
+        assert [grading.status is Status.ERROR for grading in gradings] == [False, True, False, False, False]
+        assert gradings[1].reasons == ("internal error: ZeroDivisionError: by zero",)
+        assert caplog.records[0].exc_info is not None
+        with pytest.raises(ZeroDivisionError):
+            grader.grade(photos[1])
+
+    @pytest.mark.parametrize("jobs", [0, -1])
+    def test_no_jobs_is_a_usage_error_at_once(self, grader: Grader, jobs: int) -> None:
+        with pytest.raises(UsageError, match="jobs must be 1 or more"):
+            grader.grade_many([], jobs=jobs)
+
+
+def test_load_takes_the_shipped_bundle_by_default(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retigrade.grader, "shipped_bundle", lambda: bundle)
+    assert load().bundle.identity == load(str(bundle)).bundle.identity
+
+
+def test_load_names_a_bundle_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"absent\.onnx: there is no such file"):
+        load(tmp_path / "absent.onnx")
