@@ -9,11 +9,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from retigrade.fundus.phantom import Phantom, draw_eye
 from retigrade.scale import GRADES, Grade
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# A busy machine is slow; a test that depends on seconds says nothing of the program.
+settings.register_profile("steady", deadline=None)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

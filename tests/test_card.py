@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from retigrade.card import Decision, Interval, Training, Typical
+from retigrade.card import Card, Conformal, Decision, Interval, OperatingPoint, Training, Typical
+from retigrade.errors import BundleError, UsageError
 from retigrade.scale import Grade
 from tiny_bundle import tiny_card
 
@@ -106,3 +107,45 @@ def test_training_counts_add_up() -> None:
 def test_a_card_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         tiny_card().temperature = 2.0
+
+
+def test_an_operating_point_says_from_where_a_photo_is_referable() -> None:
+    card = tiny_card(referable_threshold=0.5)
+    probabilities = np.array([0.7, 0.0, 0.3, 0.0, 0.0])
+    assert card.threshold() == 0.5
+    assert card.threshold("screening") == 0.2
+    assert card.refers(probabilities) == (0.3, False)
+    assert card.refers(probabilities, operating_point="screening") == (0.3, True)
+
+
+def test_an_unknown_operating_point_lists_those_there_are() -> None:
+    point = tiny_card().operating_points["screening"]
+    card = tiny_card(operating_points={"screening": point, "balanced": OperatingPoint(**point.model_dump())})
+    with pytest.raises(UsageError, match=r"no operating point 'specific' .* there are: screening, balanced"):
+        card.threshold("specific")
+    with pytest.raises(UsageError, match="there are: none"):
+        tiny_card(operating_points={}).threshold("screening")
+
+
+def test_possible_grades_are_a_run_that_holds_the_decided_one() -> None:
+    conformal = Conformal(coverage=0.9, thresholds=(0.5,) * 5)
+    probabilities = np.array([0.3, 0.05, 0.4, 0.15, 0.1])
+    assert conformal.possible(probabilities, Grade.MODERATE) == (Grade.MODERATE, Grade.SEVERE)
+    assert conformal.possible(probabilities, Grade.NONE) == (Grade.NONE, Grade.MILD, Grade.MODERATE, Grade.SEVERE)
+
+
+@pytest.mark.parametrize("changes", [{"coverage": 1.0}, {"coverage": 0.0}, {"thresholds": (0.5,) * 4 + (1.5,)}])
+def test_conformal_numbers_are_shares(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Conformal(**{"coverage": 0.9, "thresholds": (0.5,) * 5, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("conformal", [None, Conformal(coverage=0.9, thresholds=(0.1, 0.2, 0.3, 0.4, 1.0))])
+def test_conformal_may_be_absent_but_not_left_out(conformal: Conformal | None) -> None:
+    card = tiny_card(conformal=conformal)
+    text = card.model_dump_json()
+    assert Card.read(text.encode()).conformal == conformal
+    said = f'"conformal":{"null" if conformal is None else conformal.model_dump_json()},'
+    assert said in text
+    with pytest.raises(BundleError, match="conformal: Field required"):
+        Card.read(text.replace(said, "").encode())

@@ -139,7 +139,7 @@ def test_equal_names_in_two_folders_get_two_maps(photos: Path, bundle: Path, tmp
     [
         (["grad", "x.jpg"], "did you mean grade?"),
         (["Info"], "did you mean info?"),
-        (["xyz"], "there are grade, info"),
+        (["xyz"], "there are grade, check"),
         (["grade"], "No photographs"),
         (["grade", "x.jpg", "--jobs", "0"], "--jobs must be 1 or more"),
         (["grade", "x.jpg", "--formt", "csv"], "--format"),

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 import retigrade.grader
-from retigrade.card import Decision, Typical
+from gradings import graded
+from retigrade.card import Conformal, Decision, Interval, OperatingPoint, Typical
 from retigrade.errors import BundleError, UsageError
+from retigrade.fundus.decode import decode
+from retigrade.fundus.prepare import decode_side
 from retigrade.grader import LOW_CONFIDENCE, Grader, load
 from retigrade.records import Grading, Quality, Status
-from retigrade.scale import Grade
-from tiny_bundle import CHANNELS, write_tiny_bundle
+from retigrade.scale import GRADES, Grade
+from tiny_bundle import CHANNELS, SIZE, write_tiny_bundle
 
 
 @pytest.fixture
@@ -125,6 +128,42 @@ class TestOnePhoto:
         assert grading.reasons[0].startswith("unlike the photographs that the network learned from")
         near = far.model_copy(update={"limit": 1e6})
         assert load(write_tiny_bundle(tmp_path / "t.onnx", features=near)).grade(photos[0]).status is Status.GRADED
+
+    def test_a_decoded_photo_gets_what_its_file_gets(self, grader: Grader, photos: list[Path]) -> None:
+        photo = decode(photos[0], min_side=decode_side(SIZE))
+        from_pixels = grader.grade_photo(photo, path="named")
+        assert from_pixels.path == "named"
+        assert 0 < from_pixels.seconds < 60
+        assert answers(from_pixels) == {**answers(grader.grade(photos[0])), "path": "named"}
+        assert grader.grade_photo(photo, heat=False).heat_map is None
+
+    def test_an_operating_point_moves_the_threshold_and_nothing_else(self, bundle: Path, photos: list[Path]) -> None:
+        point = Interval(value=0.9, low=0.8, high=1.0)
+        points = {"never": OperatingPoint(threshold=1.0, sensitivity=point, specificity=point)}
+        path = write_tiny_bundle(bundle, operating_points=points, referable_threshold=0.0)
+        plain, named = load(path).grade(photos[0]), load(path, operating_point="never").grade(photos[0])
+        assert (plain.referable, named.referable) == (True, False)
+        assert answers(named) == {**answers(plain), "referable": False}
+
+    def test_possible_grades_come_from_the_card(self, grader: Grader, tmp_path: Path, photos: list[Path]) -> None:
+        assert grader.grade(photos[0]).possible is None
+        sure = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.5, thresholds=(0.0,) * 5)))
+        grading = sure.grade(photos[0])
+        assert grading.possible is not None
+        assert grading.grade in grading.possible
+        wide = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.99, thresholds=(1.0,) * 5)))
+        assert wide.grade(photos[0]).possible == GRADES
+
+
+@pytest.mark.parametrize("possible", [(), (Grade.MILD,), (Grade.MODERATE, Grade.PROLIFERATIVE)])
+def test_possible_grades_without_the_decided_one_or_with_a_gap_are_no_grading(possible: tuple[Grade, ...]) -> None:
+    with pytest.raises(ValueError, match="must be a run"):
+        graded(possible=possible)
+
+
+def test_an_unknown_operating_point_is_refused_before_the_first_photo(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="there are: screening"):
+        load(bundle, operating_point="screning")
 
 
 def test_features_of_another_network_do_not_fit(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def tiny_card(**changes: Any) -> Card:
         "features": None,
         "quality": QualityLimits(),
         "heat_scale": 2.0,
-        "heat_centre": 0.5,
+        "heat_centre": (0.5, 0.5),
         "training": Training(
             photos=10,
             grades=(5, 1, 2, 1, 1),

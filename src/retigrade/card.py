@@ -26,6 +26,7 @@ SCHEMA_VERSION = 1
 
 Probabilities = npt.NDArray[np.float64]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+CellPlace = Annotated[float, Field(ge=-1, le=2)]
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -186,9 +187,9 @@ class Card(_Part):
     backbone: the network's name in timm. input_size: side of the photo's square in pixels. field_version: the geometry
     of the canonical field that it learned on. temperature: divides the logits. referable_threshold: the probability of
     a referable stage from which a photo is referable. conformal: the grades that are possible; None names none.
-    low_confidence: a second reader is advised where the decided
-    grade has less probability than this. features: refuses photos unlike those learned from; None refuses none.
-    heat_scale: the contrast of the maps that is shown as hottest; heat_centre: see `heat.heat_of`.
+    low_confidence: a second reader is advised where the decided grade has less probability than this. features:
+    refuses photos unlike those learned from; None refuses none. heat_scale: the contrast of the maps that is shown as
+    hottest; heat_centre: see `heat.heat_of`.
     """
 
     schema_version: Literal[1]
@@ -206,7 +207,7 @@ class Card(_Part):
     features: Typical | None
     quality: QualityLimits
     heat_scale: Annotated[float, Field(gt=0)]
-    heat_centre: Annotated[float, Field(ge=-1, le=2)]
+    heat_centre: tuple[CellPlace, CellPlace]
     training: Training
     figures: tuple[Figure, ...]
     licence: Text

@@ -22,15 +22,15 @@ class Heat:
     """The evidence over the canonical square, and where that square lies on the photograph.
 
     values: float32 (s, s), 0 (cool) to 1 (hot); its rows and columns divide the bounding box of `field` evenly.
-    width, height: the photograph's full size in pixels. centre: where in its own cell, from 0 at the left and top to
-    1, a value is shown; see `heat_of`.
+    width, height: the photograph's full size in pixels. centre: where in its own cell, across and down
+    from 0 at the left and top to 1, a value is shown; see `heat_of`.
     """
 
     values: Floats
     field: Field
     width: int
     height: int
-    centre: float = 0.5
+    centre: tuple[float, float] = (0.5, 0.5)
 
     def __post_init__(self) -> None:
         if self.values.dtype != np.float32 or self.values.ndim != 2:
@@ -43,8 +43,8 @@ class Heat:
     def in_frame(self, width: int, height: int) -> Floats:
         """Return float32 (height, width), 0..1, for the photograph at this size; 0 outside the disc."""
         field, (rows, columns) = self.field, self.values.shape
-        left, across = _weights(width, cells=columns, middle=field.cx, radius=field.rx, centre=self.centre)
-        top, down = _weights(height, cells=rows, middle=field.cy, radius=field.ry, centre=self.centre)
+        left, across = _weights(width, cells=columns, middle=field.cx, radius=field.rx, centre=self.centre[0])
+        top, down = _weights(height, cells=rows, middle=field.cy, radius=field.ry, centre=self.centre[1])
         right, bottom = left + len(across), top + len(down)
         frame = np.zeros((height, width), np.float32)
         box = frame[top:bottom, left:right]
@@ -66,7 +66,7 @@ def heat_of(
     probabilities: npt.NDArray[np.float64],
     *,
     scale: float,
-    centre: float,
+    centre: tuple[float, float],
     field: Field,
     width: int,
     height: int,
@@ -77,7 +77,7 @@ def heat_of(
     all photographs of a bundle, so that a healthy eye stays cool. Before it is scaled and clipped, the average of the
     contrast is the weighted logit of the diseased stages less the logit of none.
 
-    centre: where in its own cell lies the centre of what a value depends on. It is not the middle, 0.5, in a network
+    centre: where in its own cell lies the centre of what a value depends on. It is not the middle, (0.5, 0.5), in a network
     that pads its strided convolutions at one end; shown there, heat would lie beside the lesion.
     """
     values = np.clip(contrast(maps, probabilities) / scale, 0, 1).astype(np.float32)

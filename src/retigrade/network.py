@@ -8,12 +8,14 @@ Localization", CVPR 2016), at no cost and without gradients.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import timm
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from retigrade.errors import UsageError
@@ -45,6 +47,7 @@ class Network(nn.Module):
             nearest = difflib.get_close_matches(backbone, timm.list_models(), n=4, cutoff=0.4)
             raise UsageError(f"unknown backbone {backbone!r}; did you mean {', '.join(nearest) or 'mobilenetv2_100'}?")
         described = _describe(weights) if weights else {}
+        self.described = {key: described[key] for key in ("architecture", "input") if key in described}
         same = {"pad_type": "same"} if "pad_type='same'" in described.get("architecture", "") else {}
         self.backbone = timm.create_model(
             backbone, pretrained=start and weights is None, num_classes=0, global_pool="", **same
@@ -75,9 +78,17 @@ class Network(nn.Module):
         maps = self.classify(field).float()
         return Answer(maps.mean((2, 3)), maps, features)
 
+    def save(self, path: Path) -> None:
+        """Write all weights as safetensors, to start another training from."""
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, path, metadata={"format": "pt", **self.described})
+
     def _start_from(self, weights: Path) -> None:
         with safe_open(weights, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        if "classify.weight" in state:  # one of ours, head and all
+            self.load_state_dict(state)
+            return
         own = self.backbone.state_dict()
         fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
         if len(fitting) < len(own) // 2:
@@ -86,6 +97,21 @@ class Network(nn.Module):
                 "give weights of the same network, in timm's layout"
             )
         self.backbone.load_state_dict(fitting, strict=False)
+
+
+class Ensemble(nn.Module):
+    """Several networks that answer as one: the mean of their logits and maps, their features side by side."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        """networks: of one input size and one size of maps."""
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, photos: Tensor) -> Answer:
+        """Answer for a batch of photos."""
+        answers = [network(photos) for network in self.networks]
+        maps = torch.stack([one.maps for one in answers]).mean(0)
+        return Answer(maps.mean((2, 3)), maps, torch.cat([one.features for one in answers], 1))
 
 
 def _describe(weights: Path) -> dict[str, str]:

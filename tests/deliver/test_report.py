@@ -13,6 +13,7 @@ from retigrade.deliver.report import Report
 from retigrade.deliver.rows import as_row
 from retigrade.fundus.phantom import Phantom
 from retigrade.records import Grading, Status
+from retigrade.scale import Grade
 from tiny_bundle import tiny_card
 
 VOID = {"meta", "img", "input"}
@@ -107,6 +108,12 @@ def test_it_states_use_bundle_and_limits(tmp_path: Path) -> None:
     for sentence in ("Research use only, not a medical device", "tiny@0123456789ab", "Learned nothing.", "Tests."):
         assert sentence in page.text
     assert "interrupted" not in page.text
+
+
+def test_possible_stages_are_named_where_there_are_several(tmp_path: Path) -> None:
+    page = written(tmp_path, graded(possible=(Grade.MODERATE, Grade.SEVERE)), graded(possible=(Grade.MODERATE,)))
+    assert "possible: moderate to severe" in page.rows[1][2]
+    assert "possible" not in page.rows[2][2]
 
 
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gradings import graded, refused
 from retigrade.deliver.rows import COLUMNS, as_row, csv_header, csv_line, json_line
 from retigrade.records import Status
-from retigrade.scale import GRADES
+from retigrade.scale import GRADES, Grade
 
 CONTRACT = "path,status,grade,stage,p0,p1,p2,p3,p4,p_referable,referable,quality,reasons,sha256,bundle,seconds"
 
@@ -64,6 +64,12 @@ def test_json_has_the_same_keys_with_typed_values() -> None:
     assert (found["grade"], found["referable"], found["p2"]) == (2, True, 0.6)
     assert found["reasons"] == ["dark rim", "low confidence: a second reader is advised"]
     assert json.loads(json_line(as_row(refused())))["grade"] is None
+
+
+def test_possible_grades_are_in_the_json_alone() -> None:
+    row = as_row(graded(possible=(Grade.MODERATE, Grade.SEVERE)))
+    assert json.loads(json_line(row))["possible"] == [2, 3]
+    assert csv_line(row) == csv_line(as_row(graded()))
 
 
 @given(any_name, any_name)

@@ -12,11 +12,23 @@ import tyro
 
 from retigrade.cli.check import Check
 from retigrade.cli.command import Command, notice
+from retigrade.cli.evaluate import Evaluate
 from retigrade.cli.grade import Grade
 from retigrade.cli.info import Info
+from retigrade.cli.paper import Paper
+from retigrade.cli.train import Train
+from retigrade.cli.tune import Tune
 from retigrade.errors import RetigradeError, UsageError
 
-COMMANDS: dict[str, type[Command]] = {"grade": Grade, "check": Check, "info": Info}
+COMMANDS: dict[str, type[Command]] = {
+    "grade": Grade,
+    "check": Check,
+    "train": Train,
+    "evaluate": Evaluate,
+    "tune": Tune,
+    "paper": Paper,
+    "info": Info,
+}
 
 _USAGE, _INTERRUPTED = 2, 130
 

@@ -37,7 +37,7 @@ def find_field(photo: Photo) -> Field:
 
     Raises NotAFundus where no lit region is large enough and no ellipse follows its boundary.
     """
-    mask = _lit(_brightest(photo.pixels))
+    mask = _largest_lit(_thumb(_brightest(photo.pixels)))
     share = np.count_nonzero(mask) / mask.size
     if share < _SMALLEST_AREA:
         raise NotAFundus(
@@ -56,32 +56,38 @@ def find_field(photo: Photo) -> Field:
     return ellipse
 
 
+def lit(pixels: Pixels) -> Mask:
+    """Tell retina from the black around it: bool (h, w), the largest lit region without its holes."""
+    return _largest_lit(_brightest(pixels))
+
+
 def _brightest(pixels: Pixels) -> Light:
-    """Return the brightest channel, with the frame's shorter side at most `_SIDE`: uint8 (h, w)."""
     # Twenty times as fast as a maximum over the last axis.
-    light = np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+    return np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+
+
+def _thumb(light: Light) -> Light:
     height, width = light.shape
     scale = _SIDE / min(height, width)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        light = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(light)
+    if scale >= 1:
+        return light
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(light, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _lit(light: Light) -> Mask:
-    """Tell retina from the black around it: bool (h, w), the largest lit region, its holes filled."""
-    light = cv2.GaussianBlur(light, (3, 3), 0)
+def _largest_lit(light: Light) -> Mask:
+    light = np.asarray(cv2.GaussianBlur(light, (3, 3), 0), np.uint8)
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     black = float(np.percentile(edge, 2))
-    bright = float(np.percentile(light[::3, ::3], 75))
+    bright = float(np.percentile(light[::3, ::3], 75))  # a sample tells it as well
     # A dark photograph needs a low threshold, a hazy black background a higher one.
     threshold = min(black + max(6.0, 0.12 * (bright - black)), 60.0)
-    above = cv2.compare(light, threshold, cv2.CMP_GT)
-    outlines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    mask = np.zeros(above.shape, np.uint8)
+    above = light > threshold
+    outlines, _ = cv2.findContours(above.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    largest = np.zeros(above.shape, np.uint8)
     if outlines:
-        cv2.drawContours(mask, [max(outlines, key=cv2.contourArea)], -1, 1, thickness=cv2.FILLED)
-    return mask.astype(bool)
+        cv2.drawContours(largest, [max(outlines, key=cv2.contourArea)], -1, 1, thickness=cv2.FILLED)
+    return np.asarray(above & (largest > 0))
 
 
 def _boundary(mask: Mask) -> Points:
@@ -98,7 +104,7 @@ def _entries(mask: Mask) -> Points:
     right = np.column_stack([last, rows + 0.5])[last <= far]
     points = np.concatenate([left, right]).astype(np.float64)
     # Along rows that graze the disc's top the boundary is the frame's cut, not the disc.
-    return points[(points[:, 1] > inner) & (points[:, 1] < mask.shape[0] - inner)]
+    return np.asarray(points[(points[:, 1] > inner) & (points[:, 1] < mask.shape[0] - inner)])
 
 
 def _design(points: Points) -> Points:
@@ -132,7 +138,7 @@ def _consensus(points: Points, *, aspect: float) -> Field | None:
     inliers = _near(points, centre[best : best + 1], radius[best : best + 1])[0]
     for _ in range(3):
         conic = np.linalg.lstsq(_design(points[inliers]), np.ones(int(inliers.sum())), rcond=None)[0]
-        fitted_centre, fitted_radius = _geometry(conic[None])
+        fitted_centre, fitted_radius = _geometry(np.asarray(conic[None], np.float64))
         if not _plausible(fitted_centre, fitted_radius, aspect)[0]:
             break
         closer = _near(points, fitted_centre, fitted_radius)[0]

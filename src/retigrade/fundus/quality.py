@@ -48,6 +48,13 @@ _BLACK = 14  # above the black that JPEG leaves around the disc
 _FEWEST = 200  # pixels of retina below which nothing can be measured
 
 
+@cache
+def _fitted() -> dict[str, Any]:
+    """The score fitted by `retigrade.learn.gate`."""
+    fitted = json.loads(resources.files("retigrade.fundus").joinpath("gate.json").read_text("utf-8"))
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fitted.items()}
+
+
 class QualityLimits(BaseModel):
     """The limits of the gate; each measure is one of `MEASURES`.
 
@@ -62,7 +69,7 @@ class QualityLimits(BaseModel):
     dark: float = 0.07
     bright: float = 0.85
     white: float = 0.35
-    blurred: float = -5.4
+    blurred: float = -5.3
     grey: float = 0.93
     red: float = 0.315
     fundus: float = 1.0
@@ -91,17 +98,23 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
     score = float(limits.score(measures))
     needed = limits.fundus_filled if disc.filled else limits.fundus
     quality = float(1 / (1 + np.exp(-(score - needed) / 2)))
-    if score < limits.hopeless or named["red"] < limits.red and named["grey"] < limits.grey:
+    blurred = named["sharpness"] < limits.blurred
+    # The score was fitted to what is sharp, so it has no say in what is not.
+    unlike = score < limits.hopeless and not blurred
+    if unlike or (named["red"] < limits.red and named["grey"] < limits.grey):
         return Quality(quality, Status.NOT_FUNDUS, ("does not look like the back of an eye",))
     complaints = (
-        (named["retina"] < limits.retina, f"too little retina: {named['retina']:.0%} of the picture, need {limits.retina:.0%}"),
+        (
+            named["retina"] < limits.retina,
+            f"too little retina: {named['retina']:.0%} of the picture, need {limits.retina:.0%}",
+        ),
         (named["light"] < limits.dark, f"too dark: mean light {named['light']:.2f}, need {limits.dark:.2f}"),
         (
             named["light"] > limits.bright or named["white"] > limits.white,
             f"too bright: {named['white']:.0%} of the retina is white",
         ),
         (named["grey"] > limits.grey, "no colour: a colour photograph is needed"),
-        (named["sharpness"] < limits.blurred, "blurred: no vessel can be told from its surroundings"),
+        (blurred, "blurred: no vessel can be told from its surroundings"),
     )
     if reasons := tuple(reason for found, reason in complaints if found):
         return Quality(quality, Status.UNGRADABLE, reasons)
@@ -161,14 +174,8 @@ def _contrast(
     """Vessel-sized and slow contrast of the green channel within `inner`, and its mean finest detail."""
     light = green.astype(np.float32) / 255
     slow = cv2.blur(cv2.blur(light, (9, 9)), (9, 9))
-    fine = cv2.Laplacian(cv2.GaussianBlur(full, (5, 5), 1.0), cv2.CV_16S, ksize=1)
+    # In floating point: a blurred photograph's detail is finer than the steps of a byte.
+    fine = cv2.Laplacian(cv2.GaussianBlur(full.astype(np.float32), (5, 5), 1.0), cv2.CV_32F, ksize=1)
     within = cv2.resize(inner.astype(np.uint8), fine.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    sharp = cv2.mean(cv2.absdiff(fine, np.zeros_like(fine)), within)[0] / 255
-    return (light - slow)[inner], slow[inner], sharp
-
-
-@cache
-def _fitted() -> dict[str, Any]:
-    """The score fitted by `retigrade.learn.gate`."""
-    fitted = json.loads(resources.files("retigrade.fundus").joinpath("gate.json").read_text("utf-8"))
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fitted.items()}
+    sharp = cv2.norm(fine, cv2.NORM_L1, within) / (255 * max(cv2.countNonZero(within), 1))
+    return np.asarray((light - slow)[inner], np.float32), np.asarray(slow[inner], np.float32), sharp

@@ -17,6 +17,9 @@ TEMPERATURES = (0.1, 10.0)
 """The range searched: outside it the validation grades are separated or pure noise, and no temperature helps."""
 
 
+_NEWTON_STEPS = 20  # the problem is convex; half as many are enough
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
     """A reliability diagram: one entry for each bin that holds photographs, by rising confidence.
@@ -96,6 +99,22 @@ def _binned(confidence: Reals, correct: Flags, *, bins: int, equal_mass: bool) -
     means = np.bincount(place, weights=confidence, minlength=bins)[some] / count[some]
     accuracy = np.bincount(place, weights=correct, minlength=bins)[some] / count[some]
     return means, accuracy, count[some]
+
+
+def fit_prior(logits: Reals, truth: Grades, *, pull: float = 0.02) -> Reals:
+    """Find what to add to the logits of each grade so that grades come as often as they are, float64 (5,), mean 0.
+
+    Training draws rare grades more often than they occur, which shifts the logits (Saerens, Latinne and Decaestecker
+    2002); the shift is the intercept that minimises the negative log-likelihood, `pull` drawing it towards 0.
+    logits: floats (N, 5); truth: integers (N,) of 0..4. By Newton's method.
+    """
+    shift = np.zeros(logits.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        p = softmax(logits + shift)
+        slope = (p - np.eye(logits.shape[1])[truth]).mean(axis=0) + pull * shift
+        curvature = np.diag(p.mean(axis=0)) - p.T @ p / len(p) + pull * np.eye(len(shift))
+        shift = shift - np.linalg.solve(curvature, slope)
+    return np.asarray(shift - shift.mean())
 
 
 def fit_temperature(logits: Reals, truth: Grades) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,11 +36,12 @@ def noise(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
 
 
 def jpeg(pixels: Pixels, severity: int, _rng: np.random.Generator) -> Pixels:
-    """Compress and decode again, at qualities from 60 down to 8."""
-    quality = int(_pick(severity, 60, 40, 25, 15, 8))
+    """Compress and decode again, at qualities from 80 down to 18."""
+    quality = int(_pick(severity, 80, 60, 45, 30, 18))
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def brightness(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
@@ -76,17 +78,16 @@ def shadow(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
 
 
 def dust(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Lay soft specks over the lens, dark ones and bright ones."""
+    """Lay faint soft discs over the picture, mostly dark: a speck on a lens is far out of focus."""
     speckled = pixels.astype(np.float32)
-    side = _side(pixels)
-    for _ in range(int(_pick(severity, 4, 8, 14, 22, 32))):
+    count, depth = int(_pick(severity, 3, 6, 9, 13, 18)), _pick(severity, 0.08, 0.14, 0.2, 0.28, 0.36)
+    for _ in range(count):
         speck = np.zeros(pixels.shape[:2], np.float32)
         x, y = (int(rng.integers(length)) for length in pixels.shape[1::-1])
-        radius = max(1, round(rng.uniform(0.004, 0.014) * side))
+        radius = max(1, round(rng.uniform(0.012, 0.035) * _side(pixels)))
         cv2.circle(speck, (x, y), radius, 1.0, -1, cv2.LINE_AA)
-        speck = np.asarray(cv2.GaussianBlur(speck, (0, 0), 0.4 * radius), np.float32)[..., None]
-        tone = rng.choice([0.45, 1.5], p=[0.7, 0.3])
-        speckled *= 1 + (tone - 1) * speck
+        speck = np.asarray(cv2.GaussianBlur(speck, (0, 0), 0.35 * radius), np.float32)[..., None]
+        speckled *= 1 + (-depth if rng.random() < 0.8 else depth) * speck
     return _bytes(speckled)
 
 
@@ -152,7 +153,7 @@ def _pick(severity: int, *values: float) -> float:
 
 
 def _side(pixels: Pixels) -> int:
-    return min(pixels.shape[:2])
+    return int(min(pixels.shape[:2]))
 
 
 def _grid(pixels: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -161,5 +162,5 @@ def _grid(pixels: Pixels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float
     return ((np.arange(height) + 0.5) / height - 0.5)[:, None], ((np.arange(width) + 0.5) / width - 0.5)[None]
 
 
-def _bytes(values: npt.NDArray[np.floating]) -> Pixels:
+def _bytes(values: npt.NDArray[Any]) -> Pixels:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,11 @@ class Answers(NamedTuple):
     logits: Floats
     maps: Floats
     features: Floats
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The answers of several sets of photographs, one after the other."""
+    return Answers(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 class Photographed(nn.Module):
@@ -88,10 +94,10 @@ def answer(model: bytes, photos: Pixels, indices: Indices, *, batch: int = 32) -
     """Run an exported network over some prepared photographs, uint8 (N, S, S, 3)."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     parts = [
-        session.run(["logits", "maps", "features"], {"photo": np.ascontiguousarray(photos[indices[i : i + batch]])})
+        Answers(*session.run(["logits", "maps", "features"], {"photo": np.ascontiguousarray(photos[indices[i : i + batch]])}))
         for i in range(0, len(indices), batch)
     ]
-    return Answers(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return joined(parts)
 
 
 def heat_centre(network: nn.Module, photos: Pixels) -> tuple[float, float]:

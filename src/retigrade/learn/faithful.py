@@ -1,7 +1,8 @@
 """Whether a thermal map shows what the grade rests on: against experts' lesion masks, and by taking hot pixels away.
 
-Everything here takes any map function, so that maps can be compared on one network. Pointing game: Zhang et al., Top-down
-neural attention by excitation backprop, ECCV 2016. Deletion and insertion: Petsiuk, Das and Saenko, RISE, BMVC 2018.
+Everything here takes any map function, so that maps can be compared on one network. Pointing game: Zhang et al.,
+Top-down neural attention by excitation backprop, ECCV 2016. Deletion and insertion: Petsiuk, Das and Saenko, RISE,
+BMVC 2018.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from retigrade.errors import NotAFundus
 from retigrade.fundus.field import find_field
-from retigrade.fundus.prepare import prepare
+from retigrade.fundus.prepare import circle, prepare
 from retigrade.grader import Grader
 from retigrade.heat import Heat
 from retigrade.learn.intervals import intervals
@@ -23,10 +24,10 @@ from retigrade.learn.lesions import Marked, Mask
 from retigrade.learn.metrics import Reals, mean_defined
 from retigrade.learn.quantity import Part, Quantity
 from retigrade.records import Field, Floats, Photo, Pixels
-from retigrade.scale import REFERABLE_FROM, Grade
+from retigrade.scale import REFERABLE_FROM
 
 STEPS = 20
-_BLUR = 0.1  # deviation of what stands in for a deleted pixel, in radii of the disc
+_BLUR = 0.05  # deviation of what stands in for a deleted pixel, in diameters of the disc
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +38,7 @@ class Seen:
     field: Field
     canonical: Pixels
 
-    def on_frame(self, values: Floats, *, centre: float = 0.5) -> Floats:
+    def on_frame(self, values: Floats, *, centre: tuple[float, float] = (0.5, 0.5)) -> Floats:
         """Lay a map of the canonical square, float32 (s, s), 0..1, over the photo's pixels: float32 (h, w).
 
         centre: as in `retigrade.heat.Heat`.
@@ -62,10 +63,10 @@ MapFunction = Callable[[Seen], Floats]
 class Scores:
     """What one map is worth on one photograph; nan where it cannot be said.
 
-    share: of the heat that lies inside the dilated lesions; chance: the share of the retina that does. pointing: whether
-    the hottest pixel does, or which share of the hottest ones where several are. deletion, insertion: mean probability
-    of the decided grade while the hottest pixels are blurred away first, and while they come first out of the blur;
-    the last two the same for the probability of a referable stage.
+    share: of the heat that lies inside the dilated lesions; chance: the share of the retina that does. pointing:
+    whether the hottest pixel does, or which share of the hottest ones where several are. deletion, insertion: mean
+    probability of the decided grade while the hottest pixels are blurred away first, and while they come first out of
+    the blur; the last two the same for the probability of a referable stage.
     """
 
     share: float
@@ -171,50 +172,55 @@ def score(
 
 
 def _curves(heat: Floats, seen: Seen, grader: Grader, *, rng: np.random.Generator, steps: int) -> Reals:
-    """Areas under the curves: rows deletion and insertion, columns the decided grade and a referable stage."""
+    """Areas under the curves: rows deletion and insertion, columns the decided grade and a referable stage.
+
+    Pixels change places on the canonical picture, so that the field stays what it was.
+    """
     card = grader.bundle.card
-    clear, blurred = seen.photo.pixels, _without_detail(seen)
-    rank = _rank(heat, seen.disc, rng)
-    decided = card.decision.decide(card.probabilities(grader.bundle.run(seen.canonical[None]).logits)[0])
+    warmth, retina = _on_canonical(heat, seen)
+    clear, blurred = seen.canonical, _without_detail(seen.canonical, retina)
+    rank = _rank(warmth, retina, rng)
+    decided = card.decision.decide(card.probabilities(grader.bundle.run(clear[None]).logits)[0])
     areas = np.empty((2, 2))
     for row, (hot, cool) in enumerate(((blurred, clear), (clear, blurred))):
-        pictures = (np.where((rank < step / steps)[..., None], hot, cool) for step in range(steps + 1))
-        areas[row] = _areas(pictures, seen, grader, decided)
+        pictures = np.stack([np.where((rank < step / steps)[..., None], hot, cool) for step in range(steps + 1)])
+        probabilities = card.probabilities(grader.bundle.run(pictures).logits)
+        curves = np.column_stack([probabilities[:, decided], probabilities[:, REFERABLE_FROM:].sum(axis=1)])
+        areas[row] = (curves[1:] + curves[:-1]).mean(axis=0) / 2
     return areas
 
 
-def _areas(pictures: Iterable[Pixels], seen: Seen, grader: Grader, decided: Grade) -> Reals:
-    card = grader.bundle.card
-    photo = seen.photo
-    canonical = [
-        prepare(Photo(picture, photo.width, photo.height, photo.sha256), seen.field, size=card.input_size)
-        for picture in pictures
-    ]
-    probabilities = card.probabilities(grader.bundle.run(np.stack(canonical)).logits)
-    curves = np.column_stack([probabilities[:, decided], probabilities[:, REFERABLE_FROM:].sum(axis=1)])
-    return np.asarray((curves[1:] + curves[:-1]).mean(axis=0) / 2)
+def _on_canonical(heat: Floats, seen: Seen) -> tuple[Floats, Mask]:
+    """A map of the photo's pixels, and where there is retina, on the canonical picture: (S, S) both."""
+    size, field = len(seen.canonical), seen.field
+    height, width = heat.shape
+    place = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
+    columns, rows = (field.cx + field.rx * place) * width - 0.5, (field.cy + field.ry * place) * height - 0.5
+    across, down = np.broadcast_to(columns, (size, size)).copy(), np.broadcast_to(rows[:, None], (size, size)).copy()
+    warmth = cv2.remap(heat, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    in_frame = (across > -0.5) & (across < width - 0.5) & (down > -0.5) & (down < height - 0.5)
+    return np.asarray(warmth, np.float32), in_frame & circle(size)
 
 
-def _rank(heat: Floats, disc: Mask, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """When each pixel's turn comes, 0 the hottest to below 1 the coolest, equals at random; 1 outside the disc."""
-    warmth = heat[disc]
-    order = np.lexsort((rng.random(len(warmth)), -warmth))
-    turn = np.empty(len(warmth))
-    turn[order] = np.arange(len(warmth)) / len(warmth)
-    rank = np.ones(heat.shape)
-    rank[disc] = turn
+def _rank(warmth: Floats, retina: Mask, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """When each pixel's turn comes, 0 the hottest to below 1 the coolest, equals at random; 1 outside the retina."""
+    values = warmth[retina]
+    order = np.lexsort((rng.random(len(values)), -values))
+    turn = np.empty(len(values))
+    turn[order] = np.arange(len(values)) / len(values)
+    rank = np.ones(warmth.shape)
+    rank[retina] = turn
     return rank
 
 
-def _without_detail(seen: Seen) -> Pixels:
-    """The photo with the retina blurred until no lesion is left, without the black around it seeping in."""
-    disc = seen.disc.astype(np.float32)
-    height, width = disc.shape
-    deviation = _BLUR * (seen.field.rx * width + seen.field.ry * height) / 2
-    weight = np.maximum(cv2.GaussianBlur(disc, (0, 0), deviation), 1e-3)
-    light = cv2.GaussianBlur(seen.photo.pixels * disc[..., None], (0, 0), deviation)
-    blurred = light / weight[..., None]
-    return np.asarray(np.where(disc[..., None] > 0, np.clip(blurred, 0, 255), seen.photo.pixels), np.uint8)
+def _without_detail(canonical: Pixels, retina: Mask) -> Pixels:
+    """The picture with the retina blurred until no lesion is left, without the black around it seeping in."""
+    share = retina.astype(np.float32)
+    deviation = _BLUR * len(canonical)
+    weight = np.maximum(cv2.GaussianBlur(share, (0, 0), deviation), 1e-3)
+    light = cv2.GaussianBlur(canonical * share[..., None], (0, 0), deviation)
+    blurred = np.clip(light / weight[..., None], 0, 255)
+    return np.asarray(np.where(retina[..., None], blurred, canonical), np.uint8)
 
 
 def _figures(scores: list[Scores], rng: np.random.Generator, rounds: int) -> MapFigures:

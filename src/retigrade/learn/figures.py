@@ -197,7 +197,7 @@ def curves_figure(
 def grid_figure(
     panels: Mapping[str, Reals], *, rows: Sequence[str], columns: Sequence[str], x: str, format: Format = "svg"
 ) -> bytes:
-    """Tables of shares as coloured cells, side by side; panels: title to values (rows, columns), nan where undefined."""
+    """Tables of shares as coloured cells, side by side; panels: title to values (rows, columns), nan if undefined."""
     _need(panels, "table")
     with _drawing(1.4 + 3.2 * len(panels), 0.9 + 0.3 * len(rows)) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False).ravel()
@@ -206,7 +206,8 @@ def grid_figure(
             panel.pcolormesh(*edges, values, cmap="RdYlGn", vmin=0.5, vmax=1, edgecolors="white", linewidth=0.6)
             for (row, column), value in np.ndenumerate(values):
                 text = "–" if math.isnan(value) else f"{value:.2f}"
-                panel.text(column, row, text, ha="center", va="center", fontsize=7.5)
+                colour = "white" if value < 0.6 or value > 0.93 else INK  # the map is dark at both ends
+                panel.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
             panel.set(title=title, xlabel=x, ylim=(len(rows) - 0.5, -0.5))
             panel.set_xticks(range(len(columns)), columns)
             panel.set_yticks(range(len(rows)), rows if panel is axes[0] else [""] * len(rows))

@@ -18,8 +18,8 @@ from retigrade.records import Pixels
 _LIT = 14  # above the black that JPEG leaves around the disc
 _RANKS = np.linspace(0, 1, 401)
 _DEEPER = 0.2  # share of photographs that are cut deeper still, alike for all grades
-_DEEPEST = 0.42  # of the disc's height, top and bottom together
-_SLANT = 0.04  # how unevenly a cut falls on top and bottom
+_DEEPEST = 0.21  # of the disc's height, at top and at bottom
+_UNEVEN = 0.02  # how much deeper than the other side either may be cut
 
 Fractions = npt.NDArray[np.float64]
 
@@ -41,18 +41,17 @@ class Frames:
         """photos: N canonical pictures, uint8 (S, S, 3); grades: int64 (N,), 0..4."""
         self._own = np.array([hidden(pixels) for pixels in photos]).reshape(-1, 2)
         self._grades = grades
-        self._depth = self._own.sum(axis=1)
+        self._depth = self._own.max(axis=1)
         self._sorted = {grade: np.sort(self._depth[grades == grade]) for grade in np.unique(grades)}
         self._common = np.max([np.quantile(depths, _RANKS) for depths in self._sorted.values()], axis=0)
 
     def draw(self, positions: npt.NDArray[np.int64], rng: np.random.Generator) -> Fractions:
         """Draw cuts for some photographs: float64 (n, 2), fractions of the side hidden at top and at bottom."""
+        # Both sides as deep as the deeper one: a photograph's own unevenness would tell its camera, and so its grade.
         depth = np.maximum(self._depth[positions], np.interp(self._ranks(positions, rng), _RANKS, self._common))
         deeper = rng.random(len(positions)) < _DEEPER
         depth = np.where(deeper, np.maximum(depth, rng.uniform(0, _DEEPEST, len(positions))), depth)
-        slant = rng.uniform(-_SLANT, _SLANT, len(positions))
-        top = np.maximum(self._own[positions, 0], np.clip(depth / 2 + slant, 0, depth))
-        return np.column_stack([top, np.maximum(self._own[positions, 1], depth - top)])
+        return np.asarray(depth[:, None] + rng.uniform(0, _UNEVEN, (len(positions), 2)))
 
     def _ranks(self, positions: npt.NDArray[np.int64], rng: np.random.Generator) -> Fractions:
         """Each photograph's rank by depth within its grade, 0..1, drawn at random among equals."""

@@ -6,21 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.errors import UnreadablePhoto
+from retigrade.errors import PhotoError
 from retigrade.fundus.decode import decode
+from retigrade.fundus.field import find_field
 from retigrade.fundus.prepare import decode_side
 from retigrade.grader import Grader
 from retigrade.learn.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from retigrade.learn.manifest import Entry
 from retigrade.learn.metrics import quadratic_kappa
 from retigrade.learn.quantity import Part, number
-from retigrade.records import Grading
+from retigrade.records import Grading, Photo
 
 HEADLINE_SEVERITY = 3
 _NONE = -1  # in place of a grade
+_ROUND_ENOUGH = 0.02
 
 
 class Cell(Part):
@@ -59,16 +62,18 @@ def suite(
     seed: int = 0,
     jobs: int = 1,
 ) -> Robustness:
-    """Grade each photograph clean and under every corruption, applied as it was decoded, before its field is found.
+    """Grade each photograph clean and under every corruption, applied to the whole frame before its field is found.
 
-    The draws depend on seed, photograph, corruption and severity alone. jobs: photographs at work at once.
+    A frame that was squeezed is first stretched until its disc is round: turned as it is, it would be no photograph
+    that a camera could take. The draws depend on seed, photograph, corruption and severity alone. jobs: photographs at
+    work at once.
     """
     kinds = [(name, severity) for name in corruptions for severity in severities]
 
     def answers(place: int) -> list[int]:
         try:
-            photo = decode(entries[place].path, min_side=decode_side(grader.bundle.card.input_size))
-        except UnreadablePhoto:
+            photo = _round(decode(entries[place].path, min_side=decode_side(grader.bundle.card.input_size)))
+        except PhotoError:
             return [_NONE] * (1 + len(kinds))
         found = [_grade(grader.grade_photo(photo, heat=False))]
         for number_, (name, severity) in enumerate(kinds if found[0] != _NONE else []):
@@ -87,6 +92,24 @@ def suite(
         clean_kappa=number(quadratic_kappa(truth, clean)),
         cells=tuple(_cells(kinds, truth, clean, corrupted)),
     )
+
+
+def sample(entries: Sequence[Entry], most: int, rng: np.random.Generator) -> list[Entry]:
+    """Draw at most so many photographs, in their order."""
+    chosen = np.sort(rng.permutation(len(entries))[:most])
+    return [entries[place] for place in chosen]
+
+
+def _round(photo: Photo) -> Photo:
+    """Stretch the frame until the disc is as wide as it is high; raises NotAFundus where there is none."""
+    field = find_field(photo)
+    height, width = photo.pixels.shape[:2]
+    aspect = field.rx * width / (field.ry * height)
+    if field.filled or abs(aspect - 1) < _ROUND_ENOUGH:
+        return photo
+    size = (round(width / aspect), height) if aspect < 1 else (width, round(height * aspect))
+    pixels = np.asarray(cv2.resize(photo.pixels, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return Photo(pixels, *size, photo.sha256)
 
 
 def _grade(grading: Grading) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -44,7 +45,7 @@ class Epoch:
 class Fitted:
     """A trained network in evaluation mode on its device, its log, and the epoch that it stands at."""
 
-    network: nn.Module
+    network: Network
     history: tuple[Epoch, ...]
     epoch: int
 
@@ -94,7 +95,8 @@ def fit(
         if progress:
             progress.epoch(done)
     network = run.network_at(pick)
-    return Fitted(network.eval(), tuple(run.history), run.best_epoch if pick == "best" else len(run.history))
+    network.eval()
+    return Fitted(network, tuple(run.history), run.best_epoch if pick == "best" else len(run.history))
 
 
 def loss_of(logits: Tensor, targets: Tensor, *, ordinal: float) -> Tensor:
@@ -158,7 +160,7 @@ class Run:
         """The epoch, from 1, with the highest validation kappa; the first of equals."""
         return 1 + max(range(len(self.history)), key=lambda number: (self.history[number].kappa, -number))
 
-    def network_at(self, pick: Literal["last", "best"]) -> nn.Module:
+    def network_at(self, pick: Literal["last", "best"]) -> Network:
         """The network to grade with: the averaged one where there is an average."""
         network = self.average if self.average is not None else self._plain
         if pick == "best":
@@ -177,7 +179,7 @@ class Run:
         total = torch.zeros((), device=self.fabric.device)
         for step in range(self.steps):
             positions = drawn[step * recipe.batch : (step + 1) * recipe.batch]
-            x, targets = self._batch(positions, size=size, rng=rng, generator=generator)
+            x, targets = self.batch(positions, size=size, rng=rng, generator=generator)
             loss = loss_of(self.network(x).logits, targets, ordinal=recipe.ordinal)
             self.fabric.backward(loss)
             self.optimizer.step()
@@ -211,7 +213,8 @@ class Run:
                 torch.save(state, part)
                 part.replace(path)
             except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
-                part.unlink(missing_ok=True)
+                with suppress(OSError):
+                    part.unlink()
                 raise UsageError(f"cannot write the checkpoint {path}: {error}; make room, then --resume") from error
         self.fabric.barrier()
 
@@ -234,11 +237,12 @@ class Run:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
     @property
-    def _plain(self) -> nn.Module:
-        module: nn.Module = self.network.module
-        return getattr(module, "module", module) if hasattr(module, "require_backward_grad_sync") else module
+    def _plain(self) -> Network:
+        module = self.network.module
+        found: Network = module if isinstance(module, Network) else module.module  # the latter among several processes
+        return found
 
-    def _batch(
+    def batch(
         self, positions: Indices, *, size: int, rng: np.random.Generator, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """This process's share of a batch; all draw for the whole batch, so that their number changes nothing."""

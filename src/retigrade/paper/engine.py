@@ -20,17 +20,14 @@ from retigrade.network import Network
 from retigrade.paper.trainer import Contestant, EpochLine, Task, Trained, Watch
 from retigrade.records import Floats, Pixels
 
-_WHOLE = 0.999
 _PROBES = 8  # photographs that the centre of a map's cell is measured on
 
 
 class Engine:
-    """Trains on the devices of one Fabric.
-
-    weights: a file for each network that has one. random_start: start the others at random, not from timm's download.
-    """
+    """Trains on the devices of one Fabric."""
 
     def __init__(self, fabric: Fabric, *, weights: Mapping[str, Path], random_start: bool) -> None:
+        """weights: a file for each network that has one. random_start: start the others at random, no download."""
         self._fabric, self._weights, self._random_start = fabric, weights, random_start
 
     def contestant(self, network: str, *, size: int) -> Contestant:
@@ -91,7 +88,7 @@ class Engine:
             epoch=fitted.epoch,
             logits=logits,
             maps=maps,
-            centre=float(np.mean(heat_centre(fitted.network, probes))),
+            centre=heat_centre(fitted.network, probes),
         )
 
     def _maps(self, network: nn.Module, photos: Pixels, shown: Indices) -> Floats:
@@ -141,14 +138,14 @@ def _share(file: Path, network: Network) -> float:
             shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot read the weights {file}: need a safetensors file") from error
-    found = sum(value.numel() for name, value in own.items() if shapes.get(name) == tuple(value.shape))
-    return found / sum(value.numel() for value in own.values())
+    found = sum(int(value.numel()) for name, value in own.items() if shapes.get(name) == tuple(value.shape))
+    return found / sum(int(value.numel()) for value in own.values())
 
 
 def _start(share: float) -> str:
     if share == 0:
         return "random weights"
-    return "ImageNet weights" if share >= _WHOLE else f"ImageNet weights for {share:.0%}, the rest random"
+    return "ImageNet weights" if share > 0.995 else f"ImageNet weights for {share:.0%}, the rest random"
 
 
 def _input(network: Network) -> str:

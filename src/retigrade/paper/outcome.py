@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from retigrade.deliver.files import write_whole
 from retigrade.errors import UsageError
+from retigrade.files import write_whole
 from retigrade.paper.trainer import EpochLine, Trained
 from retigrade.scale import GRADES
 
 _RECORD, _ANSWERS = "outcome.json", "answers.npz"
 
 
+_STRICT = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
+
+
 class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = _STRICT
 
     epoch: int
     loss: float
@@ -29,12 +32,12 @@ class _Line(BaseModel):
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=True)
+    model_config = _STRICT
 
     identity: dict[str, str]
     history: list[_Line]
     epoch: int
-    centre: float
+    centre: tuple[float, float]
 
 
 def write_outcome(trained: Trained, folder: Path, *, identity: dict[str, str]) -> None:
@@ -61,7 +64,7 @@ def read_outcome(folder: Path, *, identity: dict[str, str]) -> Trained | None:
         return None
     try:
         record = _Record.model_validate_json(path.read_bytes())
-        with np.load(folder / _ANSWERS, allow_pickle=False) as packed:
+        with np.load(io.BytesIO((folder / _ANSWERS).read_bytes()), allow_pickle=False) as packed:
             logits, maps = packed["logits"], packed["maps"]
     except (OSError, ValidationError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{folder}: not a finished training that can be read; delete it to train again") from error

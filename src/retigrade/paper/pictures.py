@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def _kept(path: Path, make: Callable[[int], Pixels], *, count: int, size: int) -
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}; choose a folder with room for it") from error
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
     kept: Pixels = np.load(path, mmap_mode="r")
     return kept

@@ -46,7 +46,9 @@ class Parts:
     @property
     def digest(self) -> str:
         """SHA-256 of which photograph is where."""
-        return hashlib.sha256(b"|".join(part.tobytes() for part in (self.train, self.validation, self.test))).hexdigest()
+        return hashlib.sha256(
+            b"|".join(part.tobytes() for part in (self.train, self.validation, self.test))
+        ).hexdigest()
 
 
 def parts_of(folds: int) -> int:

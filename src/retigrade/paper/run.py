@@ -8,9 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from retigrade.deliver.files import make_folder
+from retigrade.files import make_folder
 from retigrade.learn.duplicates import find_duplicates
 from retigrade.learn.manifest import Manifest, read_manifest
 from retigrade.learn.splits import Splits, read_splits, write_splits
@@ -23,7 +21,7 @@ from retigrade.paper.study import Study
 from retigrade.paper.trainer import Task, Trained, Trainer, Watch
 from retigrade.records import Pixels
 
-SPLIT = "honest.json"
+SPLIT = "honest-split.json"
 WORK = "work"
 
 
@@ -109,6 +107,7 @@ def _finish(job: Job, study: Study, album: _Album, trainer: Trainer, watch: Watc
     contestant = study.contestants[job.network]
     identity = {
         "data set": study.manifest.fingerprint,
+        "training": job.name,
         "division": parts.digest,
         "recipe": repr(recipe),
         "seed": str(seed),
@@ -117,16 +116,15 @@ def _finish(job: Job, study: Study, album: _Album, trainer: Trainer, watch: Watc
     trained = read_outcome(folder, identity=identity)
     if trained is not None:
         return trained
-    grades = study.manifest.grades
     task = Task(
         network=job.network,
         recipe=recipe,
         seed=seed,
         photos=album(job.protocol, job.preparation),
-        grades=grades,
+        grades=study.manifest.grades,
         train=parts.train,
         validation=parts.validation,
-        shown=np.array([parts.test[grades[parts.test] == grade][0] for grade in np.unique(grades[parts.test])]),
+        shown=study.shown(job),
         identity=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     )
     under_way = folder / "under-way"

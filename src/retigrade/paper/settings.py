@@ -1,4 +1,4 @@
-"""What a run of the publication's protocol is asked to do, which trainings that takes, and how far it is scaled down."""
+"""What a run of the publication's protocol is asked to do, which trainings that takes, and how far it is short."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, values in (
             ("networks", self.networks),
-            ("preparations", self.preparations),
+            ("preparation", self.preparations),
             ("protocols", self.protocols),
         ):
             if not values or len(set(values)) < len(values):
@@ -116,7 +116,7 @@ class Settings:
             if parts:
                 found.append(f"{printed_name(network)} with {', '.join(parts)}")
         absent = [printed for name, printed in PRINTED_NAMES.items() if name not in self.networks]
-        found += [f"without {' and '.join(absent)}"] if absent else []
+        found += [f"without {', '.join(absent)}"] if absent else []
         left_out = [name for name in (*Preparation, *Protocol) if name not in (*self.preparations, *self.protocols)]
         found += [f"not {' nor '.join(left_out)}"] if left_out else []
         found += [f"at {self.size} of {SIZE} pixels"] if self.size < SIZE else []

@@ -8,12 +8,12 @@ from functools import cached_property
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 
 from retigrade.learn.calibration import softmax
 from retigrade.learn.groups import Groups
 from retigrade.learn.lesson import Indices
 from retigrade.learn.manifest import Manifest
+from retigrade.learn.metrics import Reals
 from retigrade.learn.splits import unit_of
 from retigrade.paper.protocols import Parts, leaking
 from retigrade.paper.settings import Job, Preparation, Protocol, Settings
@@ -34,7 +34,7 @@ class Judged:
     learned: Indices
     indices: Indices
     truth: Indices
-    probabilities: npt.NDArray[np.float64]
+    probabilities: Reals
     decided: Indices
 
 
@@ -66,6 +66,11 @@ class Study:
         """The fold that a job trains on."""
         folds = self.honest if job.protocol is Protocol.HONEST else self.published
         return folds[job.fold - 1]
+
+    def shown(self, job: Job) -> Indices:
+        """The photographs of Figure 4: the first of each stage that the job's fold tests, whatever becomes of them."""
+        test, grades = self.parts(job).test, self.manifest.grades
+        return np.array([test[grades[test] == grade][0] for grade in np.unique(grades[test])], dtype=np.int64)
 
     def judged(self) -> dict[Key, list[Judged]]:
         """The finished trainings as each protocol asked for judges them: the folds of each network and preparation."""

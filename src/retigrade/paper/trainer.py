@@ -12,6 +12,8 @@ from retigrade.learn.lesson import Indices
 from retigrade.learn.recipe import Recipe
 from retigrade.records import Floats, Pixels
 
+_WHOLE = 0.995
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
@@ -29,6 +31,11 @@ class Contestant:
     start: str
     share: float
     digest: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the backbone starts from learned weights."""
+        return self.share >= _WHOLE
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -72,11 +79,13 @@ class Trained:
     epoch: int
     logits: Floats
     maps: Floats
-    centre: float
+    centre: tuple[float, float]
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 2 or self.maps.ndim != 4 or not np.isfinite(self.logits).all():
-            raise ValueError(f"need finite logits (N, 5) and maps (n, 5, s, s), got {self.logits.shape, self.maps.shape}")
+            raise ValueError(
+                f"need finite logits (N, 5) and maps (n, 5, s, s), got {self.logits.shape, self.maps.shape}"
+            )
 
 
 class Watch(Interface):

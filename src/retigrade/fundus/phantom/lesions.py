@@ -150,7 +150,7 @@ def _haemorrhage(plane: Plane, canvas: Canvas, ground: _Ground, quadrant: tuple[
     centre = ground.place(radius * math.sqrt(shape.stretch) * (1 + shape.rough), quadrant)
     heading = _fibre_heading(ground.anatomy, centre, rng)
     outline = _blob(centre, radius, rough=shape.rough, stretch=shape.stretch, heading=heading, rng=rng)
-    plane.fill(canvas, outline, rng.uniform(0.4, 0.8))
+    plane.fill(canvas, outline, rng.uniform(0.38, 0.78))
 
 
 def _preretinal(plane: Plane, canvas: Canvas, ground: _Ground) -> None:

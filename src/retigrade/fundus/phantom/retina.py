@@ -28,8 +28,8 @@ _PINK: Final[_Colour] = (0.75, 0.40, 0.255)
 # Depths for red, green, blue.
 _VEIN: Final[_Colour] = (0.19, 0.48, 0.38)
 _ARTERY: Final[_Colour] = (0.07, 0.34, 0.29)
-_BLOOD: Final[_Colour] = (0.28, 0.66, 0.50)
-_MICROANEURYSM: Final[_Colour] = (0.20, 0.58, 0.45)
+_BLOOD: Final[_Colour] = (0.26, 0.58, 0.45)
+_MICROANEURYSM: Final[_Colour] = (0.19, 0.52, 0.40)
 _NEW_VESSEL: Final[_Colour] = (0.14, 0.62, 0.48)
 _MACULA: Final[_Colour] = (0.12, 0.17, 0.22)
 _FOVEA: Final[_Colour] = (0.10, 0.18, 0.25)
@@ -104,16 +104,16 @@ def photograph(
     x, y = plane.axes()
     distance = np.hypot(x, y)
     tilt, side = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi)
-    shade = 1.09 - rng.uniform(0.26, 0.42) * distance**2 - 0.05 * np.clip(distance - 0.8, 0, None) / 0.2
+    shade = 1.09 - rng.uniform(0.28, 0.44) * distance**2 - 0.05 * np.clip(distance - 0.8, 0, None) / 0.2
     shade += rng.uniform(0.12, 0.24) * (x * math.cos(tilt) + y * math.sin(tilt))
     haze = np.clip((distance - 0.62) / 0.38, 0, 1) ** 2 * (0.5 + 0.5 * (x * math.cos(side) + y * math.sin(side)))
     mix(colour, haze * rng.uniform(0.2, 0.5), (0.70, 0.58, 0.36))
     colour *= shade * illumination
 
-    sharpness = math.hypot(0.0018, blur) * plane.radius
+    sharpness = math.hypot(0.0014, blur) * plane.radius
     picture = cv2.GaussianBlur(cv2.merge(list(colour)), (0, 0), max(sharpness, 0.4))
     noise = rng.standard_normal(picture.shape, dtype=np.float32)
-    picture += cv2.GaussianBlur(noise, (0, 0), 0.75) * (0.016 * max(illumination, 0.3))
+    picture += cv2.GaussianBlur(noise, (0, 0), 0.75) * (0.012 * max(illumination, 0.3))
 
     stop = np.clip((1 - distance) * plane.radius + 0.5, 0, 1)
     if notch:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from retigrade.learn.intervals import interval, intervals
+from retigrade.learn.calibration import wilson
+from retigrade.learn.intervals import FEWEST_GROUPS, interval, intervals
 from retigrade.learn.metrics import Counts, Flags, Reals
 from retigrade.learn.quantity import Quantity
 
@@ -31,8 +32,17 @@ class Ask:
         return [Quantity.of(one) for one in found]
 
     def mean(self, values: Column, *, units: Counts) -> Quantity:
-        """The mean of one column, which of flags is a share."""
+        """The mean of one column."""
         return self.one(_mean, values, units=units)
+
+    def share(self, flags: Flags, *, units: Counts) -> Quantity:
+        """The share of flags; where all are equal its interval is Wilson's, one trial a unit."""
+        found = self.mean(flags, units=units)
+        trials = len(np.unique(units))
+        if found.value not in (0.0, 1.0) or trials < FEWEST_GROUPS:
+            return found
+        low, high = (float(end[0]) for end in wilson(found.value * np.array([trials]), np.array([trials])))
+        return Quantity(value=found.value, low=min(low, found.value), high=max(high, found.value))
 
 
 def _mean(values: Column) -> float:

@@ -12,8 +12,6 @@ from retigrade.learn.faithful import Faithfulness
 from retigrade.learn.quantity import Part, Quantity
 from retigrade.learn.robustness import Robustness
 
-FORMAT = 1
-
 
 class Photographs(Part):
     """What was evaluated.
@@ -126,7 +124,7 @@ class Findings(Part):
     of confidence. quality: by tercile. missing: what the bundle does not carry. remarks: what a reader must know.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     bundle: str
     made: str
     operating_point: str | None

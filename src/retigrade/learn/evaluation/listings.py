@@ -52,7 +52,7 @@ def missing(card: Card) -> Iterator[str]:
     if card.low_confidence == 0:
         yield "a confidence below which a second reader is advised"
     if card.features is None:
-        yield "the limits by which a photograph unlike those learned from is refused"
+        yield "limits by which a photograph unlike those learned from is refused"
 
 
 def remarks(verdicts: Verdicts, graded: Graded) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Verdicts to findings: every figure of an evaluation, with its 95 % interval resampled by patient or duplicate group."""
+"""Verdicts to findings: every figure of an evaluation, with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def measure(
         operating_point=grader.operating_point,
         photographs=_photographs(verdicts.labelled, manifest, part),
         statuses={status.value: _count(verdicts, status) for status in Status},
-        gradable=ask.mean(verdicts.is_graded, units=verdicts.labelled.units),
+        gradable=ask.share(verdicts.is_graded, units=verdicts.labelled.units),
         headline=_headline(graded, ask),
         confusion=tuple(tuple(map(int, row)) for row in metrics.confusion(graded.truth, graded.decided)),
         stages=tuple(_stages(graded, ask)),

@@ -105,7 +105,7 @@ def _sections(card: Card, found: Findings) -> Iterator[Section]:
 
 def _absent(found: Findings) -> Iterator[Block]:
     for what in found.missing:
-        yield Text(f"The bundle carries no {what}.")
+        yield Text(f"The bundle lacks {what}.")
 
 
 def _claims(card: Card) -> Iterator[Block]:

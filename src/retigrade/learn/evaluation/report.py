@@ -11,7 +11,8 @@ from retigrade.learn.robustness import HEADLINE_SEVERITY
 
 _INTERVALS = (
     "Figures are followed by their 95 % interval, from a bootstrap that resamples patients and groups of duplicates as "
-    "wholes; a figure without one rests on too few of them, or is the same in every resample."
+    "wholes; a share that is the same in every resample has Wilson's interval instead. A figure without an interval "
+    "rests on too few of them."
 )
 
 
@@ -26,7 +27,7 @@ def compose(found: Findings, pictures: Mapping[str, Picture], *, errors: Sequenc
 
 def _sections(found: Findings, pictures: Mapping[str, Picture], errors: tuple[Picture, ...]) -> Iterator[Section]:
     remarks = [Text(remark, warning=True) for remark in found.remarks]
-    missing = [Text(f"The bundle carries no {what}.") for what in found.missing]
+    missing = [Text(f"The bundle lacks {what}.") for what in found.missing]
     notes = [Text(f"Note: {note}.") for note in found.photographs.notes]
     unreadable = [Text(f"Left out as unreadable: {one}") for one in found.photographs.unreadable]
     yield Section("Photographs", (*remarks, tables.photographs(found), *missing, *notes, *unreadable))
@@ -43,8 +44,8 @@ def _sections(found: Findings, pictures: Mapping[str, Picture], errors: tuple[Pi
     yield from _faithfulness(found)
     if found.mistakes:
         told = Text(
-            f"{len(found.mistakes)} wrong stages, the costliest first: by the squared distance from the true stage, then "
-            f"by confidence. {_listed(len(found.mistakes))}"
+            f"{len(found.mistakes)} wrong stages, the costliest first: by the squared distance from the true stage, "
+            f"then by confidence. {_listed(len(found.mistakes))}"
         )
         gallery: tuple[Block, ...] = (Gallery(errors),) if errors else ()
         yield Section("Errors", (told, *gallery, tables.mistakes(found)))
@@ -99,10 +100,10 @@ def _faithfulness(found: Findings) -> Iterator[Section]:
     if (maps := found.faithfulness) is None:
         return
     told = (
-        "Against experts' marks of every lesion, dilated a little. The ratio is the share of the heat inside lesions over "
-        "the lesions' share of the retina, 1 for a map that knows nothing. Pointing game: how often the hottest pixel "
-        "lies in a lesion. Deletion and insertion: mean probability of the decided stage while the hottest pixels are "
-        "blurred away first, and while they come first out of the blur."
+        "Against experts' marks of every lesion, dilated a little. The ratio is the share of the heat inside lesions "
+        "over the lesions' share of the retina, 1 for a map that knows nothing. Pointing game: how often the hottest "
+        "pixel lies in a lesion. Deletion and insertion: mean probability of the decided stage while the hottest "
+        "pixels are blurred away first, and while they come first out of the blur."
     )
     blocks: tuple[Block, ...] = (Text(told), tables.faithfulness(maps))
     if maps.without_field:

@@ -21,7 +21,7 @@ def by_source(verdicts: Verdicts, ask: Ask) -> Iterator[Slice]:
     source = np.array([entry.source for entry in verdicts.labelled.entries])
     for name in sorted(set(source.tolist())):
         own = source == name
-        gradable = ask.mean(verdicts.is_graded[own], units=verdicts.labelled.units[own])
+        gradable = ask.share(verdicts.is_graded[own], units=verdicts.labelled.units[own])
         graded = verdicts.graded.where(verdicts.graded.source == name)
         yield _slice(name, int(own.sum()), gradable, graded, ask)
 

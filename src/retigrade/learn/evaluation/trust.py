@@ -1,8 +1,9 @@
-"""Whether the probabilities can be relied on: operating points, reliability, confidence, and sets of possible grades."""
+"""Whether the probabilities can be relied on: operating points, reliability, confidence, possible grades."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from retigrade.learn import metrics
 from retigrade.learn.calibration import reliability
 from retigrade.learn.evaluation.ask import Ask
 from retigrade.learn.evaluation.findings import Bin, Point, Sets, Step
-from retigrade.learn.metrics import Flags, Reals
 from retigrade.learn.verdicts import Graded
 from retigrade.scale import GRADES
 
@@ -26,21 +26,16 @@ def points(graded: Graded, grader: Grader, ask: Ask) -> Iterator[Point]:
     thresholds = {DEFAULT_POINT: card.referable_threshold} | {
         name: point.threshold for name, point in card.operating_points.items()
     }
-    score = metrics.p_referable(graded.probabilities)
+    score, referable, units = metrics.p_referable(graded.probabilities), graded.referable, graded.units
     for name, threshold in thresholds.items():
-
-        def reached(score: Reals, referable: Flags, threshold: float = threshold) -> Reals:
-            point = metrics.at_threshold(score, referable, threshold)
-            return np.array([point.sensitivity, point.specificity, point.precision])
-
-        sensitivity, specificity, precision = ask.several(reached, score, graded.referable, units=graded.units)
+        called = score >= threshold
         yield Point(
             name=name,
             threshold=threshold,
             in_use=name == (grader.operating_point or DEFAULT_POINT),
-            sensitivity=sensitivity,
-            specificity=specificity,
-            precision=precision,
+            sensitivity=ask.share(called[referable], units=units[referable]),
+            specificity=ask.share(~called[~referable], units=units[~referable]),
+            precision=ask.share(referable[called], units=units[called]),
         )
 
 
@@ -66,17 +61,17 @@ def steps(graded: Graded, ask: Ask) -> Iterator[Step]:
             at_least=at_least,
             photos=int(sure.sum()),
             share=float(sure.mean()),
-            accuracy=ask.mean(graded.correct[sure], units=graded.units[sure]),
+            accuracy=ask.share(graded.correct[sure], units=graded.units[sure]),
         )
 
 
 def rises(steps: Sequence[Step]) -> bool | None:
     """Whether leaving out less certain photographs always raised accuracy; None where no step leaves any out."""
-    kept = [step for step, before in zip(steps[1:], steps, strict=False) if step.photos < before.photos]
+    kept = [step for before, step in pairwise(steps) if step.photos < before.photos]
     if not kept:
         return None
     accuracies = [step.accuracy.value or 0.0 for step in (steps[0], *kept)]
-    return all(later > earlier or later == 1.0 for earlier, later in zip(accuracies, accuracies[1:], strict=False))
+    return all(later > earlier or later == 1.0 for earlier, later in pairwise(accuracies))
 
 
 def sets(graded: Graded, card: Card, ask: Ask) -> Sets | None:
@@ -88,7 +83,7 @@ def sets(graded: Graded, card: Card, ask: Ask) -> Sets | None:
     one, two, three, four, five = (int(np.sum(size == count)) for count in range(1, len(GRADES) + 1))
     return Sets(
         promised=card.conformal.coverage,
-        coverage=ask.mean(held, units=graded.units),
+        coverage=ask.share(held, units=graded.units),
         size=ask.mean(size, units=graded.units),
         sizes=(one, two, three, four, five),
     )

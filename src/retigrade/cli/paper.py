@@ -1,0 +1,104 @@
+"""`retigrade paper`: the publication run again, beside an honest protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from retigrade.cli.command import Command, notice
+from retigrade.cli.labelled import needs_train
+
+if TYPE_CHECKING:
+    from retigrade.paper.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper(Command):
+    """Reproduce the publication: its tables and figures beside the printed values, under three protocols.
+
+    Trainings that are finished in --out are read back, and one that was stopped is continued.
+    """
+
+    data: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA...", help_behavior_hint="")]
+    """Labelled folders or CSV files."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")]
+    """Write report.html, report.md, tables/ and figures/ here, and keep the work in work/."""
+
+    networks: tuple[str, ...] = ("mobilenetv2_100", "resnetv2_50", "vgg16")
+    """Networks by their names in timm; the first is the one that the honest protocol is run for."""
+
+    folds: tuple[int, ...] = (3,)
+    """Folds, one number for all networks or one for each."""
+
+    epochs: tuple[int, ...] = (100,)
+    """Epochs, one number for all networks or one for each."""
+
+    preparation: tuple[Literal["colour", "gaussian"], ...] = ("colour", "gaussian")
+    """Photographs as they are, or minus their own Gaussian blur; the honest protocol is run with the first."""
+
+    protocols: tuple[Literal["published", "leaking", "honest"], ...] = ("published", "leaking", "honest")
+    """How photographs are divided and judged."""
+
+    weights: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...", help_behavior_hint="")] = ()
+    """Weights to start from, safetensors in timm's layout, each named <network>.<anything>.safetensors."""
+
+    random_start: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Start networks without a file of weights at random rather than from timm's ImageNet weights, a download."""
+
+    size: int = 224
+    """Side of the photographs in pixels."""
+
+    seed: int = 0
+    """What the division of the photographs and the trainings are drawn with."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """What to train on."""
+
+    without_photographs: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Leave Figures 2 and 4 out, so that the report shows no photograph."""
+
+    skip_unreadable: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Leave out photographs that are missing or unreadable."""
+
+    def run(self) -> int:
+        """Train what is not trained yet, and write the report."""
+        with needs_train():
+            from retigrade.cli.watching import Watching
+            from retigrade.learn.train import open_fabric
+            from retigrade.paper.engine import Engine, match_weights
+            from retigrade.paper.report import HTML
+            from retigrade.paper.run import run
+
+            settings = self._settings()
+        weights = match_weights(self.weights, settings.networks)
+        engine = Engine(open_fabric(accelerator=self.accelerator), weights=weights, random_start=self.random_start)
+        with Watching() as watch:
+            run(
+                self.data,
+                out=self.out,
+                settings=settings,
+                trainer=engine,
+                watch=watch,
+                photographs=not self.without_photographs,
+                skip_unreadable=self.skip_unreadable,
+            )
+        notice(f"report: {self.out / HTML}")
+        notice("research use only, not a medical device")
+        return 0
+
+    def _settings(self) -> Settings:
+        from retigrade.paper.settings import Preparation, Protocol, Settings, spread
+
+        return Settings(
+            networks=self.networks,
+            folds=spread(self.folds, self.networks),
+            epochs=spread(self.epochs, self.networks),
+            preparations=tuple(map(Preparation, self.preparation)),
+            protocols=tuple(map(Protocol, self.protocols)),
+            size=self.size,
+            seed=self.seed,
+        )

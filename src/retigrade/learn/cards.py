@@ -1,0 +1,136 @@
+"""Fill in a bundle's card from what was measured of its network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from retigrade.card import SCHEMA_VERSION, Card, Conformal, Training
+from retigrade.fundus.field import FIELD_VERSION
+from retigrade.fundus.quality import QualityLimits
+from retigrade.learn import measured
+from retigrade.learn.calibration import softmax
+from retigrade.learn.conformal import conformal_thresholds_per_grade
+from retigrade.learn.export import Answers
+from retigrade.learn.lesson import Indices
+from retigrade.learn.manifest import Manifest
+from retigrade.learn.recipe import Recipe
+from retigrade.records import Floats
+
+COVERAGE = 0.9
+LICENCE = (
+    "Apache-2.0 for the weights as trained here; the photographs that they learned from have terms of their own, "
+    "which may restrict commercial use"
+)
+INTENDED_USE = (
+    "Research and teaching: to grade diabetic retinopathy (ICDR 0-4) in colour photographs of the posterior pole. "
+    "Not a medical device; not for decisions about patients."
+)
+LIMITS = (
+    "Sees no macular oedema and no other disease. One field per eye, macula-centred. Learned from the cameras and "
+    "populations of its sources alone; expect less elsewhere. Mild stages are the least certain. "
+    "The map shows evidence for the decision; it is not a lesion segmentation."
+)
+_WORDS = {
+    0: "one network; calibrated and decided on validation photographs, figures on test photographs never chosen on",
+    1: "an ensemble of {folds} networks; calibrated, decided and measured out of fold, each photograph by the one "
+    "network that never saw it",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Evidence:
+    """What a network answers where it did not train.
+
+    train, calibrate, test: indices in the manifest; calibration, tested: the answers to the latter two.
+    """
+
+    train: Indices
+    calibrate: Indices
+    calibration: Answers
+    test: Indices
+    tested: Answers
+
+
+def make_card(
+    evidence: Evidence,
+    *,
+    features: Floats,
+    calibration_features: Floats,
+    heat_centre: tuple[float, float],
+    manifest: Manifest,
+    groups: Indices,
+    split_file: bytes,
+    backbone: str,
+    recipe: Recipe,
+    folds: int,
+    start: str,
+    name: str,
+) -> Card:
+    """Measure and fill in a card.
+
+    features: of the training photographs, (n, C), calibration_features those of the calibration ones, both of the
+    network as shipped. groups: int64 (N,), equal for photographs of one patient or duplicate group.
+    """
+    grades = manifest.grades
+    temperature, decision = measured.calibrated(evidence.calibration, grades[evidence.calibrate])
+    known = softmax(evidence.calibration.logits, temperature=temperature)
+    points = measured.operating_points(known, grades[evidence.calibrate])
+    threshold = points["balanced"].threshold if points else 0.5
+    sources = manifest.sources[evidence.test]
+    sets = {"all test photographs": np.arange(len(evidence.test))}
+    for source in sorted(set(sources)):
+        sets[f"{source} test photographs"] = np.flatnonzero(sources == source)
+    figures = measured.figures(
+        softmax(evidence.tested.logits, temperature=temperature),
+        decision,
+        grades[evidence.test],
+        sets=sets,
+        groups=groups[evidence.test],
+        threshold=threshold,
+    )
+    per_grade = conformal_thresholds_per_grade(known, grades[evidence.calibrate], COVERAGE)
+    return Card(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        created=datetime.now(UTC).date(),
+        backbone=backbone,
+        input_size=recipe.size,
+        field_version=FIELD_VERSION,
+        temperature=temperature,
+        decision=decision,
+        referable_threshold=min(threshold, 1.0),
+        operating_points=points,
+        conformal=Conformal(coverage=COVERAGE, thresholds=tuple(float(value) for value in per_grade)),
+        low_confidence=measured.low_confidence(known, decision),
+        features=measured.typical(features, calibration_features),
+        quality=QualityLimits(**QualityLimits().model_dump()),
+        heat_scale=measured.heat_scale(evidence.calibration, known),
+        heat_centre=heat_centre,
+        training=_training(manifest, evidence, recipe, split_file=split_file, folds=folds),
+        figures=tuple(figures),
+        licence=LICENCE,
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+        starting_weights=start,
+    )
+
+
+def _training(manifest: Manifest, evidence: Evidence, recipe: Recipe, *, split_file: bytes, folds: int) -> Training:
+    learned = manifest.grades[evidence.train]
+    counts = np.bincount(learned, minlength=5)
+    sources = Counter(str(source) for source in manifest.sources[evidence.train])
+    return Training(
+        photos=len(learned),
+        grades=tuple(int(count) for count in counts),
+        sources=dict(sorted(sources.items())),
+        fingerprint=manifest.fingerprint,
+        splits=hashlib.sha256(split_file).hexdigest(),
+        epochs=recipe.epochs,
+        protocol=f"recipe {recipe.name}; {_WORDS[min(folds, 1)].format(folds=folds)}; "
+        f"{len(evidence.calibrate)} calibration and {len(evidence.test)} test photographs",
+    )

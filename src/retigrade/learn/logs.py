@@ -1,0 +1,70 @@
+"""What a training says while it runs: a line in the terminal, a CSV and a TensorBoard log."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from retigrade.files import make_folder, writing
+from retigrade.learn.train import Epoch
+
+
+class Log:
+    """A `Progress` of one or more trainings, written below one folder."""
+
+    def __init__(self, folder: Path, epochs: int, *, visible: bool) -> None:
+        """visible: only one of several processes shows and writes."""
+        self._folder, self._epochs, self._visible = folder, epochs, visible
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  validation QWK {task.fields[kappa]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not visible,
+        )
+
+    def __enter__(self) -> Self:
+        """Open the logs."""
+        if self._visible:
+            make_folder(self._folder)
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._bar.start()
+        self._task = self._bar.add_task("", total=None, epoch=0, epochs=self._epochs, loss=float("nan"), kappa="-")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the logs."""
+        self._bar.stop()
+        if self._visible:
+            self._board.close()  # type: ignore[no-untyped-call]
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Show one step."""
+        self._bar.update(
+            self._task, total=self._epochs * steps, completed=(epoch - 1) * steps + step, epoch=epoch, loss=loss
+        )
+
+    def epoch(self, done: Epoch) -> None:
+        """Write one pass."""
+        self._bar.update(self._task, kappa=f"{done.kappa:.3f}")
+        if not self._visible:
+            return
+        for field in ("loss", "accuracy", "kappa"):
+            self._board.add_scalar(field, getattr(done, field), done.epoch)  # type: ignore[no-untyped-call]
+        path = self._folder / "log.csv"
+        with writing(path):
+            fresh = not path.exists()
+            with path.open("a", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, [field.name for field in fields(Epoch)])
+                if fresh:
+                    writer.writeheader()
+                writer.writerow(asdict(done))

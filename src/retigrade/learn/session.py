@@ -1,0 +1,192 @@
+"""From a data set to a bundle: split, prepare, train, export, and measure on photographs that trained nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from retigrade.bundle import with_card
+from retigrade.files import write_whole
+from retigrade.learn.calibration import fit_prior
+from retigrade.learn.cards import Evidence, make_card
+from retigrade.learn.duplicates import find_duplicates
+from retigrade.learn.export import answer, heat_centre, joined, to_onnx
+from retigrade.learn.lesson import Indices, Lesson, soft_targets
+from retigrade.learn.manifest import Manifest
+from retigrade.learn.recipe import Recipe
+from retigrade.learn.splits import TEST, TRAIN, VALIDATION, Splits, k_fold, read_splits, three_way, unit_of, within, write_splits
+from retigrade.learn.store import prepared
+from retigrade.learn.train import Progress, fit, predict
+from retigrade.network import Ensemble
+from retigrade.records import Pixels
+
+VALIDATION_SHARE = TEST_SHARE = 0.1
+BUNDLE, SPLITS, WEIGHTS = "bundle.onnx", "splits.json", "network.safetensors"
+_CENTRE_PHOTOS = 16  # enough for the gradient's centre to settle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to learn: folds 0 trains one network on one split; K trains K networks, each tested on its own fold.
+
+    weights: a file to start from; start: without one, start from timm's ImageNet weights rather than at random.
+    """
+
+    recipe: Recipe
+    backbone: str
+    folds: int
+    seed: int
+    weights: Path | None
+    start: bool
+    mirror: bool
+    pick: Literal["last", "best"]
+    name: str
+
+
+def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progress: Progress | None = None) -> Path:
+    """Train as planned and write `bundle.onnx`; returns its path.
+
+    `folder` keeps the split, the prepared photographs and the checkpoints; what is there already is continued.
+    """
+    splits = _splits(manifest, plan, folder / SPLITS)
+    photos = prepared(manifest, size=plan.recipe.size, folder=folder)
+    networks, judged = [], []
+    for part in _parts(manifest, splits, plan):
+        lesson = _lesson(manifest, splits, photos, plan.recipe, part=part)
+        fitted = fit(
+            lesson,
+            plan.recipe,
+            backbone=plan.backbone,
+            weights=plan.weights,
+            start=plan.start,
+            seed=plan.seed,
+            fabric=fabric,
+            folder=folder / part.name,
+            progress=progress,
+            pick=plan.pick,
+        )
+        if fabric.is_global_zero:
+            fitted.network.save(folder / part.name / WEIGHTS)
+            _correct_prior(fitted.network, lesson, fabric=fabric)
+            networks.append(fitted.network)
+            judged.append(_judge(fitted.network, photos, plan, part))
+    if fabric.is_global_zero:
+        network = networks[0] if len(networks) == 1 else Ensemble(networks)
+        write_bundle(network, _joined(judged), manifest, splits, photos, plan, folder=folder)
+    fabric.barrier()
+    return folder / BUNDLE
+
+
+def write_bundle(
+    network: nn.Module,
+    evidence: Evidence,
+    manifest: Manifest,
+    splits: Splits,
+    photos: Pixels,
+    plan: Plan,
+    *,
+    folder: Path,
+) -> None:
+    """Export a network with all that was measured of it, as `bundle.onnx`."""
+    model = to_onnx(network, size=plan.recipe.size, mirror=plan.mirror)
+    across, down = heat_centre(network, photos[evidence.calibrate[:_CENTRE_PHOTOS]])
+    card = make_card(
+        evidence,
+        features=answer(model, photos, evidence.train).features,
+        calibration_features=answer(model, photos, evidence.calibrate).features,
+        heat_centre=(0.5 if plan.mirror else across, down),
+        manifest=manifest,
+        groups=unit_of(manifest, splits.groups),
+        split_file=(folder / SPLITS).read_bytes(),
+        backbone=plan.backbone,
+        recipe=plan.recipe,
+        folds=plan.folds,
+        start=_start(plan),
+        name=plan.name,
+    )
+    write_whole(folder / BUNDLE, with_card(model, card))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What one network trains, validates and is tested on; int64 indices."""
+
+    name: str
+    train: Indices
+    validation: Indices
+    test: Indices
+
+
+def _parts(manifest: Manifest, splits: Splits, plan: Plan) -> Iterator[_Part]:
+    if plan.folds == 0:
+        yield _Part("", splits.part(TRAIN), splits.part(VALIDATION), splits.part(TEST))
+    for fold in splits.names if plan.folds else ():
+        # Each fold is tested on by a network that neither trained nor stopped by it.
+        inner = within(manifest, splits, splits.rest(fold), fraction=VALIDATION_SHARE, seed=plan.seed)
+        yield _Part(fold, inner[TRAIN], inner[TEST], splits.part(fold))
+
+
+def _splits(manifest: Manifest, plan: Plan, path: Path) -> Splits:
+    if path.exists():
+        return read_splits(path, manifest)
+    groups = find_duplicates(manifest.entries)
+    if plan.folds:
+        splits = k_fold(manifest, groups, folds=plan.folds, seed=plan.seed)
+    else:
+        splits = three_way(manifest, groups, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=plan.seed)
+    write_splits(splits, path, manifest)
+    return splits
+
+
+def _lesson(manifest: Manifest, splits: Splits, photos: Pixels, recipe: Recipe, *, part: _Part) -> Lesson:
+    names = sorted(set(manifest.sources))
+    return Lesson(
+        photos=photos,
+        grades=manifest.grades,
+        targets=soft_targets(manifest.grades, splits.groups, neighbours=recipe.neighbours),
+        sources=np.array([names.index(source) for source in manifest.sources]),
+        train=part.train,
+        validation=part.validation,
+        fingerprint=manifest.fingerprint,
+    )
+
+
+def _correct_prior(network: nn.Module, lesson: Lesson, *, fabric: Fabric) -> None:
+    """Undo, in the head's bias, what drawing rare grades more often did to the logits."""
+    logits = predict(network, lesson.photos, lesson.validation, fabric=fabric)
+    shift = fit_prior(logits, lesson.grades[lesson.validation])
+    with torch.no_grad():
+        network.get_parameter("classify.bias").add_(torch.from_numpy(shift))
+
+
+def _judge(network: nn.Module, photos: Pixels, plan: Plan, part: _Part) -> Evidence:
+    """Answers of one network where it trained on nothing; with folds, its fold calibrates too."""
+    model = to_onnx(network, size=plan.recipe.size, mirror=plan.mirror)
+    test = answer(model, photos, part.test)
+    if plan.folds:
+        return Evidence(train=part.train, calibrate=part.test, calibration=test, test=part.test, tested=test)
+    validation = answer(model, photos, part.validation)
+    return Evidence(train=part.train, calibrate=part.validation, calibration=validation, test=part.test, tested=test)
+
+
+def _joined(judged: Sequence[Evidence]) -> Evidence:
+    return Evidence(
+        train=np.unique(np.concatenate([one.train for one in judged])),
+        calibrate=np.concatenate([one.calibrate for one in judged]),
+        calibration=joined([one.calibration for one in judged]),
+        test=np.concatenate([one.test for one in judged]),
+        tested=joined([one.tested for one in judged]),
+    )
+
+
+def _start(plan: Plan) -> str:
+    if plan.weights:
+        return plan.weights.name
+    return "ImageNet, from timm" if plan.start else "random"

@@ -1,0 +1,297 @@
+"""The whole run with a trainer that is instant: it knows what it has learned from, and guesses the rest."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from retigrade.errors import DataError, UsageError
+from retigrade.fundus.phantom import draw_eye
+from retigrade.paper.run import run
+from retigrade.paper.settings import Preparation, Protocol, Settings
+from retigrade.paper.study import Study
+from retigrade.paper.trainer import Contestant, EpochLine, Task, Trained, Watch
+from retigrade.scale import Grade
+
+FOLDERS = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")
+SIZE = 64
+
+
+@dataclass
+class Memory:
+    """A trainer that answers right what it was trained on, and one stage too high what it was not."""
+
+    share: float = 1.0
+    stop_before: int | None = None
+    tasks: list[Task] = field(default_factory=list)
+
+    def contestant(self, network: str, *, size: int) -> Contestant:
+        start = "ImageNet weights" if self.share == 1 else f"ImageNet weights for {self.share:.0%}, the rest random"
+        return Contestant(
+            network=network,
+            parameters=2_230_277,
+            input="x / 127.5 - 1",
+            map=(1280, 7, 7),
+            start=start,
+            share=self.share,
+        )
+
+    def train(self, task: Task, *, folder: Path, watch: Watch) -> Trained:
+        if len(self.tasks) == self.stop_before:
+            raise KeyboardInterrupt
+        self.tasks.append(task)
+        folder.mkdir(parents=True)
+        (folder / "checkpoint").touch()
+        line = EpochLine(1, 0.5, 0.9, 0.8, 1.0)
+        watch.epoch(line)
+        answers = (task.grades + ~np.isin(np.arange(len(task.grades)), task.train)) % 5
+        logits = np.where(np.eye(5, dtype=bool)[answers], 4.0, 0.0).astype(np.float32)
+        maps = np.repeat(logits[task.shown], 4, axis=1).reshape(-1, 5, 2, 2)
+        return Trained(history=(line,), epoch=1, logits=logits, maps=maps, centre=(0.5, 0.5))
+
+
+class Silent:
+    def training(self, name: str, *, number: int, of: int, epochs: int) -> None: ...
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None: ...
+
+    def epoch(self, done: EpochLine) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty eyes, eight of each stage, and one of them twice."""
+    root = tmp_path_factory.mktemp("paper") / "clinic"
+    for number in range(41):
+        drawn = number % 40
+        grade = drawn % 5
+        eye = draw_eye(grade=Grade(grade), size=160, aspect=1 + drawn % 3 / 10, rng=np.random.default_rng(drawn)).pixels
+        path = root / FOLDERS[grade] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), cv2.cvtColor(eye, cv2.COLOR_RGB2BGR))
+    return root
+
+
+def settings(**changes: Any) -> Settings:
+    plain: dict[str, Any] = {
+        "networks": ("mobilenetv2_100", "vgg16"),
+        "folds": (2, 1),
+        "epochs": (3, 1),
+        "preparations": tuple(Preparation),
+        "protocols": tuple(Protocol),
+        "size": SIZE,
+    }
+    return Settings(**(plain | changes))
+
+
+def reproduce(
+    clinic: Path, out: Path, trainer: Memory | None = None, *, photographs: bool = True, **changes: Any
+) -> Study:
+    return run(
+        [clinic],
+        out=out,
+        settings=settings(**changes),
+        trainer=trainer or Memory(),
+        watch=Silent(),
+        photographs=photographs,
+    )
+
+
+def rows(out: Path, table: str) -> list[dict[str, str]]:
+    with (out / "tables" / f"{table}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def whole(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "whole"
+    reproduce(clinic, out)
+    return out
+
+
+def test_every_table_and_figure_is_there_in_all_three_forms(whole: Path) -> None:
+    page, text = (whole / "report.html").read_text(), (whole / "report.md").read_text()
+    titles = [f"Table {number}" for number in (1, 2, 3, 4)] + [f"Figure {number}" for number in (1, 2, 3, 4)]
+    for title in titles:
+        assert re.search(f"<h3>{title}\\b", page), title
+        assert re.search(f"^### {title}\\b", text, re.MULTILINE), title
+    for file in re.findall(r"\]\((figures/[^)]+)\)", text):
+        assert (whole / file).stat().st_size > 0
+    assert page.count("data:image/") == len(list((whole / "figures").iterdir()))
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert text.count("\n### ") == page.count("<h3>")
+    assert not list(whole.rglob("*.tmp"))
+
+
+def test_the_first_line_says_what_is_scaled_down(whole: Path) -> None:
+    first = (whole / "report.md").read_text().splitlines()[0]
+    assert "scaled down: MobileNetV2 with 2 of 3 folds, 3 of 100 epochs; VGG-16 with 1 of 3 folds" in first
+    assert "without ResNet50V2" in first
+    assert "at 64 of 224 pixels" in first
+
+
+def test_printed_values_stand_beside_the_measured_ones_and_their_difference(whole: Path) -> None:
+    published = rows(whole, "table_4_published")
+    assert [(row["network"], row["preparation"], row["fold"]) for row in published] == [
+        ("MobileNetV2", "colour", "1"),
+        ("MobileNetV2", "colour", "2"),
+        ("VGG-16", "colour", "1"),
+        ("MobileNetV2", "gaussian", "1"),
+        ("MobileNetV2", "gaussian", "2"),
+        ("VGG-16", "gaussian", "1"),
+    ]
+    row = published[2]
+    assert (row["precision: printed"], row["recall: printed"], row["F1: printed"]) == ("0.89", "0.88", "0.89")
+    assert row["support: printed"] == "2674"
+    assert float(row["recall: difference"]) == pytest.approx(float(row["recall: measured"]) - 0.88, abs=6e-4)
+    assert int(row["support: difference"].replace(",", "")) == int(row["support: measured"]) - 2674
+    data = rows(whole, "table_1")
+    assert [row["here"] for row in data] == ["9", "8", "8", "8", "8", "41"]
+    assert data[0]["here less printed total"] == "-2,400"
+    accuracy = rows(whole, "protocols")[0]
+    assert accuracy["printed accuracy"] == "0.9389"
+
+
+def test_the_protocols_differ_as_they_must_on_a_network_that_only_remembers(whole: Path) -> None:
+    first = [
+        row for row in rows(whole, "protocols") if (row["network"], row["preparation"]) == ("MobileNetV2", "colour")
+    ]
+    accuracy = {row["protocol"]: float(row["accuracy"]) for row in first}
+    assert accuracy["published"] == accuracy["honest"] == 0
+    assert accuracy["leaking"] == pytest.approx(1 - 8.2 / 30, abs=0.02)  # what it had not seen is a fifth of all
+    leaks = {row["protocol"]: row for row in rows(whole, "leaks") if row["network"] == "MobileNetV2"}
+    assert float(leaks["leaking"]["trained on: accuracy"]) == 1
+    assert int(leaks["honest"]["trained on: judged"]) == 0
+    assert int(leaks["honest"]["a duplicate or the patient trained on: judged"]) == 0
+
+
+def test_the_parts_table_counts_what_is_shared(whole: Path) -> None:
+    parts = {(row["protocol"], row["fold"]): row for row in rows(whole, "parts")}
+    assert len(parts) == 6
+    leaking, honest = parts["leaking", "1"], parts["honest", "2"]
+    assert int(leaking["of these trained on"]) > len(parts)
+    assert honest["of these trained on"] == honest["of these a duplicate, or the patient, trained on"] == "0"
+    twins = [int(parts["published", fold]["of these a duplicate, or the patient, trained on"]) for fold in "12"]
+    assert sum(twins) in (0, 1, 2)
+
+
+def test_the_real_layers_stand_beside_the_printed_ones(whole: Path) -> None:
+    layers = rows(whole, "table_2")
+    assert len(layers) == 22
+    assert sum(row["MobileNetV2"].startswith("Bottleneck") for row in layers) == 17
+    assert (layers[1]["printed"], layers[1]["printed: filter"]) == ("Conv dw / s1", "3 x 3 x 32 dw")
+    assert layers[18]["filter"] == "1 x 1 x 320 x 1280"
+    network = rows(whole, "networks")[0]
+    assert (network["printed: last map"], network["here: last map"]) == ("7 x 7 x 1024", "7 x 7 x 1280")
+    assert network["difference"] == "-1,069,723"
+
+
+def test_the_audit_is_in_the_report(whole: Path) -> None:
+    audit = rows(whole, "arithmetic")
+    assert {row["verdict"] for row in audit} == {"consistent", "contradicted", "unverifiable"}
+    assert any("93.89" in row["claim"] for row in audit)
+
+
+def test_a_second_call_trains_nothing_and_writes_the_same(clinic: Path, tmp_path: Path) -> None:
+    options = {"networks": ("vgg16",), "folds": (1,), "epochs": (1,)}
+    reproduce(clinic, tmp_path, **options)
+    before = (tmp_path / "report.html").read_bytes()
+    again = Memory()
+    reproduce(clinic, tmp_path, again, **options)
+    assert again.tasks == []
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert not list(tmp_path.rglob("checkpoint"))
+
+
+def test_an_interrupted_run_reports_what_it_has_and_goes_on_later(clinic: Path, tmp_path: Path) -> None:
+    options = {"networks": ("mobilenetv2_100",), "folds": (1,), "epochs": (1,)}
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(clinic, tmp_path, Memory(stop_before=1), **options)
+    first = (tmp_path / "report.md").read_text().splitlines()[0]
+    assert first.endswith("stopped after 1 of 3 trainings")
+    assert {row["protocol"] for row in rows(tmp_path, "protocols")} == {"published", "leaking"}
+    assert not (tmp_path / "tables" / "table_4_honest.csv").exists()
+    rest = Memory()
+    reproduce(clinic, tmp_path, rest, **options)
+    assert len(rest.tasks) == 2
+    assert "stopped" not in (tmp_path / "report.md").read_text().splitlines()[0]
+
+
+def test_interrupted_before_anything_is_finished_there_is_no_report(clinic: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(clinic, tmp_path, Memory(stop_before=0))
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_other_settings_in_the_same_folder_are_refused(clinic: Path, tmp_path: Path) -> None:
+    options = {"networks": ("vgg16",), "folds": (1,), "protocols": (Protocol.PUBLISHED,)}
+    reproduce(clinic, tmp_path, epochs=(1,), **options)
+    with pytest.raises(UsageError, match="another recipe"):
+        reproduce(clinic, tmp_path, epochs=(2,), **options)
+
+
+def test_other_photographs_in_the_same_folder_are_refused(clinic: Path, tmp_path: Path) -> None:
+    options = {"networks": ("vgg16",), "folds": (1,), "epochs": (1,)}
+    reproduce(clinic, tmp_path / "out", **options)
+    fewer = tmp_path / "clinic"
+    for path in sorted(clinic.rglob("*.png"))[:-1]:
+        target = fewer / path.relative_to(clinic)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="another data set"):
+        reproduce(fewer, tmp_path / "out", **options)
+
+
+def test_without_photographs_none_is_written(clinic: Path, tmp_path: Path) -> None:
+    options = {"networks": ("vgg16",), "folds": (1,), "epochs": (1,), "protocols": (Protocol.PUBLISHED,)}
+    reproduce(clinic, tmp_path, **options)
+    assert {path.name for path in (tmp_path / "figures").glob("*.jpg")} == {"figure_2.jpg", "figure_4.jpg"}
+    reproduce(clinic, tmp_path, photographs=False, **options)
+    assert not list((tmp_path / "figures").glob("*.jpg"))
+    assert "image/jpeg" not in (tmp_path / "report.html").read_text()
+    assert "Figure 4: photographs are left out" in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "tables" / "figure_4_results.csv").exists()
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_each_protocol_alone_has_its_report(clinic: Path, tmp_path: Path, protocol: Protocol) -> None:
+    study = reproduce(
+        clinic,
+        tmp_path,
+        networks=("vgg16",),
+        folds=(1,),
+        epochs=(1,),
+        protocols=(protocol,),
+        preparations=(Preparation.COLOUR,),
+    )
+    assert {key[0] for key in study.judged()} == {protocol}
+    assert {row["protocol"] for row in rows(tmp_path, "means")} == {protocol}
+    assert (tmp_path / "figures" / "figure_4.jpg").exists()
+
+
+def test_a_partial_start_is_said_wherever_its_numbers_stand(clinic: Path, tmp_path: Path) -> None:
+    reproduce(clinic, tmp_path, Memory(share=0.37), networks=("resnetv2_50",), folds=(1,), epochs=(1,))
+    said = "ImageNet weights for 37%, the rest random"
+    for table in ("table_4_published", "table_4_leaking", "table_4_honest", "means", "protocols", "leaks", "stages"):
+        assert {row["start"] for row in rows(tmp_path, table)} == {said}, table
+    assert f"ResNet50V2 ({said})" in (tmp_path / "report.md").read_text()
+
+
+def test_the_honest_lesson_is_canonical_cut_and_validated_apart(clinic: Path, tmp_path: Path) -> None:
+    trainer = Memory()
+    reproduce(clinic, tmp_path, trainer, networks=("mobilenetv2_100",), folds=(1,), epochs=(1,))
+    published, honest, gaussian = trainer.tasks
+    assert not published.recipe.cuts
+    assert honest.recipe.cuts
+    assert not np.array_equal(published.photos[0], honest.photos[0])
+    assert not np.array_equal(published.photos[0], gaussian.photos[0])
+    assert np.array_equal(published.train, gaussian.train)
+    assert not np.isin(honest.validation, honest.train).any()
+    assert len({task.identity for task in trainer.tasks}) == 3
