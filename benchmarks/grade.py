@@ -17,7 +17,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from timing import in_turn, machine, show
 
 from retigrade import load
 from retigrade.fundus.decode import decode
@@ -25,6 +24,7 @@ from retigrade.fundus.field import find_field
 from retigrade.fundus.phantom import draw_eye
 from retigrade.fundus.prepare import decode_side, prepare
 from retigrade.scale import Grade
+from timing import in_turn, machine, show
 
 KERAS = """
 import sys

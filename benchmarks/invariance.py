@@ -3,7 +3,7 @@
     python benchmarks/invariance.py --squeeze FOLDER --cut FOLDER [--bundle FILE]
 
 Prints the share of photographs with the same grade. Squeezed: resized to a square of the frame's shorter side, and of
-224 pixels. Cut: top and bottom blackened to the depth of the band within 0.77 of the radius, as the most cut cameras do.
+224 pixels. Cut: top and bottom blackened beyond 0.77 of the radius, as deep as the cameras that cut most.
 """
 
 from __future__ import annotations

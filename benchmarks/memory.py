@@ -1,6 +1,6 @@
 """Peak memory of grading 100 and 3,000 photographs, each in a process of its own.
 
-    python benchmarks/memory.py
+python benchmarks/memory.py
 """
 
 from __future__ import annotations

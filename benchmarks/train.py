@@ -12,11 +12,11 @@ import os
 
 import numpy as np
 import torch
-from timing import in_turn, machine, show
 
 from retigrade.learn.lesson import Lesson, soft_targets
 from retigrade.learn.recipe import BEST
 from retigrade.learn.train import Run, loss_of, open_fabric
+from timing import in_turn, machine, show
 
 BATCH, SIZE = 32, 224
 

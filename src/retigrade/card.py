@@ -10,7 +10,7 @@ import json
 from datetime import date
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from retigrade.possible import possible_grades, without_gaps
 from retigrade.records import Floats
 from retigrade.scale import GRADES, REFERABLE_FROM, Grade
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 Probabilities = npt.NDArray[np.float64]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -77,8 +77,8 @@ def heat_of(
     all photographs of a bundle, so that a healthy eye stays cool. Before it is scaled and clipped, the average of the
     contrast is the weighted logit of the diseased stages less the logit of none.
 
-    centre: where in its own cell lies the centre of what a value depends on. It is not the middle, (0.5, 0.5), in a network
-    that pads its strided convolutions at one end; shown there, heat would lie beside the lesion.
+    centre: where in its own cell lies the centre of what a value depends on. It is not the middle, (0.5, 0.5), in a
+    network that pads its strided convolutions at one end; shown there, heat would lie beside the lesion.
     """
     values = np.clip(contrast(maps, probabilities) / scale, 0, 1).astype(np.float32)
     return Heat(values, field, width, height, centre)

@@ -8,13 +8,14 @@ Localization", CVPR 2016), at no cost and without gradients.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ class Answer(NamedTuple):
 class Network(nn.Module):
     """Photos, float (N, 3, S, S) of 0..255 RGB, to an `Answer`; normalisation is inside."""
 
+    backbone: Any  # timm types none of what its networks promise
     mean: Tensor
     deviation: Tensor
 
@@ -47,8 +49,10 @@ class Network(nn.Module):
             nearest = difflib.get_close_matches(backbone, timm.list_models(), n=4, cutoff=0.4)
             raise UsageError(f"unknown backbone {backbone!r}; did you mean {', '.join(nearest) or 'mobilenetv2_100'}?")
         described = _describe(weights) if weights else {}
-        self.described = {key: described[key] for key in ("architecture", "input") if key in described}
-        same = {"pad_type": "same"} if "pad_type='same'" in described.get("architecture", "") else {}
+        usual = "timm's ImageNet weights" if start else "random weights"
+        self.origin = described.get("origin", weights.name) if weights else usual
+        self._described = {key: text for key, text in described.items() if key in ("architecture", "input")}
+        same: dict[str, Any] = {"pad_type": "same"} if "pad_type='same'" in described.get("architecture", "") else {}
         self.backbone = timm.create_model(
             backbone, pretrained=start and weights is None, num_classes=0, global_pool="", **same
         )
@@ -57,9 +61,7 @@ class Network(nn.Module):
         if isinstance(head, nn.Module):  # VGG's two wide layers give way to the pooled head
             self.backbone.pre_logits = nn.Identity()
             channels = int(self.backbone.feature_info[-1]["num_chs"])
-        cfg = self.backbone.pretrained_cfg
-        keras = "x/127.5-1" in described.get("input", "")
-        mean, deviation = ((0.5,) * 3, (0.5,) * 3) if keras else (cfg["mean"], cfg["std"])
+        mean, deviation = _normalisation(described.get("input", ""), self.backbone.pretrained_cfg)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("deviation", 255 * torch.tensor(deviation).view(1, 3, 1, 1))
         self.dropout = nn.Dropout(dropout)
@@ -78,10 +80,11 @@ class Network(nn.Module):
         maps = self.classify(field).float()
         return Answer(maps.mean((2, 3)), maps, features)
 
-    def save(self, path: Path) -> None:
-        """Write all weights as safetensors, to start another training from."""
+    def save(self, path: Path, *, trained: str) -> None:
+        """Write all weights as safetensors, to start another training from; `trained` says how they came about."""
+        said = {"format": "pt", "origin": f"{trained}, from {self.origin}", **self._described}
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        save_file(state, path, metadata={"format": "pt", **self.described})
+        save_file(state, path, metadata=said)
 
     def _start_from(self, weights: Path) -> None:
         with safe_open(weights, "pt") as file:
@@ -102,10 +105,11 @@ class Network(nn.Module):
 class Ensemble(nn.Module):
     """Several networks that answer as one: the mean of their logits and maps, their features side by side."""
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[Network]) -> None:
         """networks: of one input size and one size of maps."""
         super().__init__()
         self.networks = nn.ModuleList(networks)
+        self.origin = networks[0].origin
 
     def forward(self, photos: Tensor) -> Answer:
         """Answer for a batch of photos."""
@@ -114,9 +118,19 @@ class Ensemble(nn.Module):
         return Answer(maps.mean((2, 3)), maps, torch.cat([one.features for one in answers], 1))
 
 
+def _normalisation(described: str, usual: dict[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of colours in 0..1 that weights were trained with: as their file says, else as timm does."""
+    if "x/127.5-1" in described:
+        return (0.5,) * 3, (0.5,) * 3
+    said = [float(number) for number in re.findall(r"\.\d+", described)]
+    if "mean" in described and "std" in described and len(said) == 6:
+        return said[:3], said[3:]
+    return usual["mean"], usual["std"]
+
+
 def _describe(weights: Path) -> dict[str, str]:
     try:
         with safe_open(weights, "pt") as file:
             return dict(file.metadata() or {})
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot read the weights {weights}: need a safetensors file") from error

@@ -40,7 +40,10 @@ def test_grades_share_one_distribution_of_cuts() -> None:
     assert np.abs(quantiles[:, 0] - quantiles[:, 1]).max() < 0.03
 
 
-@given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14), st.integers(0, 4)), min_size=1, max_size=25), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14), st.integers(0, 4)), min_size=1, max_size=25),
+    st.integers(0, 99),
+)
 def test_a_cut_hides_at_least_what_the_camera_hid(rows: list[tuple[int, int, int]], seed: int) -> None:
     photos = [cut_photo(top, bottom) for top, bottom, _ in rows]
     frames = Frames(photos, np.array([grade for *_, grade in rows]))

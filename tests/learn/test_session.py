@@ -87,7 +87,7 @@ def test_folds_become_one_ensemble(data: Path, tmp_path: Path) -> None:
     card = Bundle.load(tmp_path / "run" / "bundle.onnx").card
     assert card.name == "two-folds"
     assert "ensemble of 2" in card.training.protocol
-    assert card.training.photos == 40
+    assert card.training.photos == 60
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,15 @@ def test_wrong_wishes_exit_2_with_one_sentence(
 
 
 def test_two_processes_train_together(data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29611", "-m", "retigrade"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-port=29611",
+        "-m",
+        "retigrade",
+    ]
     options = ["--backbone", "test_convnext", "--random-start", "--epochs", "1", "--batch", "8"]
     done = subprocess.run(
         [*command, "train", str(data), "--out", str(tmp_path / "two"), *options],

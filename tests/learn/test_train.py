@@ -74,9 +74,15 @@ def test_fit_goes_on_from_its_folder(fabric: Fabric, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "other"),
-    [("backbone", {"backbone": "test_resnet"}), ("seed", {"seed": 2}), ("recipe", {"recipe": replace(SHORT, rate=0.1)})],
+    [
+        ("backbone", {"backbone": "test_resnet"}),
+        ("seed", {"seed": 2}),
+        ("recipe", {"recipe": replace(SHORT, rate=0.1)}),
+    ],
 )
-def test_a_checkpoint_of_another_run_is_refused(fabric: Fabric, tmp_path: Path, key: str, other: dict[str, object]) -> None:
+def test_a_checkpoint_of_another_run_is_refused(
+    fabric: Fabric, tmp_path: Path, key: str, other: dict[str, object]
+) -> None:
     first = run(fabric)
     first.save(tmp_path / CHECKPOINT)
     with pytest.raises(UsageError, match=key):

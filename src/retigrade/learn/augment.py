@@ -7,8 +7,9 @@ are plain tensors, so a batch can be replayed from them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
@@ -53,14 +54,16 @@ class Draw:
 
     def to(self, device: torch.device) -> Self:
         """Copy to a device."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return type(self)(*(v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for v in values))
-
+        return self._each(lambda value: value.to(device, non_blocking=True))
 
     def share(self, rows: slice) -> Self:
         """Take the parameters of some of the photographs."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return type(self)(*(v[rows] if isinstance(v, Tensor) else v for v in values))
+        return self._each(lambda value: value[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 def draw(cut: Tensor, strength: Strength, generator: torch.Generator) -> Draw:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import numpy as np
 
@@ -40,6 +41,9 @@ _WORDS = {
     1: "an ensemble of {folds} networks; calibrated, decided and measured out of fold, each photograph by the one "
     "network that never saw it",
 }
+
+
+_T = TypeVar("_T", int, float)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -105,7 +109,7 @@ def make_card(
         decision=decision,
         referable_threshold=min(threshold, 1.0),
         operating_points=points,
-        conformal=Conformal(coverage=COVERAGE, thresholds=tuple(float(value) for value in per_grade)),
+        conformal=Conformal(coverage=COVERAGE, thresholds=_five(per_grade.tolist())),
         low_confidence=measured.low_confidence(known, decision),
         features=measured.typical(features, calibration_features),
         quality=QualityLimits(**QualityLimits().model_dump()),
@@ -120,13 +124,19 @@ def make_card(
     )
 
 
+def _five(values: list[_T]) -> tuple[_T, _T, _T, _T, _T]:
+    """One value for each grade."""
+    none, mild, moderate, severe, proliferative = values
+    return none, mild, moderate, severe, proliferative
+
+
 def _training(manifest: Manifest, evidence: Evidence, recipe: Recipe, *, split_file: bytes, folds: int) -> Training:
     learned = manifest.grades[evidence.train]
     counts = np.bincount(learned, minlength=5)
     sources = Counter(str(source) for source in manifest.sources[evidence.train])
     return Training(
         photos=len(learned),
-        grades=tuple(int(count) for count in counts),
+        grades=_five(counts.tolist()),
         sources=dict(sorted(sources.items())),
         fingerprint=manifest.fingerprint,
         splits=hashlib.sha256(split_file).hexdigest(),

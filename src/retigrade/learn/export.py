@@ -86,7 +86,9 @@ def to_onnx(network: nn.Module, *, size: int, mirror: bool = False) -> bytes:
         expected = model(example)[0].numpy()
     difference = float(np.abs(answer(exported, example.numpy(), np.arange(2)).logits - expected).max())
     if difference > LARGEST_DIFFERENCE:
-        raise BundleError(f"ONNX and torch differ by {difference:.2g} in their logits, {LARGEST_DIFFERENCE:g} is allowed")
+        raise BundleError(
+            f"ONNX and torch differ by {difference:.2g} in their logits, {LARGEST_DIFFERENCE:g} is allowed"
+        )
     return exported
 
 
@@ -94,7 +96,11 @@ def answer(model: bytes, photos: Pixels, indices: Indices, *, batch: int = 32) -
     """Run an exported network over some prepared photographs, uint8 (N, S, S, 3)."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     parts = [
-        Answers(*session.run(["logits", "maps", "features"], {"photo": np.ascontiguousarray(photos[indices[i : i + batch]])}))
+        Answers(
+            *session.run(
+                ["logits", "maps", "features"], {"photo": np.ascontiguousarray(photos[indices[i : i + batch]])}
+            )
+        )
         for i in range(0, len(indices), batch)
     ]
     return joined(parts)

@@ -50,25 +50,25 @@ def strange_views(pixels: Pixels, rng: np.random.Generator) -> Iterator[Pixels]:
         side = int(max(40, min(height, width) * (rng.uniform(0.35, 1) if view else 1)))
         top, left = (int(rng.integers(max(1, length - side + 1))) for length in (height, width))
         crop = pixels[top : top + side, left : left + side]
-        disc = cv2.resize(crop, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        disc: Measures = cv2.resize(crop, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA).astype(np.float64)
         if view % 3 == 1:
             disc = disc * np.array([1.1, rng.uniform(0.5, 0.8), rng.uniform(0.15, 0.6)])
         if view % 7 == 2:
-            disc = cv2.GaussianBlur(disc, (0, 0), rng.uniform(1, 3))
+            disc = cv2.GaussianBlur(disc, (0, 0), rng.uniform(1, 3)).astype(np.float64)
         if view % 5 == 3:
             disc = disc.mean(axis=2, keepdims=True) / 128 * _ORANGE * rng.uniform(0.5, 1.1)
-        disc = np.clip(disc, 0, 255).astype(np.uint8)
-        disc[~circle(_SIZE)] = 0
+        strange = np.clip(disc, 0, 255).astype(np.uint8)
+        strange[~circle(_SIZE)] = 0
         if view % 2:  # half are cut off as fundus photographs are, so that the frame does not tell them apart
             cut = int(rng.uniform(0, 0.14) * _SIZE)
-            disc[:cut] = 0
-            disc[_SIZE - cut :] = 0
-        yield disc
+            strange[:cut] = 0
+            strange[_SIZE - cut :] = 0
+        yield strange
 
 
 def fit(own: Measures, strange: Measures) -> QualityLimits:
     """Fit the score to measures of fundus photographs (n, 18) and of other pictures (m, 18)."""
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
     centre, spread = own.mean(axis=0), own.std(axis=0) + 1e-6
     z = np.clip((np.concatenate([own, strange]) - centre) / spread, -6, 6)
@@ -93,7 +93,9 @@ def out_of_fold(own: Measures, strange: Measures, pictures: npt.NDArray[np.int64
 def main(arguments: Gate) -> None:
     """Fit, report out of fold, and write the numbers."""
     manifest = read_manifest(list(arguments.fundus))
-    own = np.array([found for entry in manifest.entries if (found := measure(canonical(entry, size=_SIZE))) is not None])
+    own = np.array(
+        [found for entry in manifest.entries if (found := measure(canonical(entry, size=_SIZE))) is not None]
+    )
     strange, pictures = _measure_strange([item.path for item in expand([arguments.not_fundus]).items])
     scores, strange_scores = out_of_fold(own, strange, pictures)
     for needed in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0):

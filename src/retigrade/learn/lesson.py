@@ -52,7 +52,7 @@ def chances(lesson: Lesson, recipe: Recipe) -> npt.NDArray[np.float64]:
     for labels, balance in balanced:
         own = labels[lesson.train]
         drawn *= np.bincount(own)[own] ** -balance
-    return drawn / drawn.sum()
+    return np.asarray(drawn / drawn.sum())
 
 
 def order(chance: npt.NDArray[np.float64], *, draws: int, rng: np.random.Generator) -> Indices:

@@ -36,16 +36,18 @@ class Log:
         """Open the logs."""
         if self._visible:
             make_folder(self._folder)
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
         self._bar.start()
         self._task = self._bar.add_task("", total=None, epoch=0, epochs=self._epochs, loss=float("nan"), kappa="-")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the logs."""
         self._bar.stop()
         if self._visible:
-            self._board.close()  # type: ignore[no-untyped-call]
+            self._board.close()
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
         """Show one step."""
@@ -59,7 +61,7 @@ class Log:
         if not self._visible:
             return
         for field in ("loss", "accuracy", "kappa"):
-            self._board.add_scalar(field, getattr(done, field), done.epoch)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(field, getattr(done, field), done.epoch)
         path = self._folder / "log.csv"
         with writing(path):
             fresh = not path.exists()

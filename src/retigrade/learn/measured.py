@@ -1,4 +1,4 @@
-"""What a bundle says of itself, measured: calibration and thresholds on validation photographs, figures on test ones."""
+"""What a bundle says of itself: calibration and thresholds from validation photographs, figures from test ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SHOWN = {
     "ece": "ECE",
 }
 
-Reals = npt.NDArray[np.float64]
+Reals = npt.NDArray[np.floating]
 
 
 def calibrated(answers: Answers, grades: Indices) -> tuple[float, Decision]:

@@ -92,7 +92,17 @@ PAPER = Recipe(
     dropout=0.0,
     cuts=False,
     strength=Strength(
-        rotate=30, zoom=0.15, shift=0.1, aspect=0, flip=0.5, brightness=0, contrast=0, saturation=0, tint=0, blur=0, noise=0
+        rotate=30,
+        zoom=0.15,
+        shift=0.1,
+        aspect=0,
+        flip=0.5,
+        brightness=0,
+        contrast=0,
+        saturation=0,
+        tint=0,
+        blur=0,
+        noise=0,
     ),
 )
 

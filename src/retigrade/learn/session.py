@@ -21,10 +21,21 @@ from retigrade.learn.export import answer, heat_centre, joined, to_onnx
 from retigrade.learn.lesson import Indices, Lesson, soft_targets
 from retigrade.learn.manifest import Manifest
 from retigrade.learn.recipe import Recipe
-from retigrade.learn.splits import TEST, TRAIN, VALIDATION, Splits, k_fold, read_splits, three_way, unit_of, within, write_splits
+from retigrade.learn.splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Splits,
+    k_fold,
+    read_splits,
+    three_way,
+    unit_of,
+    within,
+    write_splits,
+)
 from retigrade.learn.store import prepared
 from retigrade.learn.train import Progress, fit, predict
-from retigrade.network import Ensemble
+from retigrade.network import Ensemble, Network
 from retigrade.records import Pixels
 
 VALIDATION_SHARE = TEST_SHARE = 0.1
@@ -55,8 +66,9 @@ def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progr
 
     `folder` keeps the split, the prepared photographs and the checkpoints; what is there already is continued.
     """
-    splits = _splits(manifest, plan, folder / SPLITS)
-    photos = prepared(manifest, size=plan.recipe.size, folder=folder)
+    with fabric.rank_zero_first():  # of several processes one writes and the others read
+        splits = _splits(manifest, plan, folder / SPLITS)
+        photos = prepared(manifest, size=plan.recipe.size, folder=folder)
     networks, judged = [], []
     for part in _parts(manifest, splits, plan):
         lesson = _lesson(manifest, splits, photos, plan.recipe, part=part)
@@ -73,7 +85,8 @@ def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progr
             pick=plan.pick,
         )
         if fabric.is_global_zero:
-            fitted.network.save(folder / part.name / WEIGHTS)
+            how = f"recipe {plan.recipe.name}, {plan.recipe.epochs} epochs"
+            fitted.network.save(folder / part.name / WEIGHTS, trained=how)
             _correct_prior(fitted.network, lesson, fabric=fabric)
             networks.append(fitted.network)
             judged.append(_judge(fitted.network, photos, plan, part))
@@ -85,7 +98,7 @@ def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progr
 
 
 def write_bundle(
-    network: nn.Module,
+    network: Network | Ensemble,
     evidence: Evidence,
     manifest: Manifest,
     splits: Splits,
@@ -108,7 +121,7 @@ def write_bundle(
         backbone=plan.backbone,
         recipe=plan.recipe,
         folds=plan.folds,
-        start=_start(plan),
+        start=network.origin,
         name=plan.name,
     )
     write_whole(folder / BUNDLE, with_card(model, card))
@@ -184,9 +197,3 @@ def _joined(judged: Sequence[Evidence]) -> Evidence:
         test=np.concatenate([one.test for one in judged]),
         tested=joined([one.tested for one in judged]),
     )
-
-
-def _start(plan: Plan) -> str:
-    if plan.weights:
-        return plan.weights.name
-    return "ImageNet, from timm" if plan.start else "random"

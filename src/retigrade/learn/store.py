@@ -32,7 +32,9 @@ def prepared(manifest: Manifest, *, size: int, folder: Path) -> Pixels:
             raise UsageError(f"cannot write {path}: {error.strerror}; choose a folder with room for it") from error
     photos: Pixels = np.load(path, mmap_mode="r")
     if photos.shape != (len(manifest), size, size, 3):
-        raise DataError(f"{path} holds {photos.shape}, need {(len(manifest), size, size, 3)}; delete it and start again")
+        raise DataError(
+            f"{path} holds {photos.shape}, need {(len(manifest), size, size, 3)}; delete it and start again"
+        )
     return photos
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -60,9 +61,14 @@ class Progress(Protocol):
         """Hear of one pass."""
 
 
-def open_fabric(*, accelerator: str = "auto", devices: int | str = 1) -> Fabric:
-    """Return the devices to train on, bfloat16 where they calculate in it; under torchrun, this process's share."""
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision="bf16-mixed")
+def open_fabric(*, accelerator: str = "auto") -> Fabric:
+    """Return the device to train on, calculating in bfloat16; under torchrun, this process's share of all."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    machines = int(os.environ.get("WORLD_SIZE", "1")) // here
+    strategy = "ddp" if here * machines > 1 else "auto"
+    fabric = Fabric(
+        accelerator=accelerator, devices=here, num_nodes=machines, strategy=strategy, precision="bf16-mixed"
+    )
     fabric.launch()
     return fabric
 
@@ -189,8 +195,8 @@ class Run:
             total += loss.detach()
             if progress and (step % 10 == 0 or step + 1 == self.steps):  # reading the loss waits for the device
                 progress.step(epoch=number + 1, step=step + 1, steps=self.steps, loss=float(total) / (step + 1))
-        total = self.fabric.all_reduce(total, reduce_op="mean")
-        self.history.append(self._validated(number + 1, float(total) / self.steps, started))
+        mean = cast(Tensor, self.fabric.all_reduce(total, reduce_op="mean"))
+        self.history.append(self._validated(number + 1, float(mean) / self.steps, started))
         if self.best_epoch == number + 1:
             self._best = {name: value.clone() for name, value in self.network_at("last").state_dict().items()}
         return self.history[-1]
@@ -264,7 +270,9 @@ class Run:
         decided, truth = softmax(logits).argmax(axis=1), lesson.grades[lesson.validation]
         kappa = quadratic_kappa(truth, decided)
         # A constant answer to photographs of one grade has no kappa; it is no better than chance.
-        return Epoch(number, loss, accuracy(truth, decided), 0.0 if np.isnan(kappa) else kappa, perf_counter() - started)
+        return Epoch(
+            number, loss, accuracy(truth, decided), 0.0 if np.isnan(kappa) else kappa, perf_counter() - started
+        )
 
     def _move_average(self) -> None:
         if self.average is None:
@@ -296,5 +304,10 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> t
     if recipe.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.rate, total_steps=recipe.epochs * steps + 1, pct_start=0.2, div_factor=10, final_div_factor=100
+        optimizer,
+        recipe.rate,
+        total_steps=recipe.epochs * steps + 1,
+        pct_start=0.2,
+        div_factor=10,
+        final_div_factor=100,
     )
