@@ -142,6 +142,15 @@ class TestMeasures:
         assert dark["light"] == pytest.approx(plain["light"] / 2, rel=0.03)
         assert dark["red"] == pytest.approx(plain["red"], abs=0.02)
 
+    def test_the_size_of_the_network_matters_little(self, eyes: Mapping[Grade, Phantom]) -> None:
+        phantom = eyes[Grade.MODERATE]
+        pixels = cv2.resize(phantom.pixels, (900, 900), interpolation=cv2.INTER_CUBIC)
+        photo = Photo(pixels=np.asarray(pixels, np.uint8), width=900, height=900, sha256="0")
+        small, large = (measure(prepare(photo, phantom.field, size=size)) for size in (SIZE, 448))
+        assert small is not None
+        assert large is not None
+        assert float(LIMITS.score(large)) == pytest.approx(float(LIMITS.score(small)), abs=0.5)
+
     def test_turning_the_eye_changes_nothing(self, canonical: Pixels) -> None:
         there, turned = measure(canonical), measure(np.ascontiguousarray(canonical[::-1, ::-1]))
         np.testing.assert_allclose(there, turned, atol=2e-3)

@@ -25,8 +25,8 @@ class Train(Command):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")]
     """Where everything is written."""
 
-    recipe: Literal["best", "settle", "paper"] = "best"
-    """Ours from ImageNet weights; ours to finish from the network.safetensors of the first; or the publication's."""
+    recipe: Literal["best", "paper"] = "best"
+    """Ours, or the publication's."""
 
     backbone: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mobilenetv2_100"
     """Any network of timm by its name."""

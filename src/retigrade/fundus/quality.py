@@ -43,6 +43,7 @@ MEASURES = (
     "shading",  # logarithm of slow variation over light
 )
 _SIDE = 112
+_FULL_SIDE = 224  # at which the finest detail is measured, and the score was fitted
 _ROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
 _BLACK = 14  # above the black that JPEG leaves around the disc
 _FEWEST = 200  # pixels of retina below which nothing can be measured
@@ -125,6 +126,8 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
 
 def measure(canonical: Pixels) -> Measures | None:
     """Measure a canonical photo, uint8 (S, S, 3): float64 (18,) as `MEASURES`, or None where nothing is lit."""
+    if len(canonical) > _FULL_SIDE:
+        canonical = np.asarray(cv2.resize(canonical, (_FULL_SIDE, _FULL_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     small = cv2.resize(canonical, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     planes = [small[..., channel] for channel in range(3)]  # plane by plane is ten times as fast as the last axis
     brightest = np.maximum(np.maximum(planes[0], planes[1]), planes[2])

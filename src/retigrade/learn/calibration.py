@@ -101,7 +101,7 @@ def _binned(confidence: Reals, correct: Flags, *, bins: int, equal_mass: bool) -
     return means, accuracy, count[some]
 
 
-def fit_prior(logits: Reals, truth: Grades, *, pull: float = 0.02) -> Reals:
+def fit_prior(logits: Reals, truth: Grades, *, pull: float = 0.005) -> Reals:
     """Find what to add to the logits of each grade so that grades come as often as they are, float64 (5,), mean 0.
 
     Training draws rare grades more often than they occur, which shifts the logits (Saerens, Latinne and Decaestecker

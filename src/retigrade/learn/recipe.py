@@ -1,12 +1,8 @@
-"""What a training run does, as one frozen record; the named recipes.
-
-`best` learns, from ImageNet, with rare grades drawn more often and strong augmentation. `settle` goes on from its
-network with grades nearly as frequent as they are and light augmentation, at a low rate. `paper` is the publication's.
-"""
+"""What a training run does, as one frozen record; the two named recipes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from retigrade.learn.augment import Strength
@@ -62,20 +58,6 @@ BEST = Recipe(
     cuts=True,
 )
 
-SETTLE = replace(
-    BEST,
-    name="settle",
-    epochs=7,
-    rate=2.5e-4,
-    small_share=0.0,
-    balance=0.1,
-    source_balance=0.3,
-    neighbours=0.04,
-    ordinal=0.1,
-    average=0.995,
-    strength=Strength(zoom=0.06, brightness=0.15, contrast=0.12, saturation=0.12, tint=0.06, blur=0.6, noise=2.0),
-)
-
 PAPER = Recipe(
     name="paper",
     epochs=100,
@@ -106,4 +88,4 @@ PAPER = Recipe(
     ),
 )
 
-RECIPES = {recipe.name: recipe for recipe in (BEST, SETTLE, PAPER)}
+RECIPES = {recipe.name: recipe for recipe in (BEST, PAPER)}
