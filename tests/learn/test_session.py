@@ -87,7 +87,7 @@ def test_folds_become_one_ensemble(data: Path, tmp_path: Path) -> None:
     card = Bundle.load(tmp_path / "run" / "bundle.onnx").card
     assert card.name == "two-folds"
     assert "ensemble of 2" in card.training.protocol
-    assert card.training.photos == 60
+    assert 40 < card.training.photos <= 60  # all that any of the networks trained on
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_two_processes_train_together(data: Path, tmp_path: Path) -> None:
         "-m",
         "torch.distributed.run",
         "--nproc-per-node=2",
-        "--master-port=29611",
+        "--standalone",
         "-m",
         "retigrade",
     ]
     options = ["--backbone", "test_convnext", "--random-start", "--epochs", "1", "--batch", "8"]
     done = subprocess.run(
         [*command, "train", str(data), "--out", str(tmp_path / "two"), *options],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert main(["train", str(data), "--out", str(tmp_path / "one"), *options]) == 0

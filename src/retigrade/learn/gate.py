@@ -1,6 +1,6 @@
 """Fit the gate's score: fundus photographs against pictures of anything else.
 
-    python -m retigrade.learn.gate FUNDUS... --not-fundus FOLDER
+    python -m retigrade.learn.gate --fundus DATA... --not-fundus FOLDER
 
 writes the fitted numbers to `retigrade/fundus/gate.json` and prints, out of fold, what the score keeps and refuses.
 """

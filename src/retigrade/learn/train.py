@@ -65,7 +65,8 @@ def open_fabric(*, accelerator: str = "auto") -> Fabric:
     """Return the device to train on, calculating in bfloat16; under torchrun, this process's share of all."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     machines = int(os.environ.get("WORLD_SIZE", "1")) // here
-    strategy = "ddp" if here * machines > 1 else "auto"
+    # Some backbones carry layers that the pooled head passes by.
+    strategy = "ddp_find_unused_parameters_true" if here * machines > 1 else "auto"
     fabric = Fabric(
         accelerator=accelerator, devices=here, num_nodes=machines, strategy=strategy, precision="bf16-mixed"
     )
