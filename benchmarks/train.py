@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from retigrade.learn.lesson import Lesson, soft_targets
+from retigrade.learn.objective import loss_of
 from retigrade.learn.recipe import BEST
-from retigrade.learn.train import Run, loss_of, open_fabric
+from retigrade.learn.train import Run, open_fabric
 from timing import in_turn, machine, show
 
 BATCH, SIZE = 32, 224

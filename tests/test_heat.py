@@ -50,7 +50,7 @@ def test_a_hot_cell_lands_where_its_part_of_the_photo_is(
 
 def test_heat_is_shown_where_the_network_looked_for_it() -> None:
     field, width, height = FIELDS["round"]
-    heats = [Heat(one_hot(3, 2), field, width, height, centre) for centre in (0.5, 0.75)]
+    heats = [Heat(one_hot(3, 2), field, width, height, centre) for centre in ((0.5, 0.5), (0.75, 0.75))]
     places = [np.unravel_index(np.argmax(heat.in_source_pixels()), (height, width)) for heat in heats]
     cell = 2 * field.ry * height / 7
     np.testing.assert_allclose(np.subtract(*places[::-1]), [cell / 4, cell / 4], atol=1)
@@ -99,7 +99,7 @@ def test_a_smaller_frame_shows_the_same_heat() -> None:
 def test_evidence_for_each_stage_counts_by_its_probability() -> None:
     maps = np.stack([np.full((2, 2), value, np.float32) for value in (0.5, 1.0, 2.0, 3.0, 4.0)])
     probabilities = np.array([0.2, 0.0, 0.6, 0.2, 0.0])
-    heat = heat_of(maps, probabilities, scale=4.0, centre=0.5, field=FIELDS["round"][0], width=40, height=30)
+    heat = heat_of(maps, probabilities, scale=4.0, centre=(0.5, 0.5), field=FIELDS["round"][0], width=40, height=30)
     np.testing.assert_allclose(heat.values, ((0.75 * 2.0 + 0.25 * 3.0) - 0.5) / 4.0, rtol=1e-6)
     assert (heat.width, heat.height) == (40, 30)
 
@@ -107,7 +107,7 @@ def test_evidence_for_each_stage_counts_by_its_probability() -> None:
 def test_a_healthy_eye_stays_cool() -> None:
     maps = np.stack([np.full((2, 2), value, np.float32) for value in (6.0, 0.0, -1.0, -2.0, -3.0)])
     heat = heat_of(
-        maps, np.array([1.0, 0, 0, 0, 0]), scale=1.0, centre=0.5, field=FIELDS["round"][0], width=40, height=30
+        maps, np.array([1.0, 0, 0, 0, 0]), scale=1.0, centre=(0.5, 0.5), field=FIELDS["round"][0], width=40, height=30
     )
     assert not heat.values.any()
 
@@ -116,7 +116,7 @@ def test_the_contrast_averages_to_the_difference_of_the_logits() -> None:
     maps = np.random.default_rng(1).normal(size=(5, 7, 7)).astype(np.float32)
     maps[0] -= 20  # so that nothing is clipped
     probabilities = np.array([0.1, 0.2, 0.3, 0.3, 0.1])
-    heat = heat_of(maps, probabilities, scale=100.0, centre=0.5, field=FIELDS["round"][0], width=40, height=30)
+    heat = heat_of(maps, probabilities, scale=100.0, centre=(0.5, 0.5), field=FIELDS["round"][0], width=40, height=30)
     logits = maps.mean(axis=(1, 2))
     assert 100 * heat.values.mean() == pytest.approx(probabilities[1:] @ logits[1:] / 0.9 - logits[0], rel=1e-4)
 
@@ -133,7 +133,7 @@ def test_maps_of_another_shape_are_refused() -> None:
             np.zeros((4, 7, 7), np.float32),
             np.ones(5) / 5,
             scale=1,
-            centre=0.5,
+            centre=(0.5, 0.5),
             field=FIELDS["round"][0],
             width=4,
             height=3,

@@ -13,8 +13,9 @@ from lightning_fabric import Fabric
 
 from retigrade.errors import UsageError
 from retigrade.learn.lesson import Lesson, soft_targets
+from retigrade.learn.objective import loss_of
 from retigrade.learn.recipe import BEST, PAPER, Recipe
-from retigrade.learn.train import CHECKPOINT, Run, fit, loss_of, open_fabric, predict
+from retigrade.learn.train import CHECKPOINT, Run, fit, open_fabric, predict
 
 BACKBONE = "test_efficientnet"
 SHORT = replace(BEST, epochs=3, batch=4, size=32, small_size=32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +13,6 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from retigrade.learn.calibration import softmax
 from retigrade.learn.frames import Frames
 from retigrade.learn.lesson import Indices, Lesson, chances, order
 from retigrade.learn.metrics import accuracy, quadratic_kappa
+from retigrade.learn.objective import loss_of, optimizer_of, schedule_of
 from retigrade.learn.recipe import Recipe
 from retigrade.network import Network
 from retigrade.records import Floats, Pixels
@@ -106,18 +107,6 @@ def fit(
     return Fitted(network, tuple(run.history), run.best_epoch if pick == "best" else len(run.history))
 
 
-def loss_of(logits: Tensor, targets: Tensor, *, ordinal: float) -> Tensor:
-    """Cross-entropy with soft targets plus `ordinal` times the squared error of the expected grade.
-
-    logits, targets: float32 (n, 5).
-    """
-    loss = F.cross_entropy(logits, targets)
-    if ordinal:
-        scale = torch.arange(len(GRADES), device=logits.device, dtype=logits.dtype)
-        loss = loss + ordinal * F.mse_loss(logits.softmax(1) @ scale, targets @ scale)
-    return loss
-
-
 def predict(network: nn.Module, photos: Pixels, indices: Indices, *, fabric: Fabric, batch: int = 64) -> Floats:
     """Logits of some photographs as grading would see them: float32 (n, 5)."""
     network.eval()
@@ -130,9 +119,20 @@ def predict(network: nn.Module, photos: Pixels, indices: Indices, *, fabric: Fab
     return np.concatenate(logits)
 
 
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Take numbers near nothing for nothing: vanishing moments make Adam a hundred times slower on a CPU."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 class Run:
     """One training under way: network, moving average, optimizer, schedule and log."""
 
+    @_without_denormals()  # here already, for the threads that start here keep it
     def __init__(
         self,
         lesson: Lesson,
@@ -145,14 +145,13 @@ class Run:
         start: bool = True,
     ) -> None:
         """Arguments as for `fit`."""
-        torch.set_flush_denormal(True)  # vanishing moments of Adam make its steps a hundred times slower on a CPU
         torch.manual_seed(seed)
         self.lesson, self.recipe, self.backbone, self.seed, self.fabric = lesson, recipe, backbone, seed, fabric
         network = Network(backbone, dropout=recipe.dropout, weights=weights, start=start)
         network = network.to(memory_format=torch.channels_last)
         self.steps = max(1, len(lesson.train) // recipe.batch)
-        self.network, self.optimizer = fabric.setup(network, _optimizer(network, recipe))
-        self.schedule = _schedule(self.optimizer, recipe, self.steps)
+        self.network, self.optimizer = fabric.setup(network, optimizer_of(network, recipe))
+        self.schedule = schedule_of(self.optimizer, recipe, self.steps)
         self.average = copy.deepcopy(self._plain).eval() if recipe.average else None
         own_grades = lesson.grades[lesson.train]
         self.frames = Frames((lesson.photos[i] for i in lesson.train), own_grades) if recipe.cuts else None
@@ -174,6 +173,7 @@ class Run:
             network.load_state_dict(self._best)
         return network
 
+    @_without_denormals()
     def epoch(self, progress: Progress | None = None) -> Epoch:
         """Train for one pass and validate."""
         started, number, recipe = perf_counter(), len(self.history), self.recipe
@@ -291,24 +291,3 @@ class Run:
     def _identity(self) -> dict[str, str]:
         own = {"backbone": self.backbone, "recipe": repr(self.recipe), "data set": self.lesson.fingerprint}
         return {**own, "seed": str(self.seed)}
-
-
-def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    weights = [value for value in network.parameters() if value.ndim > 1]
-    rest = [value for value in network.parameters() if value.ndim <= 1]  # norms and biases are not decayed
-    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.rate, fused=True)
-
-
-def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    if recipe.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.rate,
-        total_steps=recipe.epochs * steps + 1,
-        pct_start=0.2,
-        div_factor=10,
-        final_div_factor=100,
-    )
