@@ -105,11 +105,11 @@ class Network(nn.Module):
 class Ensemble(nn.Module):
     """Several networks that answer as one: the mean of their logits and maps, their features side by side."""
 
-    def __init__(self, networks: Sequence[Network]) -> None:
-        """networks: of one input size and one size of maps."""
+    def __init__(self, networks: Sequence[nn.Module], *, origin: str) -> None:
+        """networks: of one input size and one size of maps; origin: what they started from."""
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.origin = networks[0].origin
+        self.origin = origin
 
     def forward(self, photos: Tensor) -> Answer:
         """Answer for a batch of photos."""

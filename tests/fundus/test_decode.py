@@ -19,9 +19,10 @@ import pytest
 
 from retigrade.errors import UnreadablePhoto
 from retigrade.fundus import decode as decoding
-from retigrade.fundus import headers
+from retigrade.fundus import header
 from retigrade.fundus.decode import decode, decode_bytes, shown
-from retigrade.fundus.headers import HeaderError, read_header, sniff
+from retigrade.fundus.header import MAX_PIXELS, HeaderError
+from retigrade.fundus.headers import read_header, sniff
 
 Image = npt.NDArray[np.uint8]
 SUFFIXES = [".jpg", ".png", ".tif", ".webp", ".bmp"]
@@ -253,7 +254,7 @@ class TestLimits:
     def test_every_format_is_held_to_the_pixel_limit(
         self, rgb: Image, suffix: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(headers, "MAX_PIXELS", 64 * 40 - 1)
+        monkeypatch.setattr(header, "MAX_PIXELS", 64 * 40 - 1)
         assert "64 x 40 pixels, more than" in failure(encode(rgb, suffix))
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -370,7 +371,7 @@ class TestDamaged:
                 header = read_header(bytes(broken))
             except HeaderError:
                 continue
-            assert header.width * header.height <= headers.MAX_PIXELS
+            assert header.width * header.height <= MAX_PIXELS
 
     @pytest.mark.parametrize("data", [b"hello, this is text", b"BM said hello", b"GIF89a", bytes(500), b"\xff\xd8"])
     def test_not_a_picture(self, data: bytes) -> None:

@@ -90,7 +90,7 @@ def test_a_cut_that_goes_with_the_grade_survives_the_canonical_field_and_not_the
         save(eye, tmp_path / FOLDERS[grade] / f"{number}.png")
     found = find_shortcut(read_manifest(tmp_path), (), size=64)
     assert found.canonical.quadratic_kappa > 0.9
-    assert found.after.quadratic_kappa < 0.75
+    assert found.after.quadratic_kappa < 0.5
     assert found.after.quadratic_kappa < found.canonical.quadratic_kappa
 
 

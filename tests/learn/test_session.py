@@ -45,7 +45,9 @@ def test_an_ensemble_is_the_mean_of_its_networks() -> None:
     x = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
         both = [network(x).logits for network in networks]
-        torch.testing.assert_close(Ensemble(networks)(x).logits, (both[0] + both[1]) / 2, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            Ensemble(networks, origin="none")(x).logits, (both[0] + both[1]) / 2, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_the_heat_centre_of_a_symmetric_network_is_the_middle() -> None:

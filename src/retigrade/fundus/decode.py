@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from retigrade.errors import UnreadablePhoto
-from retigrade.fundus.headers import Header, HeaderError, read_header
+from retigrade.fundus.header import Header, HeaderError
+from retigrade.fundus.headers import read_header
 from retigrade.records import Photo, Pixels
 
 MAX_BYTES = 256 * 2**20

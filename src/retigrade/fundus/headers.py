@@ -10,38 +10,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-MAX_PIXELS = 120_000_000
-MIN_SIDE = 32
-
-
-class HeaderError(ValueError):
-    """The file is no picture, damaged or outside the limits; its text finishes the sentence "eye.jpg: ..."."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """A whole picture file, not yet decoded.
-
-    width, height: pixels as stored. orientation: 1 to 8, the meaning of EXIF tag 274. alpha: transparency is stored.
-    body: the bytes to hand to the decoder.
-    """
-
-    format: str
-    width: int
-    height: int
-    orientation: int
-    alpha: bool
-    body: bytes
-
-    @property
-    def upright(self) -> tuple[int, int]:
-        """Width and height after the orientation is applied."""
-        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+from retigrade.fundus.header import Header, HeaderError, check_size, cut_short, damaged
+from retigrade.fundus.tiff import TIFF_LAYOUTS, exif_orientation, read_tiff
 
 
 def sniff(head: bytes) -> str | None:
@@ -50,7 +24,7 @@ def sniff(head: bytes) -> str | None:
         return "JPEG"
     if head[:8] == b"\x89PNG\r\n\x1a\n":
         return "PNG"
-    if head[:4] in _TIFF_LAYOUTS:
+    if head[:4] in TIFF_LAYOUTS:
         return "TIFF"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
@@ -71,24 +45,7 @@ def read_header(data: bytes) -> Header:
     try:
         return _PARSERS[kind](data)
     except (struct.error, IndexError, OverflowError):
-        raise _cut_short(kind) from None
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise HeaderError(
-            f"declares {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} megapixels that are read"
-        )
-    if min(width, height) < MIN_SIDE:
-        raise HeaderError(f"{width} x {height} pixels are too few, each side needs at least {MIN_SIDE}")
-
-
-def _cut_short(kind: str) -> HeaderError:
-    return HeaderError(f"the {kind} is cut short, copy the file again from its source")
-
-
-def _damaged(kind: str, what: str) -> HeaderError:
-    return HeaderError(f"the {kind} is damaged ({what}), copy the file again from its source")
+        raise cut_short(kind) from None
 
 
 # JPEG -----------------------------------------------------------------------------------------------------------------
@@ -107,23 +64,23 @@ def _jpeg(data: bytes) -> Header:
         if marker == _EOI and filler == 0xFF:
             break
         if filler != 0xFF or marker < 0xC0 or 0xD0 <= marker <= _SOI or length < 2:
-            raise _damaged("JPEG", f"no valid marker at byte {at}")
+            raise damaged("JPEG", f"no valid marker at byte {at}")
         if at + 2 + length > len(data):
-            raise _cut_short("JPEG")
+            raise cut_short("JPEG")
         if marker in _FRAMES and not width:
             height, width = struct.unpack_from(">HH", data, at + 5)
-            _check_size(width, height)
+            check_size(width, height)
         elif marker == _APP1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _exif_orientation(data[at + 10 : at + 2 + length])
+            orientation = exif_orientation(data[at + 10 : at + 2 + length])
         at += 2 + length
         if marker == _SOS:
             markers = _markers(data, at) if markers is None else markers
             following = int(np.searchsorted(markers, at))
             if following == len(markers):
-                raise _cut_short("JPEG")
+                raise cut_short("JPEG")
             at = int(markers[following])
     if not width or markers is None:
-        raise _damaged("JPEG", "it holds no picture")
+        raise damaged("JPEG", "it holds no picture")
     return Header("JPEG", width, height, orientation or 1, False, data)
 
 
@@ -144,8 +101,8 @@ _PALETTE, _WITH_ALPHA = 3, (4, 6)
 def _png(data: bytes) -> Header:
     length, kind, width, height, _, colour = struct.unpack_from(">I4sIIBB", data, 8)
     if kind != b"IHDR" or length != 13:
-        raise _damaged("PNG", "no IHDR chunk")
-    _check_size(width, height)
+        raise damaged("PNG", "no IHDR chunk")
+    check_size(width, height)
     # Only the chunks that make the pixels go to libpng: it warns on stderr about faults in the others, such as colour
     # profiles. Transparency of one colour key is no border but an accident in a photograph, so it is not among them.
     needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == _PALETTE else set())
@@ -155,105 +112,20 @@ def _png(data: bytes) -> Header:
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if end > len(data):
-            raise _cut_short("PNG")
+            raise cut_short("PNG")
         if kind in needed:
             if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-                raise _damaged("PNG", f"wrong checksum at byte {at}")
+                raise damaged("PNG", f"wrong checksum at byte {at}")
             body.append(view[at:end])
             kinds.add(kind)
         elif kind == b"eXIf":
-            orientation = _exif_orientation(data[at + 8 : end - 4])
+            orientation = exif_orientation(data[at + 8 : end - 4])
         elif not kind[0] & 0x20:  # an upper-case first letter: the picture cannot be read without it
-            raise _damaged("PNG", f"unknown chunk at byte {at}")
+            raise damaged("PNG", f"unknown chunk at byte {at}")
         at = end
     if b"IDAT" not in kinds:
-        raise _damaged("PNG", "it holds no picture")
+        raise damaged("PNG", "it holds no picture")
     return Header("PNG", width, height, orientation, colour in _WITH_ALPHA or b"tRNS" in kinds, b"".join(body))
-
-
-# TIFF, and EXIF, which is written in it -------------------------------------------------------------------------------
-
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLE_FORMAT = 256, 257, 258, 259, 274, 339
-_STRIPS, _TILES, _TILE_SIDES = (273, 279), (324, 325), (322, 323)
-_TIFF_LAYOUTS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
-# None, CCITT, LZW, JPEG, deflate (two codes) and PackBits: of any other, OpenCV makes black without a word.
-_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32946, 32773})
-_TIFF_TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Directory:
-    """The first image file directory; entries: tag -> (type, count, where the value or its offset stands)."""
-
-    data: bytes
-    order: str
-    big: bool
-    entries: dict[int, tuple[int, int, int]]
-
-    def values(self, tag: int, default: int | None = None) -> list[int]:
-        """All values of an unsigned tag; IndexError where they lie outside the file."""
-        if tag not in self.entries:
-            if default is None:
-                raise _damaged("TIFF", f"no tag {tag}")
-            return [default]
-        kind, count, at = self.entries[tag]
-        if kind not in _TIFF_TYPES or count == 0:
-            raise _damaged("TIFF", f"bad tag {tag}")
-        dtype = np.dtype(self.order + _TIFF_TYPES[kind])
-        if count * dtype.itemsize > (8 if self.big else 4):
-            (at,) = struct.unpack_from(self.order + ("Q" if self.big else "I"), self.data, at)
-        if at + count * dtype.itemsize > len(self.data):
-            raise IndexError(at)
-        values: list[int] = np.frombuffer(self.data, dtype, count, at).tolist()
-        return values
-
-
-def _directory(data: bytes) -> _Directory:
-    order, big = _TIFF_LAYOUTS[data[:4]]
-    (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
-    entry = struct.Struct(order + ("HHQ8x" if big else "HHI4x"))
-    first = start + (8 if big else 2)
-    if first + count * entry.size > len(data):
-        raise IndexError(first)
-    entries: dict[int, tuple[int, int, int]] = {}
-    for at in range(first, first + count * entry.size, entry.size):
-        tag, kind, values = entry.unpack_from(data, at)
-        entries[tag] = kind, values, at + entry.size - (8 if big else 4)
-    return _Directory(data, order, big, entries)
-
-
-def _tiff(data: bytes) -> Header:
-    directory = _directory(data)
-    width, height = directory.values(_WIDTH)[0], directory.values(_HEIGHT)[0]
-    _check_size(width, height)
-    if max(directory.values(_BITS, 1)) > 16 or directory.values(_SAMPLE_FORMAT, 1)[0] not in (1, 4):
-        raise HeaderError("the TIFF holds signed, floating-point or 32-bit samples, save it with 8 or 16 bits")
-    if (compression := directory.values(_COMPRESSION, 1)[0]) not in _COMPRESSIONS:
-        raise HeaderError(f"the TIFF is compressed in a way that cannot be read ({compression}), save it with LZW")
-    tiled = _TILES[0] in directory.entries
-    if tiled and directory.values(_TILE_SIDES[0])[0] * directory.values(_TILE_SIDES[1])[0] > MAX_PIXELS:
-        raise _damaged("TIFF", "tiles larger than any picture")
-    offsets, counts = (directory.values(tag) for tag in (_TILES if tiled else _STRIPS))
-    if len(offsets) != len(counts):
-        raise _damaged("TIFF", "the pieces of the picture do not add up")
-    if any(offset + count > len(data) for offset, count in zip(offsets, counts, strict=True)):
-        raise _cut_short("TIFF")
-    return Header("TIFF", width, height, _orientation(directory), False, data)
-
-
-def _orientation(directory: _Directory) -> int:
-    orientation = directory.values(_ORIENTATION, 1)[0]
-    return orientation if 1 <= orientation <= 8 else 1
-
-
-def _exif_orientation(exif: bytes) -> int:
-    """Orientation from an EXIF block; 1 where it cannot be read, as metadata is no reason to refuse pixels."""
-    exif = exif.removeprefix(b"Exif\0\0")
-    try:
-        return _orientation(_directory(exif)) if exif[:4] in _TIFF_LAYOUTS else 1
-    except (HeaderError, struct.error, IndexError, OverflowError):
-        return 1
 
 
 # WebP -----------------------------------------------------------------------------------------------------------------
@@ -264,12 +136,12 @@ _ANIMATED, _TRANSPARENT = 0x02, 0x10
 def _webp(data: bytes) -> Header:
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
-        raise _cut_short("WebP")
+        raise cut_short("WebP")
     at, width, height, orientation, alpha, pixels = 12, 0, 0, 1, False, False
     while at + 8 <= end:
         kind, length = struct.unpack_from("<4sI", data, at)
         if at + 8 + length > end:
-            raise _cut_short("WebP")
+            raise cut_short("WebP")
         chunk = data[at + 8 : at + 8 + min(length, 16)]
         if kind == b"VP8X":
             if chunk[0] & _ANIMATED:
@@ -285,12 +157,12 @@ def _webp(data: bytes) -> Header:
             pixels = True
             width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", chunk, 6))
         elif kind == b"EXIF":
-            orientation = _exif_orientation(data[at + 8 : at + 8 + length])
+            orientation = exif_orientation(data[at + 8 : at + 8 + length])
         if kind[:3] == b"VP8":
-            _check_size(width, height)
+            check_size(width, height)
         at += 8 + length + length % 2
     if not pixels:
-        raise _damaged("WebP", "it holds no picture")
+        raise damaged("WebP", "it holds no picture")
     return Header("WebP", width, height, orientation, alpha, data)
 
 
@@ -308,10 +180,10 @@ def _bmp(data: bytes) -> Header:
     else:
         width, height, _, depth, compression, stored = struct.unpack_from("<iiHHII", data, 18)
     height = abs(height)  # negative where the rows run from the top
-    _check_size(width, height)
+    check_size(width, height)
     rows = stored if compression in _BMP_RLE else (width * depth + 31) // 32 * 4 * height
     if pixels + rows > len(data):
-        raise _cut_short("BMP")
+        raise cut_short("BMP")
     # The fourth byte of a BMP's pixel is unused far oftener than it is transparency, so it is not read as such.
     return Header("BMP", width, height, 1, False, data)
 
@@ -319,7 +191,7 @@ def _bmp(data: bytes) -> Header:
 _PARSERS: dict[str, Callable[[bytes], Header]] = {
     "JPEG": _jpeg,
     "PNG": _png,
-    "TIFF": _tiff,
+    "TIFF": read_tiff,
     "WebP": _webp,
     "BMP": _bmp,
 }

@@ -36,7 +36,7 @@ from retigrade.learn.splits import (
 from retigrade.learn.store import prepared
 from retigrade.learn.train import Progress, fit, predict
 from retigrade.network import Ensemble, Network
-from retigrade.records import Pixels
+from retigrade.records import Floats, Pixels
 
 VALIDATION_SHARE = TEST_SHARE = 0.1
 BUNDLE, SPLITS, WEIGHTS = "bundle.onnx", "splits.json", "network.safetensors"
@@ -69,7 +69,7 @@ def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progr
     with fabric.rank_zero_first():  # of several processes one writes and the others read
         splits = _splits(manifest, plan, folder / SPLITS)
         photos = prepared(manifest, size=plan.recipe.size, folder=folder)
-    networks, judged = [], []
+    judged = []
     for part in _parts(manifest, splits, plan):
         lesson = _lesson(manifest, splits, photos, plan.recipe, part=part)
         fitted = fit(
@@ -88,18 +88,26 @@ def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progr
             how = f"recipe {plan.recipe.name}, {plan.recipe.epochs} epochs"
             fitted.network.save(folder / part.name / WEIGHTS, trained=how)
             _correct_prior(fitted.network, lesson, fabric=fabric)
-            networks.append(fitted.network)
             judged.append(_judge(fitted.network, photos, plan, part))
     if fabric.is_global_zero:
-        network = networks[0] if len(networks) == 1 else Ensemble(networks)
-        write_bundle(network, _joined(judged), manifest, splits, photos, plan, folder=folder)
+        whole = judged[0] if len(judged) == 1 else _together(judged, photos, plan)
+        write_bundle(whole, manifest, splits, photos, plan, folder=folder)
     fabric.barrier()
     return folder / BUNDLE
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """An exported network, what it answers where it did not train, and its features of the calibration photographs."""
+
+    network: Network | Ensemble
+    model: bytes
+    evidence: Evidence
+    calibration_features: Floats
+
+
 def write_bundle(
-    network: Network | Ensemble,
-    evidence: Evidence,
+    judged: _Judged,
     manifest: Manifest,
     splits: Splits,
     photos: Pixels,
@@ -107,13 +115,13 @@ def write_bundle(
     *,
     folder: Path,
 ) -> None:
-    """Export a network with all that was measured of it, as `bundle.onnx`."""
-    model = to_onnx(network, size=plan.recipe.size, mirror=plan.mirror)
-    across, down = heat_centre(network, photos[evidence.calibrate[:_CENTRE_PHOTOS]])
+    """Write a network with all that was measured of it, as `bundle.onnx`."""
+    evidence = judged.evidence
+    across, down = heat_centre(judged.network, photos[evidence.calibrate[:_CENTRE_PHOTOS]])
     card = make_card(
         evidence,
-        features=answer(model, photos, evidence.train).features,
-        calibration_features=answer(model, photos, evidence.calibrate).features,
+        features=answer(judged.model, photos, evidence.train).features,
+        calibration_features=judged.calibration_features,
         heat_centre=(0.5 if plan.mirror else across, down),
         manifest=manifest,
         groups=unit_of(manifest, splits.groups),
@@ -121,10 +129,10 @@ def write_bundle(
         backbone=plan.backbone,
         recipe=plan.recipe,
         folds=plan.folds,
-        start=network.origin,
+        start=judged.network.origin,
         name=plan.name,
     )
-    write_whole(folder / BUNDLE, with_card(model, card))
+    write_whole(folder / BUNDLE, with_card(judged.model, card))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,21 +187,25 @@ def _correct_prior(network: nn.Module, lesson: Lesson, *, fabric: Fabric) -> Non
         network.get_parameter("classify.bias").add_(torch.from_numpy(shift))
 
 
-def _judge(network: nn.Module, photos: Pixels, plan: Plan, part: _Part) -> Evidence:
+def _judge(network: Network, photos: Pixels, plan: Plan, part: _Part) -> _Judged:
     """Answers of one network where it trained on nothing; with folds, its fold calibrates too."""
     model = to_onnx(network, size=plan.recipe.size, mirror=plan.mirror)
     test = answer(model, photos, part.test)
-    if plan.folds:
-        return Evidence(train=part.train, calibrate=part.test, calibration=test, test=part.test, tested=test)
-    validation = answer(model, photos, part.validation)
-    return Evidence(train=part.train, calibrate=part.validation, calibration=validation, test=part.test, tested=test)
+    calibrate, known = (part.test, test) if plan.folds else (part.validation, answer(model, photos, part.validation))
+    evidence = Evidence(train=part.train, calibrate=calibrate, calibration=known, test=part.test, tested=test)
+    return _Judged(network, model, evidence, known.features)
 
 
-def _joined(judged: Sequence[Evidence]) -> Evidence:
-    return Evidence(
-        train=np.unique(np.concatenate([one.train for one in judged])),
-        calibrate=np.concatenate([one.calibrate for one in judged]),
-        calibration=joined([one.calibration for one in judged]),
-        test=np.concatenate([one.test for one in judged]),
-        tested=joined([one.tested for one in judged]),
+def _together(judged: Sequence[_Judged], photos: Pixels, plan: Plan) -> _Judged:
+    """The networks of all folds as one, with what each answered on its own fold."""
+    network = Ensemble([one.network for one in judged], origin=judged[0].network.origin)
+    model = to_onnx(network, size=plan.recipe.size, mirror=plan.mirror)
+    each = [one.evidence for one in judged]
+    evidence = Evidence(
+        train=np.unique(np.concatenate([one.train for one in each])),
+        calibrate=np.concatenate([one.calibrate for one in each]),
+        calibration=joined([one.calibration for one in each]),
+        test=np.concatenate([one.test for one in each]),
+        tested=joined([one.tested for one in each]),
     )
+    return _Judged(network, model, evidence, answer(model, photos, evidence.calibrate).features)
