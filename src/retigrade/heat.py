@@ -52,7 +52,10 @@ class Heat:
         np.clip(box, 0, 1, out=box)
         # A pixel belongs to the disc if its middle does; row by row this costs less than a mask of the whole frame.
         middles = (np.arange(top, bottom) + 0.5) / height
-        half = field.rx * np.sqrt(np.clip(1 - ((middles - field.cy) / field.ry) ** 2, 0, None))
+        within = 1 - ((middles - field.cy) / field.ry) ** 2
+        half = np.where(
+            within >= 0, field.rx * np.sqrt(np.clip(within, 0, None)), -1
+        )  # beyond the disc, no pixel at all
         starts = np.clip(np.ceil((field.cx - half) * width - 0.5), left, right).astype(int)
         ends = np.clip(np.floor((field.cx + half) * width + 0.5), left, right).astype(int)
         for row, start, end in zip(range(top, bottom), starts.tolist(), ends.tolist(), strict=True):
