@@ -15,6 +15,7 @@ import torch
 
 from retigrade.learn.lesson import Lesson, soft_targets
 from retigrade.learn.objective import loss_of
+from retigrade.learn.processor import fast_arithmetic
 from retigrade.learn.recipe import BEST
 from retigrade.learn.train import Run, open_fabric
 from timing import in_turn, machine, show
@@ -53,6 +54,7 @@ def our_steps(photos, grades):
     positions = np.arange(BATCH)
     x, targets = run.batch(positions, size=SIZE, rng=np.random.default_rng(0), generator=generator)
 
+    @fast_arithmetic()
     def learn(x, targets):
         run.fabric.backward(loss_of(run.network(x).logits, targets, ordinal=BEST.ordinal))
         run.optimizer.step()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +22,7 @@ from retigrade.learn.frames import Frames
 from retigrade.learn.lesson import Indices, Lesson, chances, order
 from retigrade.learn.metrics import accuracy, quadratic_kappa
 from retigrade.learn.objective import loss_of, optimizer_of, schedule_of
+from retigrade.learn.processor import fast_arithmetic, keep_memory
 from retigrade.learn.recipe import Recipe
 from retigrade.network import Network
 from retigrade.records import Floats, Pixels
@@ -71,6 +71,8 @@ def open_fabric(*, accelerator: str = "auto") -> Fabric:
     fabric = Fabric(
         accelerator=accelerator, devices=here, num_nodes=machines, strategy=strategy, precision="bf16-mixed"
     )
+    if fabric.device.type == "cpu":
+        keep_memory()
     fabric.launch()
     return fabric
 
@@ -119,20 +121,10 @@ def predict(network: nn.Module, photos: Pixels, indices: Indices, *, fabric: Fab
     return np.concatenate(logits)
 
 
-@contextmanager
-def _without_denormals() -> Iterator[None]:
-    """Take numbers near nothing for nothing: vanishing moments make Adam a hundred times slower on a CPU."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
 class Run:
     """One training under way: network, moving average, optimizer, schedule and log."""
 
-    @_without_denormals()  # here already, for the threads that start here keep it
+    @fast_arithmetic()  # here already, for the threads that start here keep it
     def __init__(
         self,
         lesson: Lesson,
@@ -173,7 +165,7 @@ class Run:
             network.load_state_dict(self._best)
         return network
 
-    @_without_denormals()
+    @fast_arithmetic()
     def epoch(self, progress: Progress | None = None) -> Epoch:
         """Train for one pass and validate."""
         started, number, recipe = perf_counter(), len(self.history), self.recipe

@@ -1,0 +1,93 @@
+"""What makes training on a CPU fast without changing what is learned."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # mallopt(3)
+_RESERVE = 256 * 2**20
+
+
+def keep_memory() -> None:
+    """Keep freed memory in this process, where the C library is glibc.
+
+    Every step allocates and frees the same gigabyte; handing it back to the system and having it zeroed again
+    costs a third of the step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_TOP_PAD, _RESERVE)
+
+
+@contextmanager
+def fast_arithmetic() -> Iterator[None]:
+    """Take numbers near nothing for nothing, and strided depthwise convolutions by a faster way.
+
+    Vanishing moments, as denormal numbers, make Adam a hundred times slower on a CPU.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        with _QuickDepthwise():
+            yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+class _QuickDepthwise(TorchFunctionMode):
+    """Sends the depthwise convolutions of stride 2 that a CPU computes through `_Depthwise`."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.conv2d and len(args) == 7 and not kwargs and args[0].device.type == "cpu":
+            x, weight, bias, stride, padding, dilation, groups = args
+            plain = bias is None and isinstance(padding, tuple) and dilation == (1, 1)
+            if plain and stride == (2, 2) and groups == len(weight) > 1:
+                if torch.is_autocast_enabled("cpu"):
+                    kind = torch.get_autocast_dtype("cpu")
+                    x, weight = x.to(kind), weight.to(kind)
+                return _Depthwise.apply(x, weight, padding)
+        return func(*args, **(kwargs or {}))
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution of stride 2 whose gradient to its input is that of stride 1, with zeros between.
+
+    The same numbers, more than ten times as fast as oneDNN's own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return torch.conv2d(x, weight, None, 2, padding, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (few,) = gradients
+        x, weight = ctx.saved_tensors
+        rows, columns = (
+            x.shape[2 + axis] + 2 * ctx.padding[axis] - weight.shape[2 + axis] + 1 for axis in (0, 1)
+        )  # of the same convolution at stride 1
+        shape = (*few.shape[:2], rows, columns)
+        whole = torch.empty(shape, dtype=few.dtype, memory_format=torch.channels_last).zero_()
+        whole[:, :, ::2, ::2] = few
+        return _gradient(whole, x, weight, 1, ctx.padding, of=0), _gradient(few, x, weight, 2, ctx.padding, of=1), None
+
+
+def _gradient(given: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], *, of: int) -> Tensor:
+    """The gradient of a depthwise convolution to its input (of=0) or its weight (of=1)."""
+    wanted = [of == 0, of == 1, False]
+    found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        given, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], len(weight), wanted
+    )
+    return found[of]
