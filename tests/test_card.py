@@ -128,19 +128,19 @@ def test_an_unknown_operating_point_lists_those_there_are() -> None:
 
 
 def test_possible_grades_are_a_run_that_holds_the_decided_one() -> None:
-    conformal = Conformal(coverage=0.9, thresholds=(0.5,) * 5)
+    conformal = Conformal(coverage=0.9, threshold=0.5)
     probabilities = np.array([0.3, 0.05, 0.4, 0.15, 0.1])
     assert conformal.possible(probabilities, Grade.MODERATE) == (Grade.MODERATE, Grade.SEVERE)
     assert conformal.possible(probabilities, Grade.NONE) == (Grade.NONE, Grade.MILD, Grade.MODERATE, Grade.SEVERE)
 
 
-@pytest.mark.parametrize("changes", [{"coverage": 1.0}, {"coverage": 0.0}, {"thresholds": (0.5,) * 4 + (1.5,)}])
+@pytest.mark.parametrize("changes", [{"coverage": 1.0}, {"coverage": 0.0}, {"threshold": 1.5}])
 def test_conformal_numbers_are_shares(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Conformal(**{"coverage": 0.9, "thresholds": (0.5,) * 5, **changes})  # type: ignore[arg-type]
+        Conformal(**{"coverage": 0.9, "threshold": 0.5, **changes})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("conformal", [None, Conformal(coverage=0.9, thresholds=(0.1, 0.2, 0.3, 0.4, 1.0))])
+@pytest.mark.parametrize("conformal", [None, Conformal(coverage=0.9, threshold=0.3)])
 def test_conformal_may_be_absent_but_not_left_out(conformal: Conformal | None) -> None:
     card = tiny_card(conformal=conformal)
     text = card.model_dump_json()

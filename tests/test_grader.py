@@ -147,11 +147,11 @@ class TestOnePhoto:
 
     def test_possible_grades_come_from_the_card(self, grader: Grader, tmp_path: Path, photos: list[Path]) -> None:
         assert grader.grade(photos[0]).possible is None
-        sure = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.5, thresholds=(0.0,) * 5)))
+        sure = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.5, threshold=0.0)))
         grading = sure.grade(photos[0])
         assert grading.possible is not None
         assert grading.grade in grading.possible
-        wide = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.99, thresholds=(1.0,) * 5)))
+        wide = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.99, threshold=1.0)))
         assert wide.grade(photos[0]).possible == GRADES
 
 

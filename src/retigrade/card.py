@@ -92,15 +92,15 @@ class OperatingPoint(_Part):
 class Conformal(_Part):
     """How probabilities become the grades that are possible, so that these hold the true one with `coverage`.
 
-    thresholds: for each grade, the score up to which it is possible; see `retigrade.possible`.
+    threshold: the score up to which a grade is possible; see `retigrade.possible`.
     """
 
     coverage: Annotated[float, Field(gt=0, lt=1)]
-    thresholds: tuple[Fraction, Fraction, Fraction, Fraction, Fraction]
+    threshold: Fraction
 
     def possible(self, probabilities: Probabilities, grade: Grade) -> tuple[Grade, ...]:
         """Return the possible grades of one photo in order: a run without gaps that holds the decided `grade`."""
-        found = possible_grades(probabilities[None], np.array(self.thresholds))
+        found = possible_grades(probabilities[None], self.threshold)
         found[0, grade] = True
         return tuple(Grade(place) for place in np.flatnonzero(without_gaps(found)[0]).tolist())
 

@@ -16,15 +16,12 @@ Reals = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 
 
-def possible_grades(probabilities: Reals, threshold: float | Reals) -> Flags:
+def possible_grades(probabilities: Reals, threshold: float) -> Flags:
     """Which grades are possible, bool (N, 5): a run without gaps that holds at least the most probable grade.
 
-    probabilities: floats (N, 5), rows sum to 1. threshold: a number, or one for each grade (5,); with one for each,
-    gaps are filled, which only adds grades.
+    probabilities: floats (N, 5), rows sum to 1. threshold: 0 and up; 1 makes every grade possible.
     """
-    possible = scores(probabilities) <= threshold
-    possible[np.arange(len(possible)), probabilities.argmax(axis=1)] = True
-    return without_gaps(possible)
+    return np.asarray(scores(probabilities) <= threshold)
 
 
 def without_gaps(possible: Flags) -> Flags:

@@ -168,7 +168,7 @@ class TestLimits:
         rows = np.stack([found, found + 1])
         scores = LIMITS.score(rows)
         assert scores.shape == (2,)
-        assert scores[0] == LIMITS.score(found)
+        assert scores[0] == pytest.approx(LIMITS.score(found), rel=1e-12)
 
     def test_an_outlier_cannot_outweigh_the_rest(self, canonical: Pixels) -> None:
         found = measure(canonical)

@@ -112,7 +112,7 @@ class TestFigures:
         assert "does not rise" in as_markdown(compose(evaluated, {}))
 
     def test_sets_of_possible_grades(self, tmp_path: Path) -> None:
-        conformal = Conformal(coverage=0.9, thresholds=(0.5,) * 5)
+        conformal = Conformal(coverage=0.9, threshold=0.5)
         grader = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=conformal))
         wide, narrow = (Grade.MILD, Grade.MODERATE), (Grade.MODERATE,)
         gradings = [answer(around(2, 0.8), possible=one) for one in (wide, narrow, narrow, wide)]

@@ -2,8 +2,9 @@
 
 A camera shows a circle; a picture squeezed to another aspect shows an axis-aligned ellipse, and either may be cut
 off by the frame. The boundary is read along rows and columns where the mask of lit pixels begins and ends, points
-on the frame's edge are dropped (they are the cut, not the disc), and the ellipse is fitted by sampling consensus, so
-that a notch, a glare or a dark rim cannot pull it.
+on the frame's edge are dropped (they are the cut, not the disc), and the ellipse is chosen by sampling consensus, so
+that a notch, a glare or a dark rim cannot pull it, then settled by robust least squares on the distance itself: of a
+cut-off disc an algebraic fit leaves the hidden half axis uncertain by half a percent.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import numpy.typing as npt
 from retigrade.errors import NotAFundus
 from retigrade.records import Field, Photo, Pixels
 
-FIELD_VERSION = 1
+FIELD_VERSION = 2
 """Raised whenever the same photograph would give another field or another canonical picture."""
 
 _SIDE = 256  # the boundary is read on a copy with this shorter side at most
 _DRAWS = 128  # candidate ellipses
 _VOTERS = 200  # boundary points that choose among the candidates
 _TOLERANCE = 0.012  # of the half axes: how near a point must lie to count for an ellipse
+_BLEED = 1  # pixels by which smoothing and a low threshold carry the lit region over the disc's edge
+_SETTLING = 8  # Gauss-Newton steps
 _FEWEST = 40  # boundary points below which the retina is taken to fill its frame
 _LARGEST_ASPECT = 1.9  # squeezing a 16:9 frame to a square stretches the disc 1.78 times
 _SMALLEST_AREA = 0.08  # of the frame
@@ -100,8 +103,8 @@ def _entries(mask: Mask) -> Points:
     first = mask[rows].argmax(axis=1)
     last = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
     inner, far = 2, mask.shape[1] - 2
-    left = np.column_stack([first, rows + 0.5])[first >= inner]
-    right = np.column_stack([last, rows + 0.5])[last <= far]
+    left = np.column_stack([first + _BLEED, rows + 0.5])[first >= inner]
+    right = np.column_stack([last - _BLEED, rows + 0.5])[last <= far]
     points = np.concatenate([left, right]).astype(np.float64)
     # Along rows that graze the disc's top the boundary is the frame's cut, not the disc.
     return np.asarray(points[(points[:, 1] > inner) & (points[:, 1] < mask.shape[0] - inner)])
@@ -135,20 +138,29 @@ def _consensus(points: Points, *, aspect: float) -> Field | None:
         return None
     centre, radius = centre[good], radius[good]
     best = int(_near(few, centre, radius).sum(axis=1).argmax())
-    inliers = _near(points, centre[best : best + 1], radius[best : best + 1])[0]
-    for _ in range(3):
-        conic = np.linalg.lstsq(_design(points[inliers]), np.ones(int(inliers.sum())), rcond=None)[0]
-        fitted_centre, fitted_radius = _geometry(np.asarray(conic[None], np.float64))
-        if not _plausible(fitted_centre, fitted_radius, aspect)[0]:
-            break
-        closer = _near(points, fitted_centre, fitted_radius)[0]
-        if closer.sum() < inliers.sum():
-            break
-        centre[best], radius[best], inliers = fitted_centre[0], fitted_radius[0], closer
-    if inliers.mean() < 0.5:
+    settled = _settled(points, np.concatenate([centre[best], radius[best]]))
+    centre, radius = settled[None, :2], settled[None, 2:]
+    if not _plausible(centre, radius, aspect)[0] or _near(points, centre, radius).mean() < 0.5:
         return None
-    (cx, cy), (rx, ry) = centre[best], radius[best]
-    return Field(cx=float(cx), cy=float(cy), rx=float(rx), ry=float(ry))
+    cx, cy, rx, ry = settled.tolist()
+    return Field(cx=cx, cy=cy, rx=rx, ry=ry)
+
+
+def _settled(points: Points, ellipse: Points) -> Points:
+    """The ellipse (cx, cy, rx, ry) at the smallest distance to the points near it, by Gauss-Newton.
+
+    Distances are relative to the half axes and weighted by Tukey's biweight (Beaton and Tukey, 1974).
+    """
+    reach = 1.5 * _TOLERANCE
+    for _ in range(_SETTLING):
+        offset = (points - ellipse[:2]) / ellipse[2:]
+        distance = np.hypot(offset[:, 0], offset[:, 1])
+        away = distance - 1
+        weight = np.clip(1 - (away / reach) ** 2, 0, None) ** 2
+        slope = np.concatenate([offset, offset * offset], axis=1) / (np.tile(ellipse[2:], 2) * distance[:, None])
+        normal = slope.T @ (slope * weight[:, None]) + 1e-12 * np.eye(4)
+        ellipse = ellipse + np.linalg.solve(normal, slope.T @ (weight * away))
+    return ellipse
 
 
 def _near(points: Points, centre: Points, radius: Points) -> Mask:

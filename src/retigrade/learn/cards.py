@@ -15,10 +15,11 @@ from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
 from retigrade.learn import measured
 from retigrade.learn.calibration import softmax
-from retigrade.learn.conformal import conformal_thresholds_per_grade
+from retigrade.learn.conformal import conformal_threshold
 from retigrade.learn.export import Answers
 from retigrade.learn.lesson import Indices
 from retigrade.learn.manifest import Manifest
+from retigrade.learn.metrics import Flags
 from retigrade.learn.recipe import Recipe
 from retigrade.records import Floats
 
@@ -83,7 +84,8 @@ def make_card(
     grades = manifest.grades
     temperature, decision = measured.calibrated(evidence.calibration, grades[evidence.calibrate])
     known = softmax(evidence.calibration.logits, temperature=temperature)
-    points = measured.operating_points(known, grades[evidence.calibrate])
+    home, at_home = _home(manifest, evidence.calibrate)
+    points = measured.operating_points(known[at_home], grades[evidence.calibrate][at_home])
     threshold = points["balanced"].threshold if points else 0.5
     sources = manifest.sources[evidence.test]
     sets = {"all test photographs": np.arange(len(evidence.test))}
@@ -97,7 +99,6 @@ def make_card(
         groups=groups[evidence.test],
         threshold=threshold,
     )
-    per_grade = conformal_thresholds_per_grade(known, grades[evidence.calibrate], COVERAGE)
     return Card(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -109,13 +110,16 @@ def make_card(
         decision=decision,
         referable_threshold=min(threshold, 1.0),
         operating_points=points,
-        conformal=Conformal(coverage=COVERAGE, thresholds=_five(per_grade.tolist())),
+        conformal=Conformal(
+            coverage=COVERAGE,
+            threshold=conformal_threshold(known[at_home], grades[evidence.calibrate][at_home], COVERAGE),
+        ),
         low_confidence=measured.low_confidence(known, decision),
         features=measured.typical(features, calibration_features),
         quality=QualityLimits(**QualityLimits().model_dump()),
         heat_scale=measured.heat_scale(evidence.calibration, known),
         heat_centre=heat_centre,
-        training=_training(manifest, evidence, recipe, split_file=split_file, folds=folds),
+        training=_training(manifest, evidence, recipe, split_file=split_file, folds=folds, home=home),
         figures=tuple(figures),
         licence=LICENCE,
         intended_use=INTENDED_USE,
@@ -130,7 +134,20 @@ def _five(values: list[_T]) -> tuple[_T, _T, _T, _T, _T]:
     return none, mild, moderate, severe, proliferative
 
 
-def _training(manifest: Manifest, evidence: Evidence, recipe: Recipe, *, split_file: bytes, folds: int) -> Training:
+def _home(manifest: Manifest, calibrate: Indices) -> tuple[str, Flags]:
+    """The data set with the most calibration photographs, and which of them are its own.
+
+    A threshold keeps its promise among people like those that chose it. On a mixture of populations it would keep it
+    for none of them: too many referred where the network is good, too few found where it is not.
+    """
+    sources = manifest.sources[calibrate]
+    home = Counter(sources.tolist()).most_common(1)[0][0]
+    return home, sources == home
+
+
+def _training(
+    manifest: Manifest, evidence: Evidence, recipe: Recipe, *, split_file: bytes, folds: int, home: str
+) -> Training:
     learned = manifest.grades[evidence.train]
     counts = np.bincount(learned, minlength=5)
     sources = Counter(str(source) for source in manifest.sources[evidence.train])
@@ -142,5 +159,6 @@ def _training(manifest: Manifest, evidence: Evidence, recipe: Recipe, *, split_f
         splits=hashlib.sha256(split_file).hexdigest(),
         epochs=recipe.epochs,
         protocol=f"recipe {recipe.name}; {_WORDS[min(folds, 1)].format(folds=folds)}; "
-        f"{len(evidence.calibrate)} calibration and {len(evidence.test)} test photographs",
+        f"{len(evidence.calibrate)} calibration and {len(evidence.test)} test photographs; operating points and "
+        f"possible grades chosen on those of {home} alone",
     )

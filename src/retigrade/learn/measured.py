@@ -15,10 +15,12 @@ from retigrade.learn.decision import decide, fit_decision
 from retigrade.learn.export import Answers
 from retigrade.learn.intervals import Estimate, summary
 from retigrade.learn.lesson import Indices
-from retigrade.learn.metrics import at_threshold, is_referable, p_referable, threshold_for_sensitivity
+from retigrade.learn.metrics import OperatingPoint as Reached
+from retigrade.learn.metrics import at_threshold, is_referable, p_referable
 from retigrade.records import Floats
 
-SENSITIVITY, SPECIFICITY = 0.95, 0.95
+SENSITIVITY, SPECIFICITY = 0.95, 0.90  # that screening is to reach
+_SPECIFIC = 0.95  # specificity of the specific point
 _DOUBTFUL = 0.15  # share of validation photographs for which a second reader is advised
 _HOT = 0.995  # quantile of the contrast that is shown as hottest
 _COMPONENTS = 32
@@ -46,19 +48,40 @@ def calibrated(answers: Answers, grades: Indices) -> tuple[float, Decision]:
 
 
 def operating_points(probabilities: Reals, grades: Indices) -> dict[str, OperatingPoint]:
-    """Named thresholds on the probability of a referable stage: screening, balanced, specific."""
+    """Named thresholds on the probability of a referable stage; none where photographs are of one kind only.
+
+    screening: reaches the sensitivity of 0.95, and is as far as can be, in standard errors, from missing either it or
+    the specificity of 0.90 on other photographs. balanced: the highest sum of both (Youden 1950). specific: the highest
+    sensitivity at a specificity of 0.95.
+    """
     score, referable = p_referable(probabilities), is_referable(grades)
     if not referable.any() or referable.all():
         return {}
-    thresholds = np.unique(score)
-    points = [at_threshold(score, referable, float(threshold)) for threshold in thresholds]
-    youden = [point.sensitivity + point.specificity for point in points]
+    points = [at_threshold(score, referable, float(threshold)) for threshold in np.unique(score)]
+    sick, healthy = int(referable.sum()), int((~referable).sum())
+
+    def room(point: Reached) -> tuple[float, float]:
+        sure, spared = _room(point.sensitivity, SENSITIVITY, sick), _room(point.specificity, SPECIFICITY, healthy)
+        return min(sure, spared), point.specificity
+
     chosen = {
-        "screening": threshold_for_sensitivity(score, referable, SENSITIVITY),
-        "balanced": float(thresholds[int(np.argmax(youden))]),
-        "specific": next((p.threshold for p in points if p.specificity >= SPECIFICITY), float(thresholds[-1])),
+        "screening": max((point for point in points if point.sensitivity >= SENSITIVITY), key=room),
+        "balanced": max(points, key=lambda point: point.sensitivity + point.specificity),
+        "specific": next((point for point in points if point.specificity >= _SPECIFIC), points[-1]),
     }
-    return {name: _point(score, referable, threshold) for name, threshold in chosen.items()}
+    return {
+        name: OperatingPoint(
+            threshold=min(point.threshold, 1.0),
+            sensitivity=_share(point.sensitivity, sick),
+            specificity=_share(point.specificity, healthy),
+        )
+        for name, point in chosen.items()
+    }
+
+
+def _room(reached: float, wished: float, photos: int) -> float:
+    """How many of its standard errors a share lies above the wished one."""
+    return (reached - wished) * math.sqrt(photos / (wished * (1 - wished)))
 
 
 def low_confidence(probabilities: Reals, decision: Decision) -> float:
@@ -111,15 +134,6 @@ def figures(
             estimate: Estimate = getattr(found, field)
             if all(math.isfinite(value) for value in estimate):
                 yield Figure(set=name, photos=len(chosen), metric=metric, **estimate._asdict())
-
-
-def _point(score: Reals, referable: npt.NDArray[np.bool_], threshold: float) -> OperatingPoint:
-    point = at_threshold(score, referable, threshold)
-    return OperatingPoint(
-        threshold=min(threshold, 1.0),
-        sensitivity=_share(point.sensitivity, int(referable.sum())),
-        specificity=_share(point.specificity, int((~referable).sum())),
-    )
 
 
 def _share(value: float, trials: int) -> Interval:
