@@ -193,6 +193,12 @@ def test_the_real_layers_stand_beside_the_printed_ones(whole: Path) -> None:
     assert network["difference"] == "-1,069,723"
 
 
+def test_the_training_flips_to_the_side_alone_as_printed(whole: Path) -> None:
+    training = {row["parameter"]: row["MobileNetV2: here"] for row in rows(whole, "table_3")}
+    assert training["Horizontal flipping"] == "Yes, 50%"
+    assert training["Vertical flipping"] == "No"
+
+
 def test_the_audit_is_in_the_report(whole: Path) -> None:
     audit = rows(whole, "arithmetic")
     assert {row["verdict"] for row in audit} == {"consistent", "contradicted", "unverifiable"}
@@ -215,19 +221,57 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on_later(clinic: Path, 
     with pytest.raises(KeyboardInterrupt):
         reproduce(clinic, tmp_path, Memory(stop_before=1), **options)
     first = (tmp_path / "report.md").read_text().splitlines()[0]
-    assert first.endswith("stopped after 1 of 3 trainings")
+    assert first.endswith("; 1 of 3 trainings so far")
+    assert "not gaussian nor honest" in first
     assert {row["protocol"] for row in rows(tmp_path, "protocols")} == {"published", "leaking"}
     assert not (tmp_path / "tables" / "table_4_honest.csv").exists()
     rest = Memory()
     reproduce(clinic, tmp_path, rest, **options)
     assert len(rest.tasks) == 2
-    assert "stopped" not in (tmp_path / "report.md").read_text().splitlines()[0]
+    assert "so far" not in (tmp_path / "report.md").read_text().splitlines()[0]
 
 
 def test_interrupted_before_anything_is_finished_there_is_no_report(clinic: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         reproduce(clinic, tmp_path, Memory(stop_before=0))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_more_networks_and_preparations_later_train_only_what_is_new(clinic: Path, tmp_path: Path) -> None:
+    first = {"networks": ("mobilenetv2_100",), "folds": (2,), "epochs": (3,), "preparations": (Preparation.COLOUR,)}
+    reproduce(clinic, tmp_path, **first)
+    more = Memory()
+    reproduce(clinic, tmp_path, more, preparations=(Preparation.COLOUR,))  # and VGG-16
+    assert [task.network for task in more.tasks] == ["vgg16"]
+    all_of_it = Memory()
+    reproduce(clinic, tmp_path, all_of_it)
+    assert [task.network for task in all_of_it.tasks] == ["mobilenetv2_100", "mobilenetv2_100", "vgg16"]
+
+
+def test_small_files_are_all_that_a_later_run_needs(clinic: Path, tmp_path: Path) -> None:
+    first, later = tmp_path / "first", tmp_path / "later"
+    reproduce(clinic, first, photographs=False)
+    for path in [first / "honest-split.json", *first.rglob("outcome.json"), *first.rglob("answers.npz")]:
+        assert path.stat().st_size < 100_000
+        target = later / path.relative_to(first)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    trainer = Memory()
+    reproduce(clinic, later, trainer, photographs=False)
+    assert trainer.tasks == []
+    assert (later / "report.html").read_bytes() == (first / "report.html").read_bytes()
+    assert not list(later.rglob("*.npy"))
+
+
+def test_a_report_of_a_stopped_run_tells_only_of_what_was_run(clinic: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(clinic, tmp_path, Memory(stop_before=3))  # two published folds and an honest one
+    first = (tmp_path / "report.md").read_text().splitlines()[0]
+    assert "without ResNet50V2, VGG-16; not gaussian; " in first
+    assert {row["network"] for row in rows(tmp_path, "networks")} == {"MobileNetV2"}
+    assert "VGG-16: here" not in rows(tmp_path, "table_3")[0]
+    folds = [(row["protocol"], row["fold"]) for row in rows(tmp_path, "parts")]
+    assert folds == [("published", "1"), ("published", "2"), ("leaking", "1"), ("leaking", "2"), ("honest", "1")]
 
 
 def test_other_settings_in_the_same_folder_are_refused(clinic: Path, tmp_path: Path) -> None:
@@ -281,7 +325,9 @@ def test_a_partial_start_is_said_wherever_its_numbers_stand(clinic: Path, tmp_pa
     said = "ImageNet weights for 37%, the rest random"
     for table in ("table_4_published", "table_4_leaking", "table_4_honest", "means", "protocols", "leaks", "stages"):
         assert {row["start"] for row in rows(tmp_path, table)} == {said}, table
-    assert f"ResNet50V2 ({said})" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert f"ResNet50V2 ({said})" in text
+    assert f"from {said};" in text.splitlines()[0]
 
 
 def test_the_honest_lesson_is_canonical_cut_and_validated_apart(clinic: Path, tmp_path: Path) -> None:

@@ -27,7 +27,17 @@ def test_the_whole_protocol_is_nine_trainings_a_preparation_and_three_honest_one
     honest = [job for job in jobs if job.protocol is Protocol.HONEST]
     assert {(job.network, job.preparation) for job in honest} == {("mobilenetv2_100", Preparation.COLOUR)}
     assert not any(job.protocol is Protocol.LEAKING for job in jobs)  # it judges what published trains
-    assert settings().shortfalls() == ()
+    assert settings().shortfalls({}) == ()
+
+
+def test_what_compares_the_protocols_is_trained_first_and_the_other_preparation_last() -> None:
+    jobs = [(job.preparation, job.network, job.protocol) for job in settings(folds=(1, 1, 1)).jobs()]
+    colour, gaussian = Preparation.COLOUR, Preparation.GAUSSIAN
+    assert jobs[:2] == [(colour, NETWORKS[0], Protocol.PUBLISHED), (colour, NETWORKS[0], Protocol.HONEST)]
+    assert jobs[2:] == [
+        *((colour, network, Protocol.PUBLISHED) for network in NETWORKS[1:]),
+        *((gaussian, network, Protocol.PUBLISHED) for network in NETWORKS),
+    ]
 
 
 def test_leaking_alone_trains_what_it_judges_and_honest_alone_no_more() -> None:
@@ -51,9 +61,9 @@ def test_what_is_scaled_down_is_said() -> None:
         protocols=(Protocol.PUBLISHED,),
         size=128,
     )
-    assert less.shortfalls() == (
+    assert less.shortfalls({"resnetv2_50": "random weights"}) == (
         "MobileNetV2 with 12 of 100 epochs",
-        "ResNet50V2 with 1 of 3 folds",
+        "ResNet50V2 with 1 of 3 folds from random weights",
         "without VGG-16",
         "not gaussian nor leaking nor honest",
         "at 128 of 224 pixels",

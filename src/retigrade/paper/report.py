@@ -69,10 +69,11 @@ def write_report(study: Study, album: Album, out: Path, *, photographs: bool) ->
 
 
 def compose(study: Study, album: Album, *, photographs: bool) -> Document:
-    """The report as data."""
+    """The report as data: of what is finished and nothing else."""
+    asked, study = study, study.so_far()
     judged = study.judged()
     return Document(
-        title=_title(study),
+        title=_title(study, trainings=len(asked.settings.jobs())),
         lead=tuple(_lead(study, judged)),
         sections=(
             Section("The protocols side by side", tuple(_protocols(study, judged))),
@@ -84,12 +85,13 @@ def compose(study: Study, album: Album, *, photographs: bool) -> Document:
     )
 
 
-def _title(study: Study) -> str:
-    shortfalls, jobs = study.settings.shortfalls(), len(study.settings.jobs())
-    title = "The publication run again, " + (f"scaled down: {'; '.join(shortfalls)}" if shortfalls else "in full")
-    if len(study.finished) < jobs:
-        title += f"; stopped after {len(study.finished)} of {jobs} trainings"
-    return title
+def _title(study: Study, *, trainings: int) -> str:
+    """What was run and how far it is from the whole, of which there were to be so many trainings."""
+    starts = {name: one.start for name, one in study.contestants.items() if not one.complete}
+    short = list(study.settings.shortfalls(starts))
+    if len(study.finished) < trainings:
+        short.append(f"{len(study.finished)} of {trainings} trainings so far")
+    return "The publication run again, " + (f"scaled down: {'; '.join(short)}" if short else "in full")
 
 
 def _lead(study: Study, judged: Folds) -> Iterator[str]:
@@ -143,9 +145,7 @@ def _protocols(study: Study, judged: Folds) -> Iterator[str | Table | Figure]:
 def _photographs(study: Study, album: Album, *, photographs: bool) -> Iterator[str | Table | Figure]:
     yield data_table(study)
     yield balance_figure(study)
-    yield (
-        stages_figure(study, album) if photographs else "Figure 2: photographs are left out of this copy of the report."
-    )
+    yield stages_figure(study, album) if photographs else _LEFT_OUT.format("Figure 2")
 
 
 def _networks(study: Study) -> Iterator[str | Table | Figure]:

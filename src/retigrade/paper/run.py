@@ -1,4 +1,4 @@
-"""Run the protocol: every training that is not finished yet, then the report; what is finished is never lost."""
+"""Run the protocol: every training that is not finished yet, a report after each; what is finished is never lost."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def run(
 ) -> Study:
     """Run what `settings` ask for on the photographs of `data` and write the report into `out`.
 
-    Trainings that an earlier call finished there are read back. Interrupted, it reports what is finished and lets the
-    interruption pass. photographs: embed some of them in the report's Figures 2 and 4.
+    Trainings that an earlier call finished there are read back. The report is written after each training, so that one
+    is there however the run ends. photographs: embed some of them in the report's Figures 2 and 4.
     Raises UsageError and DataError as the options, the folder or the photographs have it.
     """
     make_folder(out)
@@ -58,15 +58,18 @@ def run(
         ),
     )
     album = _Album(manifest, size=settings.size, folder=out / WORK)
-    try:
-        for number, job in enumerate(settings.jobs(), start=1):
-            watch.training(str(job), number=number, of=len(settings.jobs()), epochs=job.epochs)
-            study.finished[job] = _finish(job, study, album, trainer, watch, out / WORK / job.name)
-    except KeyboardInterrupt:
-        if study.finished:
+    jobs = settings.jobs()
+    for job in jobs:
+        kept = read_outcome(out / WORK / job.name, identity=_identity(job, study))
+        if kept is not None:
+            study.finished[job] = kept
+    if study.finished:
+        write_report(study, album, out, photographs=photographs)
+    for number, job in enumerate(jobs, start=1):
+        if job not in study.finished:
+            watch.training(str(job), number=number, of=len(jobs), epochs=job.epochs)
+            study.finished[job] = _train(job, study, album, trainer, watch, out / WORK / job.name)
             write_report(study, album, out, photographs=photographs)
-        raise
-    write_report(study, album, out, photographs=photographs)
     return study
 
 
@@ -100,26 +103,26 @@ def _division(manifest: Manifest, path: Path, settings: Settings) -> Splits:
     return division
 
 
-def _finish(job: Job, study: Study, album: _Album, trainer: Trainer, watch: Watch, folder: Path) -> Trained:
-    """Read a finished training back, or train."""
-    parts, recipe = study.parts(job), recipe_of(job, size=study.settings.size)
-    seed = study.settings.seed + job.fold
+def _identity(job: Job, study: Study) -> dict[str, str]:
+    """What makes a training this one and no other."""
     contestant = study.contestants[job.network]
-    identity = {
+    return {
         "data set": study.manifest.fingerprint,
         "training": job.name,
-        "division": parts.digest,
-        "recipe": repr(recipe),
-        "seed": str(seed),
+        "division": study.parts(job).digest,
+        "recipe": repr(recipe_of(job, size=study.settings.size)),
+        "seed": str(study.settings.seed + job.fold),
         "start": contestant.digest or contestant.start,
     }
-    trained = read_outcome(folder, identity=identity)
-    if trained is not None:
-        return trained
+
+
+def _train(job: Job, study: Study, album: _Album, trainer: Trainer, watch: Watch, folder: Path) -> Trained:
+    """Train, from where an earlier call stopped, and keep the outcome."""
+    parts, identity = study.parts(job), _identity(job, study)
     task = Task(
         network=job.network,
-        recipe=recipe,
-        seed=seed,
+        recipe=recipe_of(job, size=study.settings.size),
+        seed=study.settings.seed + job.fold,
         photos=album(job.protocol, job.preparation),
         grades=study.manifest.grades,
         train=parts.train,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -24,6 +24,11 @@ class Protocol(StrEnum):
     LEAKING = "leaking"
     HONEST = "honest"
 
+    @property
+    def trained(self) -> Protocol:
+        """The protocol that trains the networks which this one judges."""
+        return Protocol.PUBLISHED if self is Protocol.LEAKING else self
+
 
 class Preparation(StrEnum):
     """What is done to the pixels of a photograph before a network sees them."""
@@ -34,7 +39,7 @@ class Preparation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One training. The published and the leaking protocol judge the same networks, so only two kinds are trained."""
+    """One training; protocol: published or honest, since the leaking one judges what the published one trains."""
 
     protocol: Protocol
     preparation: Preparation
@@ -92,29 +97,33 @@ class Settings:
         return max(self.folds)
 
     def jobs(self) -> tuple[Job, ...]:
-        """Every training, the ones that compare the protocols first."""
+        """Every training, the ones that compare the protocols first, then the ones that compare the networks."""
         return tuple(
             Job(protocol=protocol, preparation=preparation, network=network, fold=fold, epochs=epochs)
-            for network, folds, epochs in zip(self.networks, self.folds, self.epochs, strict=True)
             for preparation in self.preparations
+            for network, folds, epochs in zip(self.networks, self.folds, self.epochs, strict=True)
             for protocol in self._trained(network, preparation)
             for fold in range(1, folds + 1)
         )
 
     def _trained(self, network: str, preparation: Preparation) -> Iterator[Protocol]:
-        if Protocol.PUBLISHED in self.protocols or Protocol.LEAKING in self.protocols:
+        if Protocol.PUBLISHED in {protocol.trained for protocol in self.protocols}:
             yield Protocol.PUBLISHED
         if Protocol.HONEST in self.protocols and (network, preparation) == (self.networks[0], self.preparations[0]):
             yield Protocol.HONEST
 
-    def shortfalls(self) -> tuple[str, ...]:
-        """What keeps this run from being the publication's, each in a few words; empty for the whole protocol."""
+    def shortfalls(self, starts: Mapping[str, str]) -> tuple[str, ...]:
+        """What keeps this run from being the publication's, each in a few words; empty for the whole protocol.
+
+        starts: what the networks that do not start from whole ImageNet weights start from, in words.
+        """
         found = []
         for network, folds, epochs in zip(self.networks, self.folds, self.epochs, strict=True):
             parts = [f"{folds} of {CLAIMS.folds} folds"] if folds < CLAIMS.folds else []
             parts += [f"{epochs} of {EPOCHS} epochs"] if epochs < EPOCHS else []
-            if parts:
-                found.append(f"{printed_name(network)} with {', '.join(parts)}")
+            said = [f"with {', '.join(parts)}"] if parts else []
+            said += [f"from {starts[network]}"] if network in starts else []
+            found += [f"{printed_name(network)} {' '.join(said)}"] if said else []
         absent = [printed for name, printed in PRINTED_NAMES.items() if name not in self.networks]
         found += [f"without {', '.join(absent)}"] if absent else []
         left_out = [name for name in (*Preparation, *Protocol) if name not in (*self.preparations, *self.protocols)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -46,7 +46,7 @@ class Study:
     """A run of the protocol.
 
     groups: duplicates. published, honest: the folds, by number from 1; the latter empty where that protocol is not
-    asked for. finished: the trainings so far, in the order of the settings.
+    asked for. finished: the trainings so far.
     """
 
     settings: Settings
@@ -61,6 +61,25 @@ class Study:
     def units(self) -> Indices:
         """The independent unit of each photograph, int64 (N,), for intervals and twins."""
         return unit_of(self.manifest, self.groups)
+
+    def so_far(self) -> Study:
+        """The study asked for no more than what is finished, so that its report tells of nothing else."""
+        settings = self.settings
+        finished = {job: self.finished[job] for job in settings.jobs() if job in self.finished}
+        epochs = {job.network: job.epochs for job in finished}
+        trained = {job.protocol for job in finished}
+        prepared = {job.preparation for job in finished}
+        ran = replace(
+            settings,
+            networks=tuple(epochs),
+            folds=tuple(max(job.fold for job in finished if job.network == network) for network in epochs),
+            epochs=tuple(epochs.values()),
+            preparations=tuple(kind for kind in settings.preparations if kind in prepared),
+            protocols=tuple(protocol for protocol in settings.protocols if protocol.trained in trained),
+        )
+        return replace(
+            self, settings=ran, contestants={name: self.contestants[name] for name in epochs}, finished=finished
+        )
 
     def parts(self, job: Job) -> Parts:
         """The fold that a job trains on."""
@@ -83,7 +102,7 @@ class Study:
             parts = self.parts(job)
             probabilities = softmax(trained.logits)
             for protocol in self.settings.protocols:
-                if (protocol is Protocol.HONEST) != (job.protocol is Protocol.HONEST):
+                if protocol.trained is not job.protocol:
                     continue
                 overlapping = protocol is Protocol.LEAKING
                 indices = leaking(parts, seed=self.settings.seed + job.fold) if overlapping else parts.test

@@ -57,8 +57,8 @@ def parts_table(study: Study) -> Table:
     """How many photographs each fold learns from and is judged on, and what the two share."""
     rows: list[tuple[Cell, ...]] = []
     for protocol in study.settings.protocols:
-        for fold in range(1, study.settings.most_folds + 1):
-            parts = (study.honest if protocol is Protocol.HONEST else study.published)[fold - 1]
+        for fold, job in {job.fold: job for job in study.finished if job.protocol is protocol.trained}.items():
+            parts = study.parts(job)
             overlapping = protocol is Protocol.LEAKING
             judged = leaking(parts, seed=study.settings.seed + fold) if overlapping else parts.test
             both, twins = seen(judged, parts.train, study.units)
@@ -185,7 +185,7 @@ def _training(recipe: Recipe, scaling: str) -> tuple[str, ...]:
         "Cross Entropy",
         str(recipe.epochs),
         scaling,
-        f"Yes, {recipe.strength.flip:.0%}" if recipe.strength.flip else "No",
+        _flipped(recipe.strength.flip),
     )
 
 
@@ -195,9 +195,13 @@ def _augmentation(recipe: Recipe) -> tuple[str, ...]:
         f"{strength.shift:.0%} of the side, either way",
         f"{strength.rotate:g} degrees, either way",
         f"{strength.zoom:.0%}, either way",
-        f"Yes, {strength.flip:.0%}" if strength.flip else "No",
+        _flipped(strength.upend),
         "drawn equally often, each time augmented anew" if recipe.balance == 1 else "as they are",
     )
+
+
+def _flipped(share: float) -> str:
+    return f"Yes, {share:.0%}" if share else "No"
 
 
 def _real_layers() -> Iterator[tuple[str, str, str]]:
