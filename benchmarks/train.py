@@ -56,7 +56,7 @@ def our_steps(photos, grades):
 
     @fast_arithmetic()
     def learn(x, targets):
-        run.fabric.backward(loss_of(run.network(x).logits, targets, ordinal=BEST.ordinal))
+        run.fabric.backward(loss_of(run.network(x), targets, BEST))
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
 

@@ -235,9 +235,11 @@ def test_an_interrupt_leaves_what_is_done_written_and_valid(photos: Path, bundle
         os.link(photos / "b.jpg", many / f"{number:03}.jpg")
     with start("grade", many, "--bundle", bundle, "--out", out, "--format", "csv") as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         head = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=60)
+        # Not by communicate(), which passes by the lines that readline() has read ahead.
+        rest, said = process.stdout.read(), process.stderr.read()
     assert process.returncode == 130, said
     assert "Traceback" not in said
     done = rows("".join(head) + rest)

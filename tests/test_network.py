@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from retigrade.errors import UsageError
-from retigrade.network import Network
+from retigrade.network import FINE_STRIDE, Network
 
 
 def test_an_unknown_backbone_is_told_its_nearest_names() -> None:
@@ -56,3 +56,31 @@ def test_dropout_is_shared_by_all_places() -> None:
     network = Network("test_efficientnet", start=False, dropout=0.5).train()
     answer = network(torch.rand(2, 3, 64, 64) * 255)
     torch.testing.assert_close(answer.maps.mean((2, 3)), answer.logits)
+
+
+def test_maps_with_fine_evidence_are_finer_and_still_average_to_the_logits() -> None:
+    torch.manual_seed(0)
+    network = Network("test_efficientnet", start=False, fine=True).eval()
+    x = torch.rand(2, 3, 64, 64) * 255
+    with torch.inference_mode():
+        answer, plain = network(x), Network("test_efficientnet", start=False).eval()(x)
+    assert answer.maps.shape == (2, 5, 64 // FINE_STRIDE, 64 // FINE_STRIDE)
+    assert plain.maps.shape[2] < answer.maps.shape[2]
+    torch.testing.assert_close(answer.maps.mean((2, 3)), answer.logits, atol=1e-5, rtol=1e-4)
+    assert answer.fine.abs().max() > 0
+    assert plain.fine.abs().max() == 0
+
+
+def test_fine_evidence_sees_no_further_than_a_lesion() -> None:
+    torch.manual_seed(0)
+    network = Network("mobilenetv2_100", start=False, fine=True).eval()
+    x = (torch.rand(1, 3, 224, 224) * 255).requires_grad_()
+    field = network.backbone.forward_intermediates(x, indices=[network.fine.stage], intermediates_only=True)[0]
+    (gradient,) = torch.autograd.grad(network.fine(field)[0, :, 14, 14].square().sum(), x)
+    rows = torch.nonzero(gradient.abs().sum((0, 1, 3)))
+    assert rows.max() - rows.min() + 1 < 64
+
+
+def test_a_backbone_without_the_stride_for_fine_evidence_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs a stage of stride 8"):
+        Network("vit_tiny_patch16_224", start=False, fine=True)

@@ -3,6 +3,11 @@
 Global average pooling and a linear layer commute, so the head is a 1x1 convolution followed by a mean: the maps that
 it averages are the evidence for each grade at each place (Zhou et al., "Learning Deep Features for Discriminative
 Localization", CVPR 2016), at no cost and without gradients.
+
+The last field of a network is coarse, 7 x 7 at 224 pixels, and each of its cells sees most of the eye. With fine
+evidence the head reads an earlier field too, 28 x 28, whose cells see no more than a lesion and what is around it
+(Brendel and Bethge, "Approximating CNNs with Bag-of-local-Features models", ICLR 2019). Both are pooled and linear, so
+the maps, their sum, are still exact.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -22,13 +28,27 @@ from torch import Tensor, nn
 from retigrade.errors import UsageError
 from retigrade.scale import GRADES
 
+FINE_STRIDE = 8
+"""Pixels from one cell of the fine evidence to the next."""
+_FINE_CHANNELS = 128
+
+
+_BLACK, _LIT = 8.0, 20.0  # of 255: below, a pixel is no retina; above, it is
+_SURROUNDINGS = 1 / 14  # deviation of what counts as a pixel's surroundings, in sides: wider than a lesion
+_QUARTER = 4  # the surroundings are found on a copy so many times smaller
+_FLOOR, _GAIN, _LARGEST = 32.0, 6.0, 2.5  # of 255, under a channel's light; of the contrast; and its limit
+
 
 class Answer(NamedTuple):
-    """logits (N, 5); maps (N, 5, s, s), whose mean over the last two axes is the logits; features (N, C), pooled."""
+    """logits (N, 5); maps (N, 5, s, s), whose mean over the last two axes is the logits; features (N, C), pooled.
+
+    fine: the part of the logits that comes from fine evidence, (N, 5); 0 in a network without.
+    """
 
     logits: Tensor
     maps: Tensor
     features: Tensor
+    fine: Tensor
 
 
 class Network(nn.Module):
@@ -38,8 +58,18 @@ class Network(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, backbone: str, *, dropout: float = 0.2, weights: Path | None = None, start: bool = True) -> None:
-        """backbone: a name in timm. weights: a safetensors file to start from.
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        dropout: float = 0.2,
+        fine: bool = False,
+        even: bool = False,
+        weights: Path | None = None,
+        start: bool = True,
+    ) -> None:
+        """backbone: a name in timm. fine: read fine evidence too. even: see contrasts, as `evened` has
+        them, rather than colours. weights: a safetensors file to start from.
 
         start: without `weights`, start from timm's own ImageNet weights (a download) rather than at random.
         Raises UsageError for an unknown backbone or a file of weights that does not fit.
@@ -64,21 +94,34 @@ class Network(nn.Module):
         mean, deviation = _normalisation(described.get("input", ""), self.backbone.pretrained_cfg)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("deviation", 255 * torch.tensor(deviation).view(1, 3, 1, 1))
+        self.even = even
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Conv2d(channels, len(GRADES), 1)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
+        self.fine = _Fine(self.backbone) if fine else None
         if weights:
             self._start_from(weights)
 
     def forward(self, photos: Tensor) -> Answer:
         """Answer for a batch of photos."""
-        field = self.backbone.forward_features((photos - self.mean) / self.deviation)
+        x = evened(photos) if self.even else (photos - self.mean) / self.deviation
+        if self.fine is None:
+            field, early = self.backbone.forward_features(x), None
+        else:
+            field, (early,) = self.backbone.forward_intermediates(x, indices=[self.fine.stage])
         features = field.mean((2, 3))
         if self.training:  # one mask for all places, as dropout after pooling would have
             field = field * self.dropout(torch.ones_like(features))[:, :, None, None]
         maps = self.classify(field).float()
-        return Answer(maps.mean((2, 3)), maps, features)
+        logits = maps.mean((2, 3))
+        if self.fine is None:
+            return Answer(logits, maps, features, torch.zeros_like(logits))
+        near = self.fine(early).float()
+        fine = near.mean((2, 3))
+        wide = F.interpolate(maps, size=near.shape[2:], mode="bilinear")
+        maps = near + wide + (logits - wide.mean((2, 3)))[:, :, None, None]  # enlarging moves the mean by a little
+        return Answer(logits + fine, maps, features, fine)
 
     def save(self, path: Path, *, trained: str) -> None:
         """Write all weights as safetensors, to start another training from; `trained` says how they came about."""
@@ -102,6 +145,52 @@ class Network(nn.Module):
         self.backbone.load_state_dict(fitting, strict=False)
 
 
+def evened(photos: Tensor) -> Tensor:
+    """What a pixel differs from its surroundings by, relative to their light: (N, 3, S, S) of 0..255 to about -1..1.
+
+    Cameras, lamps and lenses multiply each channel by something that changes slowly over the retina; the ratio is free
+    of it, as in the retinex of Land and McCann (1971), and 0 where there is no retina.
+    """
+    side = photos.shape[-1]
+    lit = ((photos.amax(1, keepdim=True) - _BLACK) / (_LIT - _BLACK)).clamp(0, 1)
+    small = F.avg_pool2d(torch.cat([photos * lit, lit], 1), _QUARTER, ceil_mode=True)
+    deviation = side * _SURROUNDINGS / _QUARTER
+    reach = round(2 * deviation)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=photos.device) / deviation) ** 2)
+    taps = (taps / taps.sum()).to(photos.dtype)
+    small = F.conv2d(small, taps.view(1, 1, -1, 1).repeat(4, 1, 1, 1), padding=(reach, 0), groups=4)
+    small = F.conv2d(small, taps.view(1, 1, 1, -1).repeat(4, 1, 1, 1), padding=(0, reach), groups=4)
+    light = small[:, :3] / small[:, 3:].clamp(min=1e-3)
+    light = F.interpolate(light, size=(side, side), mode="bilinear")
+    contrast = (photos - light) / (light + _FLOOR) * _GAIN
+    return contrast.clamp(-_LARGEST, _LARGEST) * lit
+
+
+class _Fine(nn.Module):
+    """Evidence for each grade from an early field of a backbone: (N, C, s, s) to (N, 5, s, s)."""
+
+    def __init__(self, backbone: Any) -> None:
+        """Raises UsageError where the backbone has no stage of that stride."""
+        super().__init__()
+        strides = [stage["reduction"] for stage in backbone.feature_info]
+        if FINE_STRIDE not in strides:
+            raise UsageError(f"fine evidence needs a stage of stride {FINE_STRIDE}; this backbone has {strides}")
+        self.stage = strides.index(FINE_STRIDE)
+        self.look = nn.Sequential(
+            nn.Conv2d(backbone.feature_info[self.stage]["num_chs"], _FINE_CHANNELS, 1, bias=False),
+            nn.BatchNorm2d(_FINE_CHANNELS),
+            nn.ReLU6(),
+        )
+        self.classify = nn.Conv2d(_FINE_CHANNELS, len(GRADES), 1)
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Return the evidence at each place."""
+        evidence: Tensor = self.classify(self.look(field))
+        return evidence
+
+
 class Ensemble(nn.Module):
     """Several networks that answer as one: the mean of their logits and maps, their features side by side."""
 
@@ -115,7 +204,8 @@ class Ensemble(nn.Module):
         """Answer for a batch of photos."""
         answers = [network(photos) for network in self.networks]
         maps = torch.stack([one.maps for one in answers]).mean(0)
-        return Answer(maps.mean((2, 3)), maps, torch.cat([one.features for one in answers], 1))
+        fine = torch.stack([one.fine for one in answers]).mean(0)
+        return Answer(maps.mean((2, 3)), maps, torch.cat([one.features for one in answers], 1), fine)
 
 
 def _normalisation(described: str, usual: dict[str, Any]) -> tuple[Sequence[float], Sequence[float]]:

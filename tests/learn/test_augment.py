@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from retigrade.learn.augment import Strength, apply, draw
+from retigrade.learn.recipe import PAPER
 
 NONE = Strength(
-    rotate=0, zoom=0, shift=0, aspect=0, flip=0, brightness=0, contrast=0, saturation=0, tint=0, blur=0, noise=0
+    rotate=0,
+    zoom=0,
+    shift=0,
+    aspect=0,
+    flip=0,
+    upend=0,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    tint=0,
+    blur=0,
+    noise=0,
 )
 
 
@@ -23,6 +37,24 @@ def test_no_strength_leaves_the_photograph() -> None:
     drawn = draw(torch.zeros(3, 2), NONE, torch.Generator().manual_seed(0))
     same = apply(x, drawn, size=48)
     torch.testing.assert_close(same, x.permute(0, 3, 1, 2).float(), atol=0.05, rtol=0)
+
+
+def test_flips_are_to_the_side_and_upside_down_each_by_its_own_chance() -> None:
+    x = photos(n=40)
+    plain = x.permute(0, 3, 1, 2).float()
+    for strength, allowed in (
+        (replace(NONE, flip=0.5), [plain, plain.flip(3)]),
+        (replace(NONE, upend=0.5), [plain, plain.flip(2)]),
+        (replace(NONE, flip=1, upend=1), [plain.flip(2, 3)]),
+    ):
+        seen = apply(x, draw(torch.zeros(40, 2), strength, torch.Generator().manual_seed(0)), size=48)
+        near = torch.stack([(seen - way).abs().amax((1, 2, 3)) < 0.05 for way in allowed])
+        assert near.any(0).all()
+        assert near.any(1).all()
+
+
+def test_the_publication_flips_to_the_side_alone() -> None:
+    assert (PAPER.strength.flip, PAPER.strength.upend) == (0.5, 0)
 
 
 def test_a_draw_replays() -> None:

@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("backbone", ["mobilenetv2_100", "resnetv2_50", "vgg16"])
 def test_onnx_equals_torch_and_maps_average_to_logits(backbone: str) -> None:
     torch.manual_seed(0)
-    network = Network(backbone, start=False).eval()
+    network = Network(backbone, start=False, fine=True).eval()
     model = to_onnx(network, size=64, mirror=backbone == "mobilenetv2_100")
     photos = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     found = answer(model, photos, np.arange(3))
@@ -79,7 +79,10 @@ def test_train_writes_a_bundle_that_grades(data: Path, tmp_path: Path) -> None:
     assert bundle.card.training.photos == sum(bundle.card.training.grades) > 20
     grading = load(tmp_path / "run" / "bundle.onnx").grade(data / "0.png")
     assert grading.status in set(Status) - {Status.ERROR}
-    assert (tmp_path / "run" / "log.csv").read_text().startswith("epoch,loss,accuracy,kappa,seconds")
+    for log in (Path("log.csv"), *(Path(f"opinion{number}", "log.csv") for number in range(1, 5))):
+        lines = (tmp_path / "run" / log).read_text().splitlines()
+        assert lines[0] == "epoch,loss,accuracy,kappa,seconds"
+        assert len(lines) == 2
     assert train(data, tmp_path / "run") == 2
     assert train(data, tmp_path / "run", "--resume") == 0
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from small_data import write_small_data
 
+from retigrade.cli import main
 from retigrade.errors import UsageError
 from retigrade.learn.lesson import Lesson, soft_targets
 from retigrade.learn.objective import loss_of
 from retigrade.learn.recipe import BEST, PAPER, Recipe
 from retigrade.learn.train import CHECKPOINT, Run, fit, open_fabric, predict
+from retigrade.network import Answer
 
 BACKBONE = "test_efficientnet"
 SHORT = replace(BEST, epochs=3, batch=4, size=32, small_size=32)
@@ -73,6 +79,28 @@ def test_fit_goes_on_from_its_folder(fabric: Fabric, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_training_that_was_killed_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    data = write_small_data(tmp_path / "eyes", photos=40)
+    options = ["--backbone", BACKBONE, "--random-start", "--epochs", "4", "--batch", "8"]
+    killed, unbroken = (
+        ["train", str(data), "--out", str(tmp_path / name), *options] for name in ("killed", "unbroken")
+    )
+    with subprocess.Popen([sys.executable, "-m", "retigrade", *killed], stderr=subprocess.DEVNULL) as process:
+        while not (tmp_path / "killed" / "log.csv").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert 1 <= len(history(tmp_path / "killed")) < 4
+    assert main([*killed, "--resume"]) == main(unbroken) == 0
+    assert history(tmp_path / "killed") == history(tmp_path / "unbroken")
+    bundles = [(tmp_path / name / "bundle.onnx").read_bytes() for name in ("killed", "unbroken")]
+    assert bundles[0] == bundles[1]
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    lines = torch.load(folder / CHECKPOINT, weights_only=True)["history"]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
 @pytest.mark.parametrize(
     ("key", "other"),
     [
@@ -121,4 +149,7 @@ def test_the_loss_is_cross_entropy_plus_the_squared_error_of_the_grade() -> None
     targets = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]])
     p = logits.softmax(1)[0]
     expected = -p[1].log() + 0.5 * ((p * torch.arange(5)).sum() - 1) ** 2
-    torch.testing.assert_close(loss_of(logits, targets, ordinal=0.5), expected)
+    answer = Answer(logits, logits[..., None, None], logits, fine=torch.zeros_like(logits))
+    torch.testing.assert_close(loss_of(answer, targets, replace(PAPER, ordinal=0.5)), expected)
+    doubled = replace(PAPER, ordinal=0.5, fine=1.0)
+    torch.testing.assert_close(loss_of(answer._replace(fine=logits), targets, doubled), 2 * expected)

@@ -48,6 +48,9 @@ class Train(Command):
     batch: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
     """Photographs in one step."""
 
+    rate: Annotated[float | None, tyro.conf.arg(metavar="R", help_behavior_hint="(default: the recipe's)")] = None
+    """The highest learning rate; a tenth suits a network that was trained already."""
+
     mirror: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Let the bundle look at the mirror image too: better by a little, twice the time."""
 
@@ -81,7 +84,12 @@ class Train(Command):
         for unreadable in manifest.unreadable:
             notice(f"left out {unreadable.path}: {unreadable.reason}")
         recipe = RECIPES[self.recipe]
-        recipe = replace(recipe, epochs=self.epochs or recipe.epochs, batch=self.batch or recipe.batch)
+        recipe = replace(
+            recipe,
+            epochs=self.epochs or recipe.epochs,
+            batch=self.batch or recipe.batch,
+            rate=self.rate or recipe.rate,
+        )
         plan = Plan(
             recipe=recipe,
             backbone=self.backbone,
@@ -94,7 +102,7 @@ class Train(Command):
             name=self.name or f"retigrade-{self.backbone}".lower(),
         )
         fabric = open_fabric()
-        with Log(self.out, recipe.epochs, visible=fabric.is_global_zero) as log:
+        with Log(self.out, visible=fabric.is_global_zero) as log:
             bundle = learn(manifest, plan, folder=self.out, fabric=fabric, progress=log)
         if fabric.is_global_zero:
             notice(f"bundle: {bundle}; retigrade info {bundle} says what it reached")

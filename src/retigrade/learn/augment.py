@@ -21,20 +21,21 @@ class Strength:
     """How far augmentation goes; 0 switches a part off.
 
     rotate: degrees either way. zoom, aspect, contrast, brightness, saturation, tint: relative, either way.
-    shift: fraction of the side. flip: probability of a horizontal, and as much of a vertical, flip.
+    shift: fraction of the side. flip, upend: probability of a horizontal and of a vertical flip.
     blur: largest standard deviation in pixels, given to half of the photographs. noise: largest deviation of 255.
     """
 
     rotate: float = 180.0
-    zoom: float = 0.10
+    zoom: float = 0.15
     shift: float = 0.03
     aspect: float = 0.06
     flip: float = 0.5
+    upend: float = 0.5
     brightness: float = 0.30
     contrast: float = 0.25
     saturation: float = 0.25
     tint: float = 0.12
-    blur: float = 1.0
+    blur: float = 1.2
     noise: float = 4.0
 
 
@@ -76,7 +77,7 @@ def draw(cut: Tensor, strength: Strength, generator: torch.Generator) -> Draw:
     angle = either(strength.rotate) * (math.pi / 180)
     zoom, stretch = torch.exp(either(strength.zoom)), torch.exp(either(strength.aspect) / 2)
     across = torch.where(torch.rand(n, generator=generator) < strength.flip, -1.0, 1.0)
-    down = torch.where(torch.rand(n, generator=generator) < strength.flip, -1.0, 1.0)
+    down = torch.where(torch.rand(n, generator=generator) < strength.upend, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
     sx, sy = zoom * stretch * across, zoom / stretch * down
     shift = either(2 * strength.shift, 2)

@@ -46,9 +46,9 @@ class Photographed(nn.Module):
     def forward(self, photo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Answer for a batch of photos."""
         x = photo.permute(0, 3, 1, 2).float()
-        logits, maps, features = self.network(x)
+        logits, maps, features, _ = self.network(x)
         if self.mirror:
-            _, mirrored, mirrored_features = self.network(x.flip(3))
+            _, mirrored, mirrored_features, _ = self.network(x.flip(3))
             maps = (maps + mirrored.flip(3)) / 2
             logits, features = maps.mean((2, 3)), (features + mirrored_features) / 2
         return logits, maps, features

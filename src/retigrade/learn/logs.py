@@ -19,11 +19,11 @@ from retigrade.learn.train import Epoch
 class Log:
     """A `Progress` of one or more trainings, written below one folder."""
 
-    def __init__(self, folder: Path, epochs: int, *, visible: bool) -> None:
+    def __init__(self, folder: Path, *, visible: bool) -> None:
         """visible: only one of several processes shows and writes."""
-        self._folder, self._epochs, self._visible = folder, epochs, visible
+        self._root, self._folder, self._epochs, self._visible = folder, folder, 0, visible
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            TextColumn("{task.description}epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
             TextColumn("loss {task.fields[loss]:.3f}  validation QWK {task.fields[kappa]}"),
             TimeElapsedColumn(),
@@ -35,10 +35,10 @@ class Log:
     def __enter__(self) -> Self:
         """Open the logs."""
         if self._visible:
-            make_folder(self._folder)
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+            make_folder(self._root)
+            self._board = SummaryWriter(str(self._root / "tensorboard"))
         self._bar.start()
-        self._task = self._bar.add_task("", total=None, epoch=0, epochs=self._epochs, loss=float("nan"), kappa="-")
+        self._task = self._bar.add_task("", total=None, epoch=0, epochs=0, loss=float("nan"), kappa="-")
         return self
 
     def __exit__(
@@ -48,6 +48,17 @@ class Log:
         self._bar.stop()
         if self._visible:
             self._board.close()
+
+    def begin(self, folder: Path, *, epochs: int) -> None:
+        """Write from here on beside the checkpoints of one training."""
+        self._folder, self._epochs = folder, epochs
+        self._bar.reset(self._task, total=None, description=f"{self._name} ".lstrip())
+        self._bar.update(self._task, epoch=0, epochs=epochs, loss=float("nan"), kappa="-")
+
+    @property
+    def _name(self) -> str:
+        """The training's folder within the run's; empty for the run's own."""
+        return self._folder.relative_to(self._root).as_posix().removeprefix(".")
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
         """Show one step."""
@@ -61,7 +72,7 @@ class Log:
         if not self._visible:
             return
         for field in ("loss", "accuracy", "kappa"):
-            self._board.add_scalar(field, getattr(done, field), done.epoch)
+            self._board.add_scalar(f"{self._name}/{field}".lstrip("/"), getattr(done, field), done.epoch)
         path = self._folder / "log.csv"
         with writing(path):
             fresh = not path.exists()

@@ -7,14 +7,23 @@ import torch.nn.functional as F  # noqa: N812 (the name that every reader of tor
 from torch import Tensor, nn
 
 from retigrade.learn.recipe import Recipe
+from retigrade.network import Answer
 from retigrade.scale import GRADES
 
 
-def loss_of(logits: Tensor, targets: Tensor, *, ordinal: float) -> Tensor:
-    """Cross-entropy with soft targets plus `ordinal` times the squared error of the expected grade.
+def loss_of(answer: Answer, targets: Tensor, recipe: Recipe) -> Tensor:
+    """How far an answer for n photographs is from their targets, float32 (n, 5).
 
-    logits, targets: float32 (n, 5).
+    The recipe's share of it is of the fine evidence by itself, so that this learns to tell the grade unaided.
     """
+    loss = _distance(answer.logits, targets, ordinal=recipe.ordinal)
+    if recipe.fine:
+        loss = loss + recipe.fine * _distance(answer.fine, targets, ordinal=recipe.ordinal)
+    return loss
+
+
+def _distance(logits: Tensor, targets: Tensor, *, ordinal: float) -> Tensor:
+    """Cross-entropy with soft targets plus `ordinal` times the squared error of the expected grade."""
     loss = F.cross_entropy(logits, targets)
     if ordinal:
         scale = torch.arange(len(GRADES), device=logits.device, dtype=logits.dtype)
@@ -35,11 +44,12 @@ def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) ->
     """The recipe's learning rate over all steps of all epochs."""
     if recipe.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    total = recipe.epochs * steps + 1
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         recipe.rate,
-        total_steps=recipe.epochs * steps + 1,
-        pct_start=0.2,
+        total_steps=total,
+        pct_start=max(0.2, 2 / total),  # a rise of less than one step would divide by zero
         div_factor=10,
         final_div_factor=100,
     )

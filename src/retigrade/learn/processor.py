@@ -24,7 +24,7 @@ def keep_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_TRIM_THRESHOLD, -1)  # never: what a step frees may exceed the two gigabytes that fit in an int
         mallopt(_TOP_PAD, _RESERVE)
 
 

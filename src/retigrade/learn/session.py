@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from retigrade.learn.duplicates import find_duplicates
 from retigrade.learn.export import answer, heat_centre, joined, to_onnx
 from retigrade.learn.lesson import Indices, Lesson, soft_targets
 from retigrade.learn.manifest import Manifest
+from retigrade.learn.opinions import Teach, tempered
 from retigrade.learn.recipe import Recipe
 from retigrade.learn.splits import (
     TEST,
@@ -61,7 +62,14 @@ class Plan:
     name: str
 
 
-def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progress: Progress | None = None) -> Path:
+class Journal(Progress, Protocol):
+    """Told how several trainings go."""
+
+    def begin(self, folder: Path, *, epochs: int) -> None:
+        """Hear of the next one, which keeps its checkpoints in `folder`."""
+
+
+def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progress: Journal | None = None) -> Path:
     """Train as planned and write `bundle.onnx`; returns its path.
 
     `folder` keeps the split, the prepared photographs and the checkpoints; what is there already is continued.
@@ -71,24 +79,34 @@ def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progr
         photos = prepared(manifest, size=plan.recipe.size, folder=folder)
     judged = []
     for part in _parts(manifest, splits, plan):
+
+        def train(name: str, lesson: Lesson, recipe: Recipe, part: _Part = part) -> Network:
+            if progress:
+                progress.begin(folder / part.name / name, epochs=recipe.epochs)
+            return fit(
+                lesson,
+                recipe,
+                backbone=plan.backbone,
+                weights=plan.weights,
+                start=plan.start,
+                seed=plan.seed,
+                fabric=fabric,
+                folder=folder / part.name / name,
+                progress=progress,
+                pick=plan.pick,
+            ).network
+
         lesson = _lesson(manifest, splits, photos, plan.recipe, part=part)
-        fitted = fit(
-            lesson,
-            plan.recipe,
-            backbone=plan.backbone,
-            weights=plan.weights,
-            start=plan.start,
-            seed=plan.seed,
-            fabric=fabric,
-            folder=folder / part.name,
-            progress=progress,
-            pick=plan.pick,
-        )
+        if plan.recipe.opinions:
+            shares = {f"opinion{n}": 1 / plan.recipe.opinions for n in range(1, plan.recipe.opinions + 1)}
+            parts = within(manifest, splits, part.train, shares=shares, seed=plan.seed)
+            lesson = tempered(lesson, plan.recipe, parts=parts, teach=_teaching(train, photos, fabric))
+        network = train("", lesson, plan.recipe)
         if fabric.is_global_zero:
             how = f"recipe {plan.recipe.name}, {plan.recipe.epochs} epochs"
-            fitted.network.save(folder / part.name / WEIGHTS, trained=how)
-            _correct_prior(fitted.network, lesson, fabric=fabric)
-            judged.append(_judge(fitted.network, photos, plan, part))
+            network.save(folder / part.name / WEIGHTS, trained=how)
+            _correct_prior(network, lesson, fabric=fabric)
+            judged.append(_judge(network, photos, plan, part))
     if fabric.is_global_zero:
         whole = judged[0] if len(judged) == 1 else _together(judged, photos, plan)
         write_bundle(whole, manifest, splits, photos, plan, folder=folder)
@@ -150,8 +168,9 @@ def _parts(manifest: Manifest, splits: Splits, plan: Plan) -> Iterator[_Part]:
         yield _Part("", splits.part(TRAIN), splits.part(VALIDATION), splits.part(TEST))
     for fold in splits.names if plan.folds else ():
         # Each fold is tested on by a network that neither trained nor stopped by it.
-        inner = within(manifest, splits, splits.rest(fold), fraction=VALIDATION_SHARE, seed=plan.seed)
-        yield _Part(fold, inner[TRAIN], inner[TEST], splits.part(fold))
+        shares = {TRAIN: 1 - VALIDATION_SHARE, VALIDATION: VALIDATION_SHARE}
+        inner = within(manifest, splits, splits.rest(fold), shares=shares, seed=plan.seed)
+        yield _Part(fold, inner[TRAIN], inner[VALIDATION], splits.part(fold))
 
 
 def _splits(manifest: Manifest, plan: Plan, path: Path) -> Splits:
@@ -177,6 +196,16 @@ def _lesson(manifest: Manifest, splits: Splits, photos: Pixels, recipe: Recipe, 
         validation=part.validation,
         fingerprint=manifest.fingerprint,
     )
+
+
+def _teaching(train: Callable[[str, Lesson, Recipe], Network], photos: Pixels, fabric: Fabric) -> Teach:
+    """Training as `tempered` asks for it."""
+
+    def teach(name: str, lesson: Lesson, recipe: Recipe) -> Callable[[Indices], Floats]:
+        network = train(name, lesson, recipe)
+        return lambda indices: predict(network, photos, indices, fabric=fabric)
+
+    return teach
 
 
 def _correct_prior(network: nn.Module, lesson: Lesson, *, fabric: Fabric) -> None:

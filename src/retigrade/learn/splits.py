@@ -107,12 +107,14 @@ def k_fold(manifest: Manifest, groups: Groups, *, folds: int, seed: int) -> Spli
     return divide(manifest, groups, shares={f"fold{n}": 1 / folds for n in range(1, folds + 1)}, seed=seed)
 
 
-def within(manifest: Manifest, splits: Splits, indices: Indices, *, fraction: float, seed: int) -> dict[str, Indices]:
-    """Divide some photographs of a split again, as `hold_out` does all: indices of parts `train` and `test`."""
+def within(
+    manifest: Manifest, splits: Splits, indices: Indices, *, shares: Mapping[str, float], seed: int
+) -> dict[str, Indices]:
+    """Divide some photographs of a split again, as `divide` does all: the indices of each part."""
     place = {int(index): position for position, index in enumerate(indices)}
     groups = tuple(tuple(place[i] for i in group if i in place) for group in splits.groups)
     some = Manifest(tuple(manifest.entries[index] for index in indices))
-    inner = hold_out(some, tuple(group for group in groups if len(group) > 1), fraction=fraction, seed=seed)
+    inner = divide(some, tuple(group for group in groups if len(group) > 1), shares=shares, seed=seed)
     return {name: indices[part] for name, part in inner.parts().items()}
 
 

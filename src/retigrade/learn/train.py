@@ -139,7 +139,9 @@ class Run:
         """Arguments as for `fit`."""
         torch.manual_seed(seed)
         self.lesson, self.recipe, self.backbone, self.seed, self.fabric = lesson, recipe, backbone, seed, fabric
-        network = Network(backbone, dropout=recipe.dropout, weights=weights, start=start)
+        network = Network(
+            backbone, dropout=recipe.dropout, fine=recipe.fine > 0, even=recipe.even, weights=weights, start=start
+        )
         network = network.to(memory_format=torch.channels_last)
         self.steps = max(1, len(lesson.train) // recipe.batch)
         self.network, self.optimizer = fabric.setup(network, optimizer_of(network, recipe))
@@ -179,7 +181,7 @@ class Run:
         for step in range(self.steps):
             positions = drawn[step * recipe.batch : (step + 1) * recipe.batch]
             x, targets = self.batch(positions, size=size, rng=rng, generator=generator)
-            loss = loss_of(self.network(x).logits, targets, ordinal=recipe.ordinal)
+            loss = loss_of(self.network(x), targets, recipe)
             self.fabric.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
