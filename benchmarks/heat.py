@@ -1,24 +1,34 @@
 """How faithful thermal maps are, on photographs with every lesion marked.
 
-    python benchmarks/heat.py ../shared/data/idrid/lesions [--bundle FILE] [--steps 20]
+    pip install '.[train]' -r benchmarks/requirements.txt
+    python benchmarks/heat.py ../shared/data/idrid/lesions [--bundle FILE] [--network FILE] [--steps 20] [--all]
 
-Each kind of map is a function of a photograph (`retigrade.learn.faithful.MapFunction`); add yours to `maps_of`.
+Each kind of map is a function of a photograph (`retigrade.learn.faithful.MapFunction`); add yours to `maps_of`. With
+the network that the bundle was exported from, a safetensors file, the maps of the grad-cam library are measured on it
+too, and the maps are made again with random weights (Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018): a
+map that stays alike shows nothing that was learned. What the bundle learned from is left out, unless --all.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
 
 from retigrade.grader import Grader, load
-from retigrade.learn.faithful import STEPS, MapFunction, Seen, at_random, evidence, measure_faithfulness
+from retigrade.heat import contrast
+from retigrade.learn.faithful import STEPS, MapFunction, Seen, at_random, evidence, look, measure_faithfulness
 from retigrade.learn.lesions import read_marked
+from retigrade.network import Network
 from retigrade.records import Floats
 
 FIGURES = ("share", "chance", "ratio", "pointing", "deletion", "insertion", "referable_deletion", "referable_insertion")
@@ -30,6 +40,8 @@ class Arguments:
 
     lesions: Annotated[Path, tyro.conf.Positional]
     bundle: Path | None = None
+    network: Path | None = None
+    all: bool = False
     steps: int = STEPS
     seed: int = 0
 
@@ -46,26 +58,94 @@ def class_activation(grader: Grader) -> MapFunction:
     return activation
 
 
-def maps_of(grader: Grader, seed: int) -> dict[str, MapFunction]:
-    return {
+def maps_of(grader: Grader, network: Network | None, seed: int) -> dict[str, MapFunction]:
+    maps = {
         "thermal map": evidence(grader),
         "class activation": class_activation(grader),
         "random map": at_random(np.random.default_rng(seed)),
     }
+    return maps | (library_maps(grader, network) if network is not None else {})
+
+
+class _Logits(nn.Module):
+    """What the grad-cam library asks of a network: logits and nothing else."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, photos: Tensor) -> Tensor:
+        return self.network(photos).logits
+
+
+def library_maps(grader: Grader, network: Network) -> dict[str, MapFunction]:
+    """Maps of the decided stage at the network's last layer, as the library's users make them."""
+    from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    def by(method: type) -> MapFunction:
+        cam = method(model=_Logits(network), target_layers=[network.backbone.bn2])
+
+        def made(seen: Seen) -> Floats:
+            card, outputs = grader.bundle.card, grader.bundle.run(seen.canonical[None])
+            decided = int(card.decision.decide(card.probabilities(outputs.logits)[0]))
+            return seen.on_frame(cam(input_tensor=as_input(seen), targets=[ClassifierOutputTarget(decided)])[0])
+
+        return made
+
+    return {"Grad-CAM": by(GradCAM), "Grad-CAM++": by(GradCAMPlusPlus), "LayerCAM": by(LayerCAM)}
+
+
+def as_input(seen: Seen) -> Tensor:
+    return torch.from_numpy(seen.canonical[None]).permute(0, 3, 1, 2).float()
+
+
+def randomised(network: Network, seen: list[Seen]) -> Iterator[tuple[str, float]]:
+    """Rank correlation of the maps with those after more and more layers, from the head down, are random."""
+    torch.manual_seed(0)
+    trained = [own_map(network, one) for one in seen]
+    changed = copy.deepcopy(network)
+    blocks = list(changed.backbone.blocks)
+    for name, parts in {
+        "heads": [changed.classify, changed.fine.classify],
+        "and the fine evidence": [changed.fine],
+        "and the last three stages": blocks[-3:],
+        "and all stages": blocks,
+    }.items():
+        for module in (module for part in parts for module in part.modules()):
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        pairs = ((before.ravel(), own_map(changed, one).ravel()) for before, one in zip(trained, seen, strict=True))
+        yield name, float(np.mean([np.corrcoef(ranks(a), ranks(b))[0, 1] for a, b in pairs]))
+
+
+def own_map(network: Network, seen: Seen) -> Floats:
+    with torch.inference_mode():
+        answer = network(as_input(seen))
+    return contrast(answer.maps[0].numpy(), answer.logits[0].double().softmax(0).numpy())
+
+
+def ranks(values: Floats) -> Floats:
+    return values.argsort().argsort().astype(np.float32)
 
 
 def main(arguments: Arguments) -> None:
     grader = load(arguments.bundle)
-    maps = maps_of(grader, arguments.seed)
-    found = measure_faithfulness(
-        grader, read_marked(arguments.lesions), maps, seed=arguments.seed, steps=arguments.steps
-    )
+    network = Network("mobilenetv2_100", fine=True, weights=arguments.network) if arguments.network else None
+    maps = maps_of(grader, None if network is None else network.eval(), arguments.seed)
+    learned = set() if arguments.all else set(grader.bundle.card.training.marked)
+    marked = [one for one in read_marked(arguments.lesions) if one.photo.sha256 not in learned]
+    found = measure_faithfulness(grader, marked, maps, seed=arguments.seed, steps=arguments.steps)
     table = Table(title=f"{grader.bundle.identity}, 95 % intervals over photographs")
     for heading in ("map", "photographs", "cool", *FIGURES):
         table.add_column(heading.replace("_", " "))
     for name, one in found.maps.items():
         table.add_row(name, str(one.photos), str(one.cool), *(str(getattr(one, figure)) for figure in FIGURES))
     Console(width=220).print(table)
+    if network is not None:
+        seen = [look(one.photo, size=grader.bundle.card.input_size) for one in marked]
+        for name, alike in randomised(network, seen):
+            print(f"rank correlation of the maps with those of random weights in the {name}: {alike:.2f}")
 
 
 if __name__ == "__main__":

@@ -171,8 +171,8 @@ def test_no_card_or_two_are_refused(copies: int) -> None:
 
 
 def test_another_schema_is_refused_by_its_number() -> None:
-    with pytest.raises(BundleError, match="schema 2 and this program reads 1"):
-        card_of(with_card_text(card_json(schema_version=2, novelty=True)))
+    with pytest.raises(BundleError, match="schema 3 and this program reads 2"):
+        card_of(with_card_text(card_json(schema_version=3, novelty=True)))
 
 
 @pytest.mark.parametrize(

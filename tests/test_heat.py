@@ -100,7 +100,7 @@ def test_evidence_for_each_stage_counts_by_its_probability() -> None:
     maps = np.stack([np.full((2, 2), value, np.float32) for value in (0.5, 1.0, 2.0, 3.0, 4.0)])
     probabilities = np.array([0.2, 0.0, 0.6, 0.2, 0.0])
     heat = heat_of(maps, probabilities, scale=4.0, centre=(0.5, 0.5), field=FIELDS["round"][0], width=40, height=30)
-    np.testing.assert_allclose(heat.values, ((0.75 * 2.0 + 0.25 * 3.0) - 0.5) / 4.0, rtol=1e-6)
+    np.testing.assert_allclose(heat.values, (((0.75 * 2.0 + 0.25 * 3.0) - 0.5) / 4.0) ** 2, rtol=1e-6)
     assert (heat.width, heat.height) == (40, 30)
 
 
@@ -118,7 +118,8 @@ def test_the_contrast_averages_to_the_difference_of_the_logits() -> None:
     probabilities = np.array([0.1, 0.2, 0.3, 0.3, 0.1])
     heat = heat_of(maps, probabilities, scale=100.0, centre=(0.5, 0.5), field=FIELDS["round"][0], width=40, height=30)
     logits = maps.mean(axis=(1, 2))
-    assert 100 * heat.values.mean() == pytest.approx(probabilities[1:] @ logits[1:] / 0.9 - logits[0], rel=1e-4)
+    expected = probabilities[1:] @ logits[1:] / 0.9 - logits[0]
+    assert 100 * np.sqrt(heat.values).mean() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("values", [np.zeros((7, 7)), np.zeros(7, np.float32)])

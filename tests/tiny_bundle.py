@@ -73,7 +73,7 @@ def tiny_card(**changes: Any) -> Card:
     """A valid card for `tiny_model()`, with these keys changed."""
     point = Interval(value=0.95, low=0.93, high=0.97)
     values = {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "tiny",
         "created": date(2024, 5, 1),
         "backbone": "tiny",
@@ -95,6 +95,7 @@ def tiny_card(**changes: Any) -> Card:
             sources={"drawn": 10},
             fingerprint="0" * 64,
             splits="1" * 64,
+            marked=(),
             epochs=1,
             protocol="none",
         ),

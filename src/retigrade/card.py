@@ -22,7 +22,7 @@ from retigrade.possible import possible_grades, without_gaps
 from retigrade.records import Floats
 from retigrade.scale import GRADES, REFERABLE_FROM, Grade
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 Probabilities = npt.NDArray[np.float64]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -116,7 +116,8 @@ class Figure(Interval):
 class Training(_Part):
     """What the network learned from; grades: photographs of each grade; sources: photographs of each data set.
 
-    fingerprint: of the manifest; splits: of the file that says which photograph was used for what.
+    fingerprint: of the manifest; splits: of the file that says which photograph was used for what. marked: of the files
+    of the photographs whose marked lesions it learned from.
     """
 
     photos: Count
@@ -124,6 +125,7 @@ class Training(_Part):
     sources: dict[Text, Count]
     fingerprint: Sha256
     splits: Sha256
+    marked: tuple[Sha256, ...]
     epochs: Count
     protocol: Text
 
@@ -192,7 +194,7 @@ class Card(_Part):
     hottest; heat_centre: see `heat.heat_of`.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
     created: date
     backbone: Text

@@ -78,12 +78,13 @@ def heat_of(
 
     maps: float32 (5, s, s), whose means are the logits; probabilities: (5,); scale: the contrast shown as 1, one for
     all photographs of a bundle, so that a healthy eye stays cool. Before it is scaled and clipped, the average of the
-    contrast is the weighted logit of the diseased stages less the logit of none.
+    contrast is the weighted logit of the diseased stages less the logit of none. It is shown squared: the coarse
+    evidence lays a little warmth over all of a diseased retina, and the square draws the eye to the lesions.
 
     centre: where in its own cell lies the centre of what a value depends on. It is not the middle, (0.5, 0.5), in a
     network that pads its strided convolutions at one end; shown there, heat would lie beside the lesion.
     """
-    values = np.clip(contrast(maps, probabilities) / scale, 0, 1).astype(np.float32)
+    values = np.square(np.clip(contrast(maps, probabilities) / scale, 0, 1)).astype(np.float32)
     return Heat(values, field, width, height, centre)
 
 

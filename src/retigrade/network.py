@@ -33,12 +33,6 @@ FINE_STRIDE = 8
 _FINE_CHANNELS = 128
 
 
-_BLACK, _LIT = 8.0, 20.0  # of 255: below, a pixel is no retina; above, it is
-_SURROUNDINGS = 1 / 14  # deviation of what counts as a pixel's surroundings, in sides: wider than a lesion
-_QUARTER = 4  # the surroundings are found on a copy so many times smaller
-_FLOOR, _GAIN, _LARGEST = 32.0, 6.0, 2.5  # of 255, under a channel's light; of the contrast; and its limit
-
-
 class Answer(NamedTuple):
     """logits (N, 5); maps (N, 5, s, s), whose mean over the last two axes is the logits; features (N, C), pooled.
 
@@ -64,12 +58,10 @@ class Network(nn.Module):
         *,
         dropout: float = 0.2,
         fine: bool = False,
-        even: bool = False,
         weights: Path | None = None,
         start: bool = True,
     ) -> None:
-        """backbone: a name in timm. fine: read fine evidence too. even: see contrasts, as `evened` has
-        them, rather than colours. weights: a safetensors file to start from.
+        """backbone: a name in timm. fine: read fine evidence too. weights: a safetensors file to start from.
 
         start: without `weights`, start from timm's own ImageNet weights (a download) rather than at random.
         Raises UsageError for an unknown backbone or a file of weights that does not fit.
@@ -94,7 +86,6 @@ class Network(nn.Module):
         mean, deviation = _normalisation(described.get("input", ""), self.backbone.pretrained_cfg)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("deviation", 255 * torch.tensor(deviation).view(1, 3, 1, 1))
-        self.even = even
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Conv2d(channels, len(GRADES), 1)
         nn.init.normal_(self.classify.weight, std=0.01)
@@ -105,9 +96,13 @@ class Network(nn.Module):
 
     def forward(self, photos: Tensor) -> Answer:
         """Answer for a batch of photos."""
-        x = evened(photos) if self.even else (photos - self.mean) / self.deviation
+        return self.look(photos)[1]
+
+    def look(self, photos: Tensor) -> tuple[Tensor, Answer]:
+        """Return the field that fine evidence is read from, the last one in a network without, and the answer."""
+        x = (photos - self.mean) / self.deviation
         if self.fine is None:
-            field, early = self.backbone.forward_features(x), None
+            early = field = self.backbone.forward_features(x)
         else:
             field, (early,) = self.backbone.forward_intermediates(x, indices=[self.fine.stage])
         features = field.mean((2, 3))
@@ -116,12 +111,12 @@ class Network(nn.Module):
         maps = self.classify(field).float()
         logits = maps.mean((2, 3))
         if self.fine is None:
-            return Answer(logits, maps, features, torch.zeros_like(logits))
+            return early, Answer(logits, maps, features, torch.zeros_like(logits))
         near = self.fine(early).float()
         fine = near.mean((2, 3))
         wide = F.interpolate(maps, size=near.shape[2:], mode="bilinear")
         maps = near + wide + (logits - wide.mean((2, 3)))[:, :, None, None]  # enlarging moves the mean by a little
-        return Answer(logits + fine, maps, features, fine)
+        return early, Answer(logits + fine, maps, features, fine)
 
     def save(self, path: Path, *, trained: str) -> None:
         """Write all weights as safetensors, to start another training from; `trained` says how they came about."""
@@ -143,27 +138,6 @@ class Network(nn.Module):
                 "give weights of the same network, in timm's layout"
             )
         self.backbone.load_state_dict(fitting, strict=False)
-
-
-def evened(photos: Tensor) -> Tensor:
-    """What a pixel differs from its surroundings by, relative to their light: (N, 3, S, S) of 0..255 to about -1..1.
-
-    Cameras, lamps and lenses multiply each channel by something that changes slowly over the retina; the ratio is free
-    of it, as in the retinex of Land and McCann (1971), and 0 where there is no retina.
-    """
-    side = photos.shape[-1]
-    lit = ((photos.amax(1, keepdim=True) - _BLACK) / (_LIT - _BLACK)).clamp(0, 1)
-    small = F.avg_pool2d(torch.cat([photos * lit, lit], 1), _QUARTER, ceil_mode=True)
-    deviation = side * _SURROUNDINGS / _QUARTER
-    reach = round(2 * deviation)
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=photos.device) / deviation) ** 2)
-    taps = (taps / taps.sum()).to(photos.dtype)
-    small = F.conv2d(small, taps.view(1, 1, -1, 1).repeat(4, 1, 1, 1), padding=(reach, 0), groups=4)
-    small = F.conv2d(small, taps.view(1, 1, 1, -1).repeat(4, 1, 1, 1), padding=(0, reach), groups=4)
-    light = small[:, :3] / small[:, 3:].clamp(min=1e-3)
-    light = F.interpolate(light, size=(side, side), mode="bilinear")
-    contrast = (photos - light) / (light + _FLOOR) * _GAIN
-    return contrast.clamp(-_LARGEST, _LARGEST) * lit
 
 
 class _Fine(nn.Module):

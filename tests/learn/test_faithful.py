@@ -27,7 +27,7 @@ def marked(eyes: Mapping[Grade, Phantom]) -> Marked:
     pixels = eyes[Grade.SEVERE].pixels
     lesions = np.zeros(pixels.shape[:2], bool)
     lesions[150:170, 80:100] = True
-    return Marked("eye", Photo(pixels, pixels.shape[1], pixels.shape[0], "0" * 64), lesions)
+    return Marked(Path("eye.png"), Photo(pixels, pixels.shape[1], pixels.shape[0], "0" * 64), lesions)
 
 
 def one(heat: np.ndarray, marked: Marked, grader: Grader, *, steps: int = 0):
@@ -94,7 +94,9 @@ def test_all_maps_are_measured_on_the_same_photographs(marked: Marked, grader: G
 
     random = at_random(np.random.default_rng(0))
     maps = {"shown": evidence(grader), "random": random, "cool": cool}
-    nothing = Marked("black", Photo(np.zeros((60, 60, 3), np.uint8), 60, 60, "1" * 64), np.ones((60, 60), bool))
+    nothing = Marked(
+        Path("black.png"), Photo(np.zeros((60, 60, 3), np.uint8), 60, 60, "1" * 64), np.ones((60, 60), bool)
+    )
     found = measure_faithfulness(grader, [marked, nothing, marked], maps, steps=2, rounds=20)
     assert found.without_field == 1
     assert {name: one.photos for name, one in found.maps.items()} == {"shown": 2, "random": 2, "cool": 2}
@@ -124,7 +126,7 @@ class TestFolder:
 
     def test_those_with_lesions_are_read_the_optic_disc_is_none(self, folder: Path) -> None:
         (found,) = read_marked(folder)
-        assert found.name == "a"
+        assert found.path.stem == "a"
         assert found.lesions.sum() == 100
         assert 100 < found.dilated.sum() <= 14 * 14
 

@@ -124,7 +124,8 @@ class Evaluate(Command):
             found = found.model_copy(update={"robustness": suite(grader, entries, jobs=jobs)})
         if self.lesions is not None:
             maps = {"thermal map": evidence(grader), "random map": at_random(np.random.default_rng(0))}
-            marked = read_marked(self.lesions)
+            learned = set(grader.bundle.card.training.marked)
+            marked = (one for one in read_marked(self.lesions) if one.photo.sha256 not in learned)
             found = found.model_copy(update={"faithfulness": measure_faithfulness(grader, marked, maps)})
         return found
 

@@ -51,6 +51,9 @@ class Train(Command):
     rate: Annotated[float | None, tyro.conf.arg(metavar="R", help_behavior_hint="(default: the recipe's)")] = None
     """The highest learning rate; a tenth suits a network that was trained already."""
 
+    lesions: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Teach the thermal map where lesions are: a folder with photos/ and masks/."""
+
     mirror: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Let the bundle look at the mirror image too: better by a little, twice the time."""
 
@@ -70,6 +73,7 @@ class Train(Command):
         """Train, calibrate, measure, write."""
         self._check()
         try:
+            from retigrade.learn.lesions import find_marked
             from retigrade.learn.logs import Log
             from retigrade.learn.recipe import RECIPES
             from retigrade.learn.session import Plan, learn
@@ -83,6 +87,8 @@ class Train(Command):
             notice(sentence)
         for unreadable in manifest.unreadable:
             notice(f"left out {unreadable.path}: {unreadable.reason}")
+        if self.lesions is not None:
+            find_marked(self.lesions)  # a wrong folder must not wait for the training
         recipe = RECIPES[self.recipe]
         recipe = replace(
             recipe,
@@ -97,6 +103,7 @@ class Train(Command):
             seed=self.seed,
             weights=self.weights,
             start=not self.random_start,
+            lesions=self.lesions,
             mirror=self.mirror,
             pick="last" if recipe.average else "best",
             name=self.name or f"retigrade-{self.backbone}".lower(),

@@ -26,7 +26,7 @@ class Strength:
     """
 
     rotate: float = 180.0
-    zoom: float = 0.15
+    zoom: float = 0.10
     shift: float = 0.03
     aspect: float = 0.06
     flip: float = 0.5
@@ -35,7 +35,7 @@ class Strength:
     contrast: float = 0.25
     saturation: float = 0.25
     tint: float = 0.12
-    blur: float = 1.2
+    blur: float = 1.4
     noise: float = 4.0
 
 

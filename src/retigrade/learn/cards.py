@@ -51,10 +51,12 @@ _T = TypeVar("_T", int, float)
 class Evidence:
     """What a network answers where it did not train.
 
-    train, calibrate, test: indices in the manifest; calibration, tested: the answers to the latter two.
+    train, calibrate, test: indices in the manifest; calibration, tested: the answers to the latter two. marked: SHA-256
+    of the files of the photographs whose marked lesions it learned from.
     """
 
     train: Indices
+    marked: tuple[str, ...]
     calibrate: Indices
     calibration: Answers
     test: Indices
@@ -157,6 +159,7 @@ def _training(
         sources=dict(sorted(sources.items())),
         fingerprint=manifest.fingerprint,
         splits=hashlib.sha256(split_file).hexdigest(),
+        marked=evidence.marked,
         epochs=recipe.epochs,
         protocol=f"recipe {recipe.name}; {_WORDS[min(folds, 1)].format(folds=folds)}; "
         f"{len(evidence.calibrate)} calibration and {len(evidence.test)} test photographs; operating points and "

@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -21,7 +23,6 @@ from retigrade.fundus.decode import decode
 from retigrade.fundus.field import find_field
 from retigrade.fundus.prepare import decode_side, prepare
 from retigrade.learn.groups import Groups, alike, connected
-from retigrade.learn.manifest import Entry
 from retigrade.records import Field, Floats, Photo, Pixels
 
 _SIDE = 192  # of the canonical field from which both scales are drawn
@@ -62,7 +63,15 @@ class _Sketch:
     fine: npt.NDArray[np.int8]
 
 
-def find_duplicates(entries: Sequence[Entry]) -> Groups:
+class Filed(Protocol):
+    """Anything with a photograph's path: an entry of a manifest, or a photograph with marked lesions."""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+
+
+def find_duplicates(entries: Sequence[Filed]) -> Groups:
     """Group the photographs that show the same view of one eye, as indices into `entries`.
 
     Raises UnreadablePhoto where one cannot be decoded.
@@ -70,7 +79,7 @@ def find_duplicates(entries: Sequence[Entry]) -> Groups:
     return connected(((pair.first, pair.second) for pair in find_pairs(entries)), size=len(entries))
 
 
-def find_pairs(entries: Sequence[Entry]) -> tuple[Pair, ...]:
+def find_pairs(entries: Sequence[Filed]) -> tuple[Pair, ...]:
     """Find the pairs that link exact and near duplicates.
 
     Of equal photographs each is paired with the first alone, and the first stands for all when near ones are sought.
@@ -90,7 +99,7 @@ def find_pairs(entries: Sequence[Entry]) -> tuple[Pair, ...]:
     return tuple(sorted([*exact, *near], key=lambda pair: (pair.first, pair.second)))
 
 
-def _sketch(entry: Entry) -> _Sketch:
+def _sketch(entry: Filed) -> _Sketch:
     photo = decode(entry.path, min_side=decode_side(_SIDE))
     picture = prepare(photo, _field(photo), size=_SIDE)
     size = np.array(photo.pixels.shape)

@@ -177,7 +177,7 @@ def _curves(heat: Floats, seen: Seen, grader: Grader, *, rng: np.random.Generato
     Pixels change places on the canonical picture, so that the field stays what it was.
     """
     card = grader.bundle.card
-    warmth, retina = _on_canonical(heat, seen)
+    warmth, retina = on_canonical(heat, seen)
     clear, blurred = seen.canonical, _without_detail(seen.canonical, retina)
     rank = _rank(warmth, retina, rng)
     decided = card.decision.decide(card.probabilities(grader.bundle.run(clear[None]).logits)[0])
@@ -190,7 +190,7 @@ def _curves(heat: Floats, seen: Seen, grader: Grader, *, rng: np.random.Generato
     return areas
 
 
-def _on_canonical(heat: Floats, seen: Seen) -> tuple[Floats, Mask]:
+def on_canonical(heat: Floats, seen: Seen) -> tuple[Floats, Mask]:
     """A map of the photo's pixels, and where there is retina, on the canonical picture: (S, S) both."""
     size, field = len(seen.canonical), seen.field
     height, width = heat.shape

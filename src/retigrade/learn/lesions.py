@@ -28,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 class Marked:
     """A photograph and its lesions: the mask is bool (h, w), as large as the photo's pixels."""
 
-    name: str
+    path: Path
     photo: Photo
     lesions: Mask
 
@@ -73,4 +73,4 @@ def read_marked(folder: Path) -> Iterator[Marked]:
             raise DataError(f"{mask}: is {bits.shape[::-1]} pixels, its photograph {photo.pixels.shape[1::-1]}")
         lesions = (bits & LESIONS) > 0
         if lesions.any():
-            yield Marked(path.stem, photo, lesions)
+            yield Marked(path, photo, lesions)

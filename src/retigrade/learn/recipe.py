@@ -17,7 +17,6 @@ class Recipe:
     source_balance: the same over data sets. neighbours: probability moved from the grade to each adjacent one, since
     graders differ by one stage. ordinal: weight of the squared error of the expected grade. average: decay of the
     exponential moving average of the weights, 0 for none. cuts: cut at random so that the frame cannot tell the grade.
-    even: the network sees contrasts rather than colours; see `retigrade.network.evened`.
     fine: weight of the loss of the fine evidence by itself, 0 for a network without. opinions: how many networks are
     trained first, each on a share of the photographs, to give their opinion of the rest, 0 for none; trust: the share
     of a target that is such an opinion. fewer: the share of the epochs that those networks train.
@@ -40,7 +39,6 @@ class Recipe:
     average: float
     dropout: float
     cuts: bool
-    even: bool = False
     fine: float = 0.0
     opinions: int = 0
     trust: float = 0.0
@@ -50,11 +48,11 @@ class Recipe:
 
 BEST = Recipe(
     name="best",
-    epochs=24,
+    epochs=28,
     batch=32,
-    rate=7e-4,
+    rate=6e-4,
     optimizer="adamw",
-    weight_decay=0.05,
+    weight_decay=0.03,
     schedule="one_cycle",
     small_size=160,
     small_share=0.35,
@@ -65,11 +63,9 @@ BEST = Recipe(
     average=0.998,
     dropout=0.2,
     cuts=True,
-    even=True,
-    fine=0.3,
-    opinions=3,
-    trust=0.4,
-    fewer=0.42,
+    fine=0.4,
+    opinions=4,
+    trust=0.5,
 )
 
 PAPER = Recipe(

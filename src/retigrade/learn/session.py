@@ -18,8 +18,10 @@ from retigrade.learn.calibration import fit_prior
 from retigrade.learn.cards import Evidence, make_card
 from retigrade.learn.duplicates import find_duplicates
 from retigrade.learn.export import answer, heat_centre, joined, to_onnx
+from retigrade.learn.lesions import read_marked
 from retigrade.learn.lesson import Indices, Lesson, soft_targets
 from retigrade.learn.manifest import Manifest
+from retigrade.learn.marks import Lesions, not_of_an_eye_in, prepare_lesions, teach_places
 from retigrade.learn.opinions import Teach, tempered
 from retigrade.learn.recipe import Recipe
 from retigrade.learn.splits import (
@@ -48,6 +50,7 @@ _CENTRE_PHOTOS = 16  # enough for the gradient's centre to settle
 class Plan:
     """How to learn: folds 0 trains one network on one split; K trains K networks, each tested on its own fold.
 
+    lesions: a folder of photographs with marked lesions, to teach the fine evidence where it is to be found.
     weights: a file to start from; start: without one, start from timm's ImageNet weights rather than at random.
     """
 
@@ -57,6 +60,7 @@ class Plan:
     seed: int
     weights: Path | None
     start: bool
+    lesions: Path | None
     mirror: bool
     pick: Literal["last", "best"]
     name: str
@@ -103,10 +107,13 @@ def learn(manifest: Manifest, plan: Plan, *, folder: Path, fabric: Fabric, progr
             lesson = tempered(lesson, plan.recipe, parts=parts, teach=_teaching(train, photos, fabric))
         network = train("", lesson, plan.recipe)
         if fabric.is_global_zero:
+            marked = _marked(manifest, plan, part)
+            if marked is not None:
+                teach_places(network, lesson, marked, seed=plan.seed, device=fabric.device)
             how = f"recipe {plan.recipe.name}, {plan.recipe.epochs} epochs"
             network.save(folder / part.name / WEIGHTS, trained=how)
             _correct_prior(network, lesson, fabric=fabric)
-            judged.append(_judge(network, photos, plan, part))
+            judged.append(_judge(network, photos, plan, part, marked=() if marked is None else marked.digests))
     if fabric.is_global_zero:
         whole = judged[0] if len(judged) == 1 else _together(judged, photos, plan)
         write_bundle(whole, manifest, splits, photos, plan, folder=folder)
@@ -198,6 +205,15 @@ def _lesson(manifest: Manifest, splits: Splits, photos: Pixels, recipe: Recipe, 
     )
 
 
+def _marked(manifest: Manifest, plan: Plan, part: _Part) -> Lesions | None:
+    """The photographs with marked lesions that show no eye which this part's network must not see."""
+    if plan.lesions is None:
+        return None
+    unseen = np.setdiff1d(np.arange(len(manifest)), part.train)
+    marked = not_of_an_eye_in([manifest.entries[index] for index in unseen], list(read_marked(plan.lesions)))
+    return prepare_lesions(marked, size=plan.recipe.size) if marked else None
+
+
 def _teaching(train: Callable[[str, Lesson, Recipe], Network], photos: Pixels, fabric: Fabric) -> Teach:
     """Training as `tempered` asks for it."""
 
@@ -216,12 +232,14 @@ def _correct_prior(network: nn.Module, lesson: Lesson, *, fabric: Fabric) -> Non
         network.get_parameter("classify.bias").add_(torch.from_numpy(shift))
 
 
-def _judge(network: Network, photos: Pixels, plan: Plan, part: _Part) -> _Judged:
+def _judge(network: Network, photos: Pixels, plan: Plan, part: _Part, *, marked: tuple[str, ...]) -> _Judged:
     """Answers of one network where it trained on nothing; with folds, its fold calibrates too."""
     model = to_onnx(network, size=plan.recipe.size, mirror=plan.mirror)
     test = answer(model, photos, part.test)
     calibrate, known = (part.test, test) if plan.folds else (part.validation, answer(model, photos, part.validation))
-    evidence = Evidence(train=part.train, calibrate=calibrate, calibration=known, test=part.test, tested=test)
+    evidence = Evidence(
+        train=part.train, marked=marked, calibrate=calibrate, calibration=known, test=part.test, tested=test
+    )
     return _Judged(network, model, evidence, known.features)
 
 
@@ -232,6 +250,7 @@ def _together(judged: Sequence[_Judged], photos: Pixels, plan: Plan) -> _Judged:
     each = [one.evidence for one in judged]
     evidence = Evidence(
         train=np.unique(np.concatenate([one.train for one in each])),
+        marked=tuple(sorted({digest for one in each for digest in one.marked})),
         calibrate=np.concatenate([one.calibrate for one in each]),
         calibration=joined([one.calibration for one in each]),
         test=np.concatenate([one.test for one in each]),

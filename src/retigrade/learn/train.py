@@ -139,9 +139,7 @@ class Run:
         """Arguments as for `fit`."""
         torch.manual_seed(seed)
         self.lesson, self.recipe, self.backbone, self.seed, self.fabric = lesson, recipe, backbone, seed, fabric
-        network = Network(
-            backbone, dropout=recipe.dropout, fine=recipe.fine > 0, even=recipe.even, weights=weights, start=start
-        )
+        network = Network(backbone, dropout=recipe.dropout, fine=recipe.fine > 0, weights=weights, start=start)
         network = network.to(memory_format=torch.channels_last)
         self.steps = max(1, len(lesson.train) // recipe.batch)
         self.network, self.optimizer = fabric.setup(network, optimizer_of(network, recipe))
