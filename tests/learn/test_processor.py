@@ -85,6 +85,24 @@ def test_every_other_convolution_is_left_to_torch(options: dict[str, object]) ->
     assert all(map(torch.equal, found, expected))
 
 
+def test_relu6_of_every_finite_half_number_is_that_of_torch() -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    every = every[every.isfinite()]
+    given = torch.linspace(-1, 1, len(every)).to(torch.bfloat16)
+
+    def answers() -> tuple[Tensor, Tensor]:
+        x = every.clone().requires_grad_()
+        out = nn.ReLU6(inplace=True)(x * 1)
+        return out.detach(), *torch.autograd.grad(out, x, given)
+
+    expected = answers()
+    with fast_arithmetic():
+        assert nn.ReLU6(inplace=True)(every.clone().requires_grad_() * 1).grad_fn.name() == "_ReLU6Backward"
+        found = answers()
+    for ours, torchs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, torchs, atol=0, rtol=0)
+
+
 def test_a_network_learns_the_same() -> None:
     def step() -> list[Tensor]:
         torch.manual_seed(0)

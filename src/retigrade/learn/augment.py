@@ -41,16 +41,15 @@ class Strength:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draw:
-    """What was drawn for N photographs: every tensor is float32 (N, ...), on the CPU."""
+    """What was drawn for N photographs: every tensor is float32 (N, ...), on the CPU; None for what is switched off."""
 
     affine: Tensor
     cut: Tensor
-    gain: Tensor
-    gamma: Tensor
-    contrast: Tensor
-    saturation: Tensor
-    blur: Tensor
-    noise: Tensor
+    gamma: Tensor | None
+    tone: Tensor | None
+    contrast: Tensor | None
+    blur: Tensor | None
+    noise: Tensor | None
     seed: int
 
     def to(self, device: torch.device) -> Self:
@@ -84,42 +83,51 @@ def draw(cut: Tensor, strength: Strength, generator: torch.Generator) -> Draw:
     affine = torch.stack(
         [torch.stack([cos * sx, -sin * sx, shift[:, 0]], 1), torch.stack([sin * sy, cos * sy, shift[:, 1]], 1)], 1
     )
-    brightness = 1 + either(strength.brightness, 1)
-    blurred = torch.rand(n, generator=generator) < 0.5
+    gain = (1 + either(strength.brightness, 1)) * torch.exp(either(strength.tint, 3))
+    gamma = torch.exp(either(strength.brightness, 1, 1, 1))
+    contrast = 1 + either(strength.contrast, 1, 1)
+    saturation = 1 + either(strength.saturation, 1, 1)
+    # Gain, then saturation about grey, then contrast: linear in the colour, so one matrix for all.
+    tone = contrast * (saturation * torch.eye(3) + (1 - saturation) / 3) * gain[:, None]
+    blur = torch.rand(n, generator=generator) * strength.blur * (torch.rand(n, generator=generator) < 0.5)
+    noise = torch.rand(n, 1, 1, 1, generator=generator) * (strength.noise / 255)
+    coloured = any((strength.brightness, strength.tint, strength.contrast, strength.saturation))
     return Draw(
         affine=affine,
         cut=cut,
-        gain=brightness * torch.exp(either(strength.tint, 3)),
-        gamma=torch.exp(either(strength.brightness, 1)),
-        contrast=1 + either(strength.contrast, 1),
-        saturation=1 + either(strength.saturation, 1),
-        blur=torch.rand(n, generator=generator) * strength.blur * blurred,
-        noise=torch.rand(n, generator=generator) * (strength.noise / 255),
+        gamma=gamma if coloured else None,
+        tone=tone if coloured else None,
+        contrast=contrast if coloured else None,
+        blur=blur if strength.blur else None,
+        noise=noise if strength.noise else None,
         seed=int(torch.randint(2**31, (), generator=generator)),
     )
 
 
 def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
     """Apply drawn parameters: uint8 (N, S, S, 3) -> float32 (N, 3, size, size), 0..255, black stays black."""
-    x = photos.permute(0, 3, 1, 2).float() / 255
+    x = photos.permute(0, 3, 1, 2).float().div_(255)
     grid = F.affine_grid(drawn.affine, [len(x), 3, size, size], align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     y = grid[..., 1]
     kept = (y > drawn.cut[:, :1, None] * 2 - 1) & (y < 1 - drawn.cut[:, 1:, None] * 2)
     lit = kept[:, None] & (x.amax(1, keepdim=True) > 0.03)
-    x = _colour(x, drawn)
-    x = _blur(x, drawn.blur)
-    generator = torch.Generator(device=x.device).manual_seed(drawn.seed)
-    x = x + torch.randn(x.shape, generator=generator, device=x.device) * drawn.noise[:, None, None, None]
-    return (x.clamp(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
+    if drawn.gamma is not None and drawn.tone is not None and drawn.contrast is not None:
+        x = _colour(x, drawn.gamma, drawn.tone, drawn.contrast)
+    if drawn.blur is not None:
+        x = _blur(x, drawn.blur)
+    if drawn.noise is not None:  # of the light, alike in all colours, as JPEG leaves it
+        generator = torch.Generator(device=x.device).manual_seed(drawn.seed)
+        x += torch.randn((len(x), 1, size, size), generator=generator, device=x.device) * drawn.noise
+    return (x.clamp_(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
 
 
-def _colour(x: Tensor, drawn: Draw) -> Tensor:
-    x = x.clamp(min=1e-4) ** drawn.gamma[..., None, None] * drawn.gain[..., None, None]
-    grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * drawn.saturation[..., None, None]
-    middle = 2 * x.mean((1, 2, 3), keepdim=True)  # about half of the square is retina
-    return middle + (x - middle) * drawn.contrast[..., None, None]
+def _colour(x: Tensor, gamma: Tensor, tone: Tensor, contrast: Tensor) -> Tensor:
+    """Gamma, then the linear tone, with contrast about the retina's own mean. Overwrites x."""
+    flat = x.clamp_(min=1e-4).pow_(gamma).flatten(2)
+    mean = (tone @ flat.mean(2, keepdim=True)).mean(1, keepdim=True) / contrast
+    middle = 2 * mean  # about half of the square is retina
+    return torch.baddbmm((1 - contrast) * middle, tone, flat).view(x.shape)
 
 
 def _blur(x: Tensor, deviation: Tensor) -> Tensor:

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # mallopt(3)
 _RESERVE = 256 * 2**20
+_RELU6 = {"min_val": 0.0, "max_val": 6.0, "inplace": True}  # as torch.nn.ReLU6 asks for it
+_SIX = 0x40C0  # 6 in bfloat16
 
 
 def keep_memory() -> None:
@@ -30,20 +33,20 @@ def keep_memory() -> None:
 
 @contextmanager
 def fast_arithmetic() -> Iterator[None]:
-    """Take numbers near nothing for nothing, and strided depthwise convolutions by a faster way.
+    """Take numbers near nothing for nothing, and two operations that a CPU has slow kernels for by faster ways.
 
     Vanishing moments, as denormal numbers, make Adam a hundred times slower on a CPU.
     """
     torch.set_flush_denormal(True)
     try:
-        with _QuickDepthwise():
+        with _Quick():
             yield
     finally:
         torch.set_flush_denormal(False)
 
 
-class _QuickDepthwise(TorchFunctionMode):
-    """Sends the depthwise convolutions of stride 2 that a CPU computes through `_Depthwise`."""
+class _Quick(TorchFunctionMode):
+    """Sends the depthwise convolutions of stride 2 and the ReLU6 in bfloat16 that a CPU computes the faster way."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -56,7 +59,29 @@ class _QuickDepthwise(TorchFunctionMode):
                     kind = torch.get_autocast_dtype("cpu")
                     x, weight = x.to(kind), weight.to(kind)
                 return _Depthwise.apply(x, weight, padding)
+        if func is F.hardtanh and kwargs == _RELU6 and args[0].device.type == "cpu" and args[0].dtype is torch.bfloat16:
+            return _ReLU6.apply(args[0])
         return func(*args, **(kwargs or {}))
+
+
+class _ReLU6(torch.autograd.Function):
+    """ReLU6 of finite bfloat16 numbers, in place: their bits, read as integers, are in the same order.
+
+    The same numbers, nine times as fast as clamping them as numbers.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x.view(torch.int16).clamp_(0, _SIX)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        found: Tensor = torch.ops.aten.hardtanh_backward(gradients[0], y, 0.0, 6.0)
+        return found
 
 
 class _Depthwise(torch.autograd.Function):
