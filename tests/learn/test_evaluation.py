@@ -126,6 +126,12 @@ class TestFigures:
         assert [part.photos for part in evaluated.quality] == [11, 10, 10]
         assert [(part.name, part.photos) for part in evaluated.sources] == [("set", 31)]
 
+    def test_trust_is_of_all_and_of_each_source(self, grader: Grader) -> None:
+        evaluated = found(some_verdicts(31), grader)
+        assert [(one.name, one.photos) for one in evaluated.trust] == [("all", 31), ("set", 31)]
+        assert evaluated.trust[0].ece == evaluated.headline["ece"].value
+        assert evaluated.trust[0].sensitivity.value == evaluated.points[0].sensitivity.value
+
     def test_mistakes_are_sorted_by_cost_then_confidence(self, grader: Grader) -> None:
         gradings = [answer(around(g, sure)) for g, sure in ((1, 0.9), (4, 0.5), (0, 0.9), (4, 0.7), (1, 0.6))]
         evaluated = found(verdicts_on([0, 0, 0, 0, 0], gradings), grader)

@@ -8,6 +8,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 from retigrade.learn import metrics
 from retigrade.learn.calibration import (
     brier,
+    calibration_error_by_chance,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -263,3 +264,14 @@ def test_temperature_stays_in_range_and_needs_photographs():
 
 def test_softmax_does_not_overflow():
     np.testing.assert_allclose(softmax(np.array([[1e4, 0, 0, 0, -1e4]], np.float32)), [[1, 0, 0, 0, 0]])
+
+
+def test_chance_alone_leaves_a_calibration_error_that_falls_with_the_number_of_photographs() -> None:
+    rng = np.random.default_rng(0)
+    confidence = np.full(15, 0.5)  # one photograph a bin is half a unit off, whichever way it falls
+    assert calibration_error_by_chance(confidence + np.arange(15) * 1e-9, rng=rng) == pytest.approx(0.5)
+    few, many = (calibration_error_by_chance(rng.uniform(0.5, 1, n), rng=rng) for n in (60, 6000))
+    assert few > 5 * many > 0
+    confidence = rng.uniform(0.5, 1, 2000)
+    perfect = np.mean([expected_calibration_error(confidence, rng.random(2000) < confidence) for _ in range(50)])
+    assert calibration_error_by_chance(confidence, rng=rng) == pytest.approx(perfect, rel=0.1)

@@ -65,6 +65,17 @@ def expected_calibration_error(confidence: Reals, correct: Flags, *, bins: int =
     return float(np.abs(accuracy - means) @ count / count.sum())
 
 
+def calibration_error_by_chance(confidence: Reals, *, rng: np.random.Generator, rounds: int = 200) -> float:
+    """The mean calibration error of as many photographs were each right with just its own confidence, 0..1.
+
+    Few photographs a bin scatter about a perfect calibration; an error no larger than this is no evidence against one.
+    """
+    if not confidence.size:
+        return math.nan
+    right = rng.random((rounds, confidence.size)) < confidence
+    return float(np.mean([expected_calibration_error(confidence, one) for one in right]))
+
+
 def reliability(confidence: Reals, correct: Flags, *, bins: int = 15, equal_mass: bool = True) -> Reliability:
     """Accuracy against confidence, in `bins` bins of equal mass (or of equal width); empty bins are left out."""
     means, accuracy, count = _binned(confidence, correct, bins=bins, equal_mass=equal_mass)

@@ -82,6 +82,23 @@ class Sets(Part):
     sizes: tuple[int, int, int, int, int]
 
 
+class Trust(Part):
+    """Whether the probabilities can be relied on, for all photographs or one source.
+
+    ece_by_chance: the calibration error that chance alone leaves in as many. coverage, size: of the sets of possible
+    grades. sensitivity, specificity: for referable stages, at the point in use.
+    """
+
+    name: str
+    photos: int
+    ece: float | None
+    ece_by_chance: float | None
+    coverage: Quantity | None
+    size: Quantity | None
+    sensitivity: Quantity
+    specificity: Quantity
+
+
 class Slice(Part):
     """The figures of some of the photographs."""
 
@@ -140,6 +157,7 @@ class Findings(Part):
     rises: bool | None
     advised: float | None
     sets: Sets | None
+    trust: tuple[Trust, ...]
     sources: tuple[Slice, ...]
     quality: tuple[Slice, ...]
     mistakes: tuple[Mistake, ...]

@@ -10,6 +10,7 @@ import numpy as np
 
 from retigrade.grader import LOW_CONFIDENCE, Grader
 from retigrade.learn import metrics
+from retigrade.learn.evaluation import trust
 from retigrade.learn.evaluation.ask import Ask
 from retigrade.learn.evaluation.findings import Findings, Photographs, Stage
 from retigrade.learn.evaluation.listings import missing, mistakes, refusals, remarks
@@ -73,6 +74,7 @@ def measure(
         rises=rises(found_steps),
         advised=_advised(verdicts) if len(graded) else None,
         sets=sets(graded, card, ask),
+        trust=tuple(trust.by_source(graded, grader, ask)),
         sources=tuple(by_source(verdicts, ask)),
         quality=tuple(by_quality(graded, ask)),
         mistakes=tuple(mistakes(verdicts)),

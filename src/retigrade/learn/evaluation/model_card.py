@@ -96,7 +96,7 @@ def _sections(card: Card, found: Findings) -> Iterator[Section]:
         yield Section("Figures", (tables.headline(found), tables.stages(found), tables.confusion(found)))
         yield Section("Operating points", (tables.points(found),))
         sets = () if found.sets is None else (tables.sets(found),)
-        yield Section("Calibration", (tables.steps(found), *sets))
+        yield Section("Calibration", (tables.steps(found), *sets, tables.trust(found)))
         yield Section("By source and quality", tuple(_slices(found)))
     yield Section("Refusal", tuple(_refusal(card, found)))
     yield Section("Thermal map", tuple(_faithfulness(found)))

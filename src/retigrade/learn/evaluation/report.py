@@ -80,6 +80,11 @@ def _confidence(found: Findings, pictures: Mapping[str, Picture]) -> Iterator[Bl
         )
     if found.sets is not None:
         yield tables.sets(found)
+    yield Text(
+        "Few photographs a bin scatter even where the probabilities are perfect: the ECE by chance alone is that of "
+        "photographs right just as often as their confidence says."
+    )
+    yield tables.trust(found)
 
 
 def _robustness(found: Findings, pictures: Mapping[str, Picture]) -> Iterator[Section]:

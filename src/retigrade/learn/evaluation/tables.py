@@ -93,6 +93,26 @@ def sets(found: Findings) -> Table:
     return Table(("sets of possible stages", ""), rows)
 
 
+def trust(found: Findings) -> Table:
+    """Calibration, possible grades and referable stages at the point in use, of all and of each source."""
+    rows = [
+        (
+            one.name,
+            str(one.photos),
+            _share(one.ece, digits=3),
+            _share(one.ece_by_chance, digits=3),
+            *("–" if figure is None else str(figure) for figure in (one.coverage, one.size)),
+            *map(str, (one.sensitivity, one.specificity)),
+        )
+        for one in found.trust
+    ]
+    headings = (
+        "source", "graded", "ECE", "ECE by chance alone", "coverage of the possible", "their mean number",
+        "referable sensitivity", "referable specificity",
+    )  # fmt: skip
+    return Table(headings, rows)
+
+
 def slices(name: str, parts: Sequence[Slice]) -> Table:
     """The figures by source or by quality."""
     rows = [
@@ -159,5 +179,5 @@ def faithfulness(found: Faithfulness) -> Table:
     return Table(headings, rows)
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _share(value: float | None, *, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,7 +1,11 @@
-"""Whether the probabilities can be relied on: operating points, reliability, confidence, possible grades."""
+"""Whether the probabilities can be relied on: operating points, reliability, confidence, possible grades.
+
+Each of all graded photographs; calibration and possible grades of every source by itself, too.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -10,9 +14,9 @@ import numpy as np
 from retigrade.card import Card
 from retigrade.grader import Grader
 from retigrade.learn import metrics
-from retigrade.learn.calibration import reliability
+from retigrade.learn.calibration import calibration_error_by_chance, expected_calibration_error, reliability
 from retigrade.learn.evaluation.ask import Ask
-from retigrade.learn.evaluation.findings import Bin, Point, Sets, Step
+from retigrade.learn.evaluation.findings import Bin, Point, Sets, Step, Trust
 from retigrade.learn.verdicts import Graded
 from retigrade.scale import GRADES
 
@@ -23,6 +27,7 @@ DEFAULT_POINT = "default"
 def points(graded: Graded, grader: Grader, ask: Ask) -> Iterator[Point]:
     """The bundle's default threshold and its operating points, on these photographs."""
     card = grader.bundle.card
+    in_use = grader.operating_point or DEFAULT_POINT
     thresholds = {DEFAULT_POINT: card.referable_threshold} | {
         name: point.threshold for name, point in card.operating_points.items()
     }
@@ -32,7 +37,7 @@ def points(graded: Graded, grader: Grader, ask: Ask) -> Iterator[Point]:
         yield Point(
             name=name,
             threshold=threshold,
-            in_use=name == (grader.operating_point or DEFAULT_POINT),
+            in_use=name == in_use,
             sensitivity=ask.share(called[referable], units=units[referable]),
             specificity=ask.share(~called[~referable], units=units[~referable]),
             precision=ask.share(referable[called], units=units[called]),
@@ -87,3 +92,29 @@ def sets(graded: Graded, card: Card, ask: Ask) -> Sets | None:
         size=ask.mean(size, units=graded.units),
         sizes=(one, two, three, four, five),
     )
+
+
+def by_source(graded: Graded, grader: Grader, ask: Ask) -> Iterator[Trust]:
+    """All of them, then each data set by itself, in the order of their names."""
+    yield _trust("all", graded, grader, ask)
+    for name in sorted(set(graded.source.tolist())):
+        yield _trust(name, graded.where(graded.source == name), grader, ask)
+
+
+def _trust(name: str, graded: Graded, grader: Grader, ask: Ask) -> Trust:
+    found = sets(graded, grader.bundle.card, ask)
+    point = next(one for one in points(graded, grader, ask) if one.in_use)
+    return Trust(
+        name=name,
+        photos=len(graded),
+        ece=_defined(expected_calibration_error(graded.confidence, graded.correct)),
+        ece_by_chance=_defined(calibration_error_by_chance(graded.confidence, rng=ask.rng)),
+        coverage=None if found is None else found.coverage,
+        size=None if found is None else found.size,
+        sensitivity=point.sensitivity,
+        specificity=point.specificity,
+    )
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
