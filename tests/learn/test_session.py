@@ -18,7 +18,7 @@ from retigrade.learn.calibration import softmax
 from retigrade.learn.export import Photographed, answer, heat_centre, to_onnx
 from retigrade.learn.manifest import read_manifest
 from retigrade.learn.store import canonical, prepared
-from retigrade.network import Ensemble, Network
+from retigrade.network import Answer, Ensemble, Network
 from retigrade.records import Status
 
 
@@ -57,6 +57,19 @@ def test_the_heat_centre_of_a_symmetric_network_is_the_middle() -> None:
     across, down = heat_centre(Network("test_resnet", start=False), photos)
     assert -1 < across < 2
     assert -1 < down < 2
+
+
+def test_heat_is_shown_no_further_than_beside_its_cell() -> None:
+    photos = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+
+    class Corner(torch.nn.Module):
+        """Answers every cell from the picture's first pixels alone."""
+
+        def forward(self, photos: torch.Tensor) -> Answer:
+            maps = photos[:, :1, :4, :4].mean() * torch.ones(1, 5, 8, 8)
+            return Answer(maps.mean((2, 3)), maps, maps[:, :, 0, 0], maps.mean((2, 3)))
+
+    assert heat_centre(Corner(), photos) == (-1.0, -1.0)
 
 
 def test_training_and_grading_see_the_same_pixels(data: Path, tmp_path: Path) -> None:

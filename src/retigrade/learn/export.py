@@ -121,4 +121,6 @@ def heat_centre(network: nn.Module, photos: Pixels) -> tuple[float, float]:
     pixels = np.arange(side) + 0.5
     across = float(energy.sum(0) @ pixels / energy.sum())
     down = float(energy.sum(1) @ pixels / energy.sum())
-    return across * cells / side - middle, down * cells / side - middle
+    # In a network that has learned little the gradient strays; heat is never shown beyond the cell's neighbours.
+    across, down = (min(max(place * cells / side - middle, -1.0), 2.0) for place in (across, down))
+    return across, down

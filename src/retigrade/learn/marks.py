@@ -33,8 +33,9 @@ _STEPS, _BATCH, _MARKED_BATCH = 400, 48, 24
 _RATE, _WEIGHT_DECAY = 4e-3, 1e-3
 _PLACES, _HEALTHY, _FINE = 0.5, 0.25, 0.3  # weights: of marked places, of healthy retinas, of the fine logits kept
 _TOUCHED = 0.01  # of a cell: how much of it a lesion must cover to count
-_Kind = TypeVar("_Kind", bound=np.generic)
 _CLEAR = 0.02  # of a cell: how much of a lesion's margin an unmarked one may hold
+
+_Kind = TypeVar("_Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

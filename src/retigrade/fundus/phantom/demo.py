@@ -11,7 +11,6 @@ import numpy as np
 from retigrade.fundus.phantom.eye import Phantom, draw_eye
 from retigrade.scale import Grade
 
-
 _SEED = 29  # an eye that the shipped bundle reads as it was drawn; not every drawn eye is, and none measures anything
 
 
