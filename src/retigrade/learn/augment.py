@@ -45,9 +45,9 @@ class Draw:
 
     affine: Tensor
     cut: Tensor
-    gamma: Tensor | None
+    gamma: Tensor
+    contrast: Tensor
     tone: Tensor | None
-    contrast: Tensor | None
     blur: Tensor | None
     noise: Tensor | None
     seed: int
@@ -95,9 +95,9 @@ def draw(cut: Tensor, strength: Strength, generator: torch.Generator) -> Draw:
     return Draw(
         affine=affine,
         cut=cut,
-        gamma=gamma if coloured else None,
+        gamma=gamma,
+        contrast=contrast,
         tone=tone if coloured else None,
-        contrast=contrast if coloured else None,
         blur=blur if strength.blur else None,
         noise=noise if strength.noise else None,
         seed=int(torch.randint(2**31, (), generator=generator)),
@@ -112,8 +112,8 @@ def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
     y = grid[..., 1]
     kept = (y > drawn.cut[:, :1, None] * 2 - 1) & (y < 1 - drawn.cut[:, 1:, None] * 2)
     lit = kept[:, None] & (x.amax(1, keepdim=True) > 0.03)
-    if drawn.gamma is not None and drawn.tone is not None and drawn.contrast is not None:
-        x = _colour(x, drawn.gamma, drawn.tone, drawn.contrast)
+    if drawn.tone is not None:
+        x = _colour(x, drawn.gamma, drawn.contrast, drawn.tone)
     if drawn.blur is not None:
         x = _blur(x, drawn.blur)
     if drawn.noise is not None:  # of the light, alike in all colours, as JPEG leaves it
@@ -122,7 +122,7 @@ def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
     return (x.clamp_(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
 
 
-def _colour(x: Tensor, gamma: Tensor, tone: Tensor, contrast: Tensor) -> Tensor:
+def _colour(x: Tensor, gamma: Tensor, contrast: Tensor, tone: Tensor) -> Tensor:
     """Gamma, then the linear tone, with contrast about the retina's own mean. Overwrites x."""
     flat = x.clamp_(min=1e-4).pow_(gamma).flatten(2)
     mean = (tone @ flat.mean(2, keepdim=True)).mean(1, keepdim=True) / contrast
