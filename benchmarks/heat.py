@@ -107,10 +107,10 @@ def randomised(network: Network, seen: list[Seen]) -> Iterator[tuple[str, float]
     changed = copy.deepcopy(network)
     blocks = list(changed.backbone.blocks)
     for name, parts in {
-        "heads": [changed.classify, changed.fine.classify],
-        "and the fine evidence": [changed.fine],
-        "and the last three stages": blocks[-3:],
-        "and all stages": blocks,
+        "the heads": [changed.classify, changed.fine.classify],
+        "the fine evidence too": [changed.fine],
+        "the last three stages too": blocks[-3:],
+        "every stage": blocks,
     }.items():
         for module in (module for part in parts for module in part.modules()):
             if hasattr(module, "reset_parameters"):
@@ -145,7 +145,7 @@ def main(arguments: Arguments) -> None:
     if network is not None:
         seen = [look(one.photo, size=grader.bundle.card.input_size) for one in marked]
         for name, alike in randomised(network, seen):
-            print(f"rank correlation of the maps with those of random weights in the {name}: {alike:.2f}")
+            print(f"rank correlation of the maps with those of random weights in {name}: {alike:.2f}")
 
 
 if __name__ == "__main__":
