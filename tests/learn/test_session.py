@@ -137,7 +137,9 @@ def test_two_processes_train_together(data: Path, tmp_path: Path) -> None:
         "-m",
         "retigrade",
     ]
-    options = ["--backbone", "test_convnext", "--random-start", "--epochs", "1", "--batch", "8"]
+    # Slow, so that no decision hangs on how two sums of bfloat16 are rounded.
+    slowly = ["--epochs", "1", "--batch", "8", "--rate", "2e-5"]
+    options = ["--backbone", "test_convnext", "--random-start", *slowly]
     done = subprocess.run(
         [*command, "train", str(data), "--out", str(tmp_path / "two"), *options],
         capture_output=True, text=True, timeout=120,
@@ -145,12 +147,12 @@ def test_two_processes_train_together(data: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert main(["train", str(data), "--out", str(tmp_path / "one"), *options]) == 0
     alone, together = (
-        float((tmp_path / name / "log.csv").read_text().splitlines()[1].split(",")[1]) for name in ("one", "two")
+        [float(value) for value in (tmp_path / name / "log.csv").read_text().splitlines()[1].split(",")[:4]]
+        for name in ("one", "two")
     )
-    assert together == pytest.approx(alone, rel=0.01)  # the mean loss of the epoch
+    assert together == pytest.approx(alone, abs=0.02)
     photos = np.stack([canonical(entry, size=224) for entry in read_manifest([data]).entries[:8]])
-    # Probabilities, not the grades they decide: a network of one epoch from a random start hardly prefers any grade.
     single, double = (
         softmax(Bundle.load(tmp_path / name / "bundle.onnx").run(photos).logits) for name in ("one", "two")
     )
-    np.testing.assert_allclose(double, single, atol=0.01)
+    np.testing.assert_allclose(double, single, atol=0.002)

@@ -119,8 +119,6 @@ def heat_centre(network: nn.Module, photos: Pixels) -> tuple[float, float]:
     (gradient,) = torch.autograd.grad(maps[..., middle, middle].square().sum(), x)
     energy = gradient.square().sum((0, 1)).double().numpy()
     pixels = np.arange(side) + 0.5
-    across = float(energy.sum(0) @ pixels / energy.sum())
-    down = float(energy.sum(1) @ pixels / energy.sum())
+    across, down = (float(energy.sum(axis) @ pixels / energy.sum()) * cells / side - middle for axis in (0, 1))
     # In a network that has learned little the gradient strays; heat is never shown beyond the cell's neighbours.
-    across, down = (min(max(place * cells / side - middle, -1.0), 2.0) for place in (across, down))
-    return across, down
+    return min(max(across, -1.0), 2.0), min(max(down, -1.0), 2.0)
