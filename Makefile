@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: grade test lint
 
 grade: $(STAMPS)/grading
-	@if [ "$$PHOTOS" = out/demo ]; then $(BIN)/python -m retigrade.fundus.phantom out/demo; fi
+	@if [ "$$PHOTOS" = out/demo ]; then $(BIN)/python -m retigrade.synthetic out/demo; fi
 	@$(BIN)/retigrade grade --out out -- "$$PHOTOS"
 
 test: $(STAMPS)/dev

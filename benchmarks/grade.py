@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 
 from retigrade import load
+from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import decode
 from retigrade.fundus.field import find_field
-from retigrade.fundus.phantom import draw_eye
-from retigrade.fundus.prepare import decode_side, prepare
-from retigrade.scale import Grade
+from retigrade.icdr import Grade
+from retigrade.synthetic import draw_eye
 from timing import in_turn, machine, show
 
 KERAS = """
@@ -57,9 +57,9 @@ def warm(path: Path) -> None:
     from PIL import Image
 
     grader = load()
-    size = grader.bundle.card.input_size
+    size = grader.bundle.metadata.input_size
     photo = decode(path, min_side=decode_side(size))
-    canonical = prepare(photo, find_field(photo), size=size)[None]
+    canonical = crop(photo, find_field(photo), size=size)[None]
     network = keras.applications.MobileNetV2(weights=None, classes=5)
 
     def keras_predict() -> object:

@@ -3,7 +3,7 @@
     pip install '.[train]' -r benchmarks/requirements.txt
     python benchmarks/heat.py ../shared/data/idrid/lesions [--bundle FILE] [--network FILE] [--steps 20] [--all]
 
-Each kind of map is a function of a photograph (`retigrade.learn.faithful.MapFunction`); add yours to `maps_of`. With
+Each kind of map is a function of a photograph (`retigrade.evaluate.faithfulness.MapFunction`); add yours to `maps_of`. With
 the network that the bundle was exported from, a safetensors file, the maps of the grad-cam library are measured on it
 too, and the maps are made again with random weights (Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018): a
 map that stays alike shows nothing that was learned. What the bundle learned from is left out, unless --all.
@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from retigrade.arrays import Floats
+from retigrade.data.annotations import read_annotated
+from retigrade.evaluate.faithfulness import STEPS, MapFunction, Seen, at_random, evidence, look, measure_faithfulness
 from retigrade.grader import Grader, load
-from retigrade.heat import contrast
-from retigrade.learn.faithful import STEPS, MapFunction, Seen, at_random, evidence, look, measure_faithfulness
-from retigrade.learn.lesions import read_marked
-from retigrade.network import Network
-from retigrade.records import Floats
+from retigrade.heatmap import contrast
+from retigrade.train.network import Network
 
 FIGURES = ("share", "chance", "ratio", "pointing", "deletion", "insertion", "referable_deletion", "referable_insertion")
 
@@ -50,10 +50,10 @@ def class_activation(grader: Grader) -> MapFunction:
     """The decided stage's own map where it is positive: for a head of average and linear layer, its Grad-CAM."""
 
     def activation(seen: Seen) -> Floats:
-        card, outputs = grader.bundle.card, grader.bundle.run(seen.canonical[None])
-        decided = card.decision.decide(card.probabilities(outputs.logits)[0])
-        values = np.maximum(outputs.maps[0, decided], 0)
-        return seen.on_frame(values / max(float(values.max()), 1e-9), centre=card.heat_centre)
+        metadata, outputs = grader.bundle.metadata, grader.bundle.run(seen.canonical[None])
+        predicted = metadata.decision.decide(metadata.probabilities(outputs.logits)[0])
+        values = np.maximum(outputs.maps[0, predicted], 0)
+        return seen.on_frame(values / max(float(values.max()), 1e-9), centre=metadata.receptive_field_offset)
 
     return activation
 
@@ -87,9 +87,9 @@ def library_maps(grader: Grader, network: Network) -> dict[str, MapFunction]:
         cam = method(model=_Logits(network), target_layers=[network.backbone.bn2])
 
         def made(seen: Seen) -> Floats:
-            card, outputs = grader.bundle.card, grader.bundle.run(seen.canonical[None])
-            decided = int(card.decision.decide(card.probabilities(outputs.logits)[0]))
-            return seen.on_frame(cam(input_tensor=as_input(seen), targets=[ClassifierOutputTarget(decided)])[0])
+            metadata, outputs = grader.bundle.metadata, grader.bundle.run(seen.canonical[None])
+            predicted = int(metadata.decision.decide(metadata.probabilities(outputs.logits)[0]))
+            return seen.on_frame(cam(input_tensor=as_input(seen), targets=[ClassifierOutputTarget(predicted)])[0])
 
         return made
 
@@ -133,9 +133,9 @@ def main(arguments: Arguments) -> None:
     grader = load(arguments.bundle)
     network = Network("mobilenetv2_100", fine=True, weights=arguments.network) if arguments.network else None
     maps = maps_of(grader, None if network is None else network.eval(), arguments.seed)
-    learned = set() if arguments.all else set(grader.bundle.card.training.marked)
-    marked = [one for one in read_marked(arguments.lesions) if one.photo.sha256 not in learned]
-    found = measure_faithfulness(grader, marked, maps, seed=arguments.seed, steps=arguments.steps)
+    learned = set() if arguments.all else set(grader.bundle.metadata.training.annotated)
+    annotated = [one for one in read_annotated(arguments.lesions) if one.photo.sha256 not in learned]
+    found = measure_faithfulness(grader, annotated, maps, seed=arguments.seed, steps=arguments.steps)
     table = Table(title=f"{grader.bundle.identity}, 95 % intervals over photographs")
     for heading in ("map", "photographs", "cool", *FIGURES):
         table.add_column(heading.replace("_", " "))
@@ -143,9 +143,9 @@ def main(arguments: Arguments) -> None:
         table.add_row(name, str(one.photos), str(one.cool), *(str(getattr(one, figure)) for figure in FIGURES))
     Console(width=220).print(table)
     if network is not None:
-        seen = [look(one.photo, size=grader.bundle.card.input_size) for one in marked]
-        for name, alike in randomised(network, seen):
-            print(f"rank correlation of the maps with those of random weights in {name}: {alike:.2f}")
+        seen = [look(one.photo, size=grader.bundle.metadata.input_size) for one in annotated]
+        for name, positions_by_key in randomised(network, seen):
+            print(f"rank correlation of the maps with those of random weights in {name}: {positions_by_key:.2f}")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ import numpy as np
 import tyro
 
 from retigrade import Grader, load
+from retigrade.arrays import Pixels
 from retigrade.errors import NotAFundus
 from retigrade.fundus.decode import decode
 from retigrade.fundus.field import find_field
 from retigrade.inputs import expand
-from retigrade.records import Pixels
 
 BAND = 0.77
 WHOLE = 0.04  # of the height: how little of a disc may be cut off already

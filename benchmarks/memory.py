@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from retigrade.fundus.phantom import draw_eye
-from retigrade.scale import GRADES
+from retigrade.icdr import GRADES
+from retigrade.synthetic import draw_eye
 
 COUNTS = (100, 3000)
 EYES = 10

@@ -22,10 +22,10 @@ import torch
 import tyro
 from safetensors.torch import load_file
 
-from retigrade.fundus.phantom import draw_eye
-from retigrade.learn.session import BUNDLE, WEIGHTS
-from retigrade.learn.train import CHECKPOINT
-from retigrade.scale import GRADES
+from retigrade.icdr import GRADES
+from retigrade.synthetic import draw_eye
+from retigrade.train.loop import CHECKPOINT
+from retigrade.train.pipeline import BUNDLE, WEIGHTS
 
 
 @dataclass(frozen=True)

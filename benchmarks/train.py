@@ -13,11 +13,11 @@ import os
 import numpy as np
 import torch
 
-from retigrade.learn.lesson import Lesson, soft_targets
-from retigrade.learn.objective import loss_of
-from retigrade.learn.processor import fast_arithmetic
-from retigrade.learn.recipe import BEST
-from retigrade.learn.train import Run, open_fabric
+from retigrade.train.cpu import fast_arithmetic
+from retigrade.train.dataset import TrainingData, soft_targets
+from retigrade.train.loop import Run, open_fabric
+from retigrade.train.losses import loss_of
+from retigrade.train.recipe import BEST
 from timing import in_turn, machine, show
 
 BATCH, SIZE = 32, 224
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def our_steps(photos, grades):
-    lesson = Lesson(
+    lesson = TrainingData(
         photos=photos,
         grades=grades,
         targets=soft_targets(grades, (), neighbours=0.06),
@@ -86,8 +86,8 @@ def keras_step(photos, grades):
     x = layers.Rescaling(1 / 127.5, offset=-1)(augment(inputs))
     model = keras.Model(inputs, layers.Dense(5, activation="softmax")(layers.Dropout(0.2)(base(x))))
     model.compile(optimizer=keras.optimizers.AdamW(5e-4), loss="sparse_categorical_crossentropy")
-    batch, truth = photos[:BATCH].astype(np.float32), grades[:BATCH]
-    return lambda: model.train_on_batch(batch, truth)
+    batch, target = photos[:BATCH].astype(np.float32), grades[:BATCH]
+    return lambda: model.train_on_batch(batch, target)
 
 
 if __name__ == "__main__":

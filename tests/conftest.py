@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from retigrade.fundus.phantom import Phantom, draw_eye
-from retigrade.scale import GRADES, Grade
+from retigrade.icdr import GRADES, Grade
+from retigrade.synthetic import Phantom, draw_eye
 
 ROOT = Path(__file__).resolve().parents[1]
 

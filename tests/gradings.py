@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from retigrade.heat import Heat
-from retigrade.records import Field, Grading, Status
-from retigrade.scale import Grade
+from retigrade.fundus.field import Field
+from retigrade.grading import Grading
+from retigrade.heatmap import Heatmap
+from retigrade.icdr import Grade, Status
 
 
 def graded(path: str = "eye.jpg", **changes: Any) -> Grading:
@@ -34,11 +35,11 @@ def refused(path: str = "cat.jpg", status: Status = Status.NOT_FUNDUS, reason: s
     return Grading(path=path, status=status, bundle="tiny@0123456789ab", seconds=0.001, reasons=(reason,))
 
 
-def heat(*, width: int, height: int, hot: bool = True) -> Heat:
+def heat(*, width: int, height: int, hot: bool = True) -> Heatmap:
     """A map over a centred disc: all of it cool, or with one hot cell left of the middle."""
     values = np.zeros((7, 7), np.float32)
     if hot:
         values[3, 1] = 1
     radius = 0.48 * min(width, height)
     field = Field(cx=0.5, cy=0.5, rx=radius / width, ry=radius / height)
-    return Heat(values, field, width, height)
+    return Heatmap(values, field, width, height)

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from retigrade.bundle import with_card
+from retigrade.bundle import reseal
 from retigrade.cli import main
-from retigrade.deliver.rows import COLUMNS
-from retigrade.fundus.phantom import Phantom, draw_eye
-from retigrade.scale import Grade
+from retigrade.icdr import Grade
+from retigrade.output.rows import COLUMNS
+from retigrade.synthetic import Phantom, draw_eye
 from tiny_bundle import tiny_card, tiny_model
 
 Image = npt.NDArray[np.uint8]
@@ -127,7 +127,7 @@ class Run:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network that sees what the shipped one sees, so that the gate sees it too."""
     path = tmp_path_factory.mktemp("bundle") / "tiny.onnx"
-    path.write_bytes(with_card(tiny_model(size=SIZE), tiny_card(input_size=SIZE)))
+    path.write_bytes(reseal(tiny_model(size=SIZE), tiny_card(input_size=SIZE)))
     return path
 
 

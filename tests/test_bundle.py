@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from retigrade.bundle import Bundle, card_of, seal, shipped_bundle, strip, with_card
+from retigrade.bundle import Bundle, read_metadata, reseal, seal, shipped_bundle, strip
 from retigrade.errors import BundleError
 from tiny_bundle import CELLS, CHANNELS, SIZE, tiny_card, tiny_model, write_tiny_bundle
 
-SEALED_CARD = with_card(tiny_model(), tiny_card())
+SEALED_CARD = reseal(tiny_model(), tiny_card())
 SEAL_BYTES = 86
 
 
@@ -40,7 +40,7 @@ def card_json(**changes: object) -> bytes:
 
 
 def test_the_card_comes_back_as_it_went_in(path: Path) -> None:
-    assert Bundle.load(path).card == tiny_card()
+    assert Bundle.load(path).metadata == tiny_card()
 
 
 def test_identity_is_the_name_and_the_files_digest(path: Path) -> None:
@@ -60,17 +60,17 @@ def test_strip_recovers_the_network_byte_for_byte() -> None:
 
 
 def test_a_new_card_replaces_the_old_and_nothing_else() -> None:
-    again = with_card(SEALED_CARD, tiny_card(temperature=3.0))
+    again = reseal(SEALED_CARD, tiny_card(temperature=3.0))
     assert strip(again) == tiny_model()
-    assert card_of(again).temperature == 3.0
-    assert with_card(again, tiny_card()) == SEALED_CARD
+    assert read_metadata(again).temperature == 3.0
+    assert reseal(again, tiny_card()) == SEALED_CARD
 
 
 def test_other_metadata_is_kept() -> None:
     model = onnx.load_from_string(tiny_model())
     model.metadata_props.add(key="note", value="kept")
     data = model.SerializeToString()
-    assert strip(with_card(data, tiny_card())) == data
+    assert strip(reseal(data, tiny_card())) == data
 
 
 def test_it_runs_and_maps_average_to_logits(path: Path) -> None:
@@ -111,7 +111,7 @@ def test_any_byte_altered_is_refused(place: int, change: int) -> None:
     altered = bytearray(SEALED_CARD)
     altered[place] ^= change
     with pytest.raises(BundleError, match="seal"):
-        card_of(bytes(altered))
+        read_metadata(bytes(altered))
 
 
 def test_every_byte_of_the_seal_counts() -> None:
@@ -119,24 +119,24 @@ def test_every_byte_of_the_seal_counts() -> None:
         altered = bytearray(SEALED_CARD)
         altered[place] ^= 0x20  # also turns a digit's letter into a capital
         with pytest.raises(BundleError, match="seal"):
-            card_of(bytes(altered))
+            read_metadata(bytes(altered))
 
 
 @given(st.integers(0, len(SEALED_CARD) - 1))
 def test_cut_short_is_refused(length: int) -> None:
     with pytest.raises(BundleError, match="seal"):
-        card_of(SEALED_CARD[:length])
+        read_metadata(SEALED_CARD[:length])
 
 
 def test_added_bytes_are_refused() -> None:
     with pytest.raises(BundleError, match="seal"):
-        card_of(SEALED_CARD + b"\0")
+        read_metadata(SEALED_CARD + b"\0")
 
 
 @given(st.binary(max_size=60))
 def test_sealed_rubbish_is_refused(rubbish: bytes) -> None:
     with pytest.raises(BundleError):
-        card_of(seal(rubbish))
+        read_metadata(seal(rubbish))
 
 
 def test_a_refusal_names_the_file(path: Path) -> None:
@@ -167,12 +167,12 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 @pytest.mark.parametrize("copies", [0, 2])
 def test_no_card_or_two_are_refused(copies: int) -> None:
     with pytest.raises(BundleError, match=f"holds {copies} cards"):
-        card_of(with_card_text(card_json(), copies=copies))
+        read_metadata(with_card_text(card_json(), copies=copies))
 
 
 def test_another_schema_is_refused_by_its_number() -> None:
     with pytest.raises(BundleError, match="schema 3 and this program reads 2"):
-        card_of(with_card_text(card_json(schema_version=3, novelty=True)))
+        read_metadata(with_card_text(card_json(schema_version=3, novelty=True)))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_another_schema_is_refused_by_its_number() -> None:
         {"temperature": 0.0},
         {"temperature": "1.5"},
         {"referable_threshold": 1.2},
-        {"heat_scale": -1.0},
+        {"cam_maximum": -1.0},
         {"decision": {"rule": "mean", "cuts": [0.5, 1.5, 1.5, 3.5]}},
         {"decision": {"rule": "guess", "cuts": [0.5, 1.5, 2.5, 3.5]}},
         {"features": {"mean": "AAA=", "scale": "AAA=", "components": "", "limit": 1.0}},
@@ -191,7 +191,7 @@ def test_another_schema_is_refused_by_its_number() -> None:
 )
 def test_an_invalid_card_is_refused_by_its_key(changes: dict[str, object]) -> None:
     with pytest.raises(BundleError, match=f"not valid at {next(iter(changes))}"):
-        card_of(with_card_text(card_json(**changes)))
+        read_metadata(with_card_text(card_json(**changes)))
 
 
 @pytest.mark.parametrize("key", sorted(json.loads(card_json())))
@@ -199,7 +199,7 @@ def test_a_missing_key_is_refused(key: str) -> None:
     values = json.loads(card_json())
     del values[key]
     with pytest.raises(BundleError, match=f"not valid at {key}"):
-        card_of(with_card_text(json.dumps(values).encode()))
+        read_metadata(with_card_text(json.dumps(values).encode()))
 
 
 def test_a_missing_quality_limit_is_refused() -> None:
@@ -207,13 +207,13 @@ def test_a_missing_quality_limit_is_refused() -> None:
     limit = next(iter(values["quality"]))
     del values["quality"][limit]
     with pytest.raises(BundleError, match=f"lacks the quality limits {limit}"):
-        card_of(with_card_text(json.dumps(values).encode()))
+        read_metadata(with_card_text(json.dumps(values).encode()))
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b'"card"', b"{}"])
 def test_a_card_that_is_no_card_is_refused(text: bytes) -> None:
     with pytest.raises(BundleError, match="not valid"):
-        card_of(with_card_text(text))
+        read_metadata(with_card_text(text))
 
 
 def test_another_field_geometry_is_refused(tmp_path: Path) -> None:
@@ -240,14 +240,14 @@ def test_a_network_that_breaks_the_contract_is_refused(
     tmp_path: Path, breach: dict[str, object], complaint: str
 ) -> None:
     path = tmp_path / "broken.onnx"
-    path.write_bytes(with_card(tiny_model(**breach), tiny_card()))  # type: ignore[arg-type]
+    path.write_bytes(reseal(tiny_model(**breach), tiny_card()))  # type: ignore[arg-type]
     with pytest.raises(BundleError, match=complaint):
         Bundle.load(path)
 
 
 def test_a_network_that_cannot_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "empty.onnx"
-    path.write_bytes(with_card(b"", tiny_card()))
+    path.write_bytes(reseal(b"", tiny_card()))
     with pytest.raises(BundleError, match="ONNX Runtime cannot load"):
         Bundle.load(path)
 

@@ -12,13 +12,14 @@ import pytest
 
 import retigrade.grader
 from gradings import graded
-from retigrade.card import Conformal, Decision, Interval, OperatingPoint, Typical
 from retigrade.errors import BundleError, UsageError
+from retigrade.fundus.crop import decode_side
 from retigrade.fundus.decode import decode
-from retigrade.fundus.prepare import decode_side
+from retigrade.fundus.quality import Quality
 from retigrade.grader import LOW_CONFIDENCE, Grader, load
-from retigrade.records import Grading, Quality, Status
-from retigrade.scale import GRADES, Grade
+from retigrade.grading import Grading
+from retigrade.icdr import GRADES, Grade, Status
+from retigrade.metadata import Conformal, Decision, Interval, OperatingPoint, OutOfDistributionDetector
 from tiny_bundle import CHANNELS, SIZE, write_tiny_bundle
 
 
@@ -56,7 +57,7 @@ def photos(tmp_path: Path) -> list[Path]:
 
 def answers(grading: Grading) -> dict[str, object]:
     """Everything that a grading says, but the time that it took."""
-    said = {name: getattr(grading, name) for name in Grading.__slots__ if name not in ("seconds", "heat_map")}
+    said = {name: getattr(grading, name) for name in Grading.__slots__ if name not in ("seconds", "heatmap")}
     said["probabilities"] = None if grading.probabilities is None else grading.probabilities.tolist()
     said["heat"] = None if grading.heat is None else grading.heat.tobytes()
     return said
@@ -74,7 +75,7 @@ class TestOnePhoto:
         assert grading.reasons == ()
         assert 0 < grading.seconds < 60
         assert grading.probabilities is not None
-        assert grading.grade is grader.bundle.card.decision.decide(grading.probabilities)
+        assert grading.grade is grader.bundle.metadata.decision.decide(grading.probabilities)
         assert grading.p_referable == pytest.approx(grading.probabilities[2:].sum())
         assert grading.referable == (grading.p_referable >= 0.4)
         assert grading.heat is not None
@@ -90,7 +91,7 @@ class TestOnePhoto:
     def test_heat_is_made_only_if_wanted(self, grader: Grader, photos: list[Path]) -> None:
         grading = grader.grade(photos[0], heat=False)
         assert grading.status is Status.GRADED
-        assert grading.heat_map is grading.heat is None
+        assert grading.heatmap is grading.heat is None
 
     def test_temperature_is_applied(self, tmp_path: Path, photos: list[Path]) -> None:
         cold, hot = (
@@ -120,14 +121,17 @@ class TestOnePhoto:
         assert grading.reasons == (LOW_CONFIDENCE,)
 
     def test_a_photo_unlike_those_learned_from_gets_no_grade(self, tmp_path: Path, photos: list[Path]) -> None:
-        far = Typical.pack(
+        far = OutOfDistributionDetector.pack(
             mean=np.full(CHANNELS, 50.0), scale=np.ones(CHANNELS), components=np.zeros((0, CHANNELS)), limit=1.0
         )
-        grading = load(write_tiny_bundle(tmp_path / "t.onnx", features=far)).grade(photos[0])
+        grading = load(write_tiny_bundle(tmp_path / "t.onnx", out_of_distribution=far)).grade(photos[0])
         assert grading.status is Status.UNGRADABLE
         assert grading.reasons[0].startswith("unlike the photographs that the network learned from")
         near = far.model_copy(update={"limit": 1e6})
-        assert load(write_tiny_bundle(tmp_path / "t.onnx", features=near)).grade(photos[0]).status is Status.GRADED
+        assert (
+            load(write_tiny_bundle(tmp_path / "t.onnx", out_of_distribution=near)).grade(photos[0]).status
+            is Status.GRADED
+        )
 
     def test_a_decoded_photo_gets_what_its_file_gets(self, grader: Grader, photos: list[Path]) -> None:
         photo = decode(photos[0], min_side=decode_side(SIZE))
@@ -135,7 +139,7 @@ class TestOnePhoto:
         assert from_pixels.path == "named"
         assert 0 < from_pixels.seconds < 60
         assert answers(from_pixels) == {**answers(grader.grade(photos[0])), "path": "named"}
-        assert grader.grade_photo(photo, heat=False).heat_map is None
+        assert grader.grade_photo(photo, heat=False).heatmap is None
 
     def test_an_operating_point_moves_the_threshold_and_nothing_else(self, bundle: Path, photos: list[Path]) -> None:
         point = Interval(value=0.9, low=0.8, high=1.0)
@@ -146,19 +150,21 @@ class TestOnePhoto:
         assert answers(named) == {**answers(plain), "referable": False}
 
     def test_possible_grades_come_from_the_card(self, grader: Grader, tmp_path: Path, photos: list[Path]) -> None:
-        assert grader.grade(photos[0]).possible is None
-        sure = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.5, threshold=0.0)))
+        assert grader.grade(photos[0]).prediction_set is None
+        sure = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.5, quantile=0.0)))
         grading = sure.grade(photos[0])
-        assert grading.possible is not None
-        assert grading.grade in grading.possible
-        wide = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.99, threshold=1.0)))
-        assert wide.grade(photos[0]).possible == GRADES
+        assert grading.prediction_set is not None
+        assert grading.grade in grading.prediction_set
+        wide = load(write_tiny_bundle(tmp_path / "t.onnx", conformal=Conformal(coverage=0.99, quantile=1.0)))
+        assert wide.grade(photos[0]).prediction_set == GRADES
 
 
-@pytest.mark.parametrize("possible", [(), (Grade.MILD,), (Grade.MODERATE, Grade.PROLIFERATIVE)])
-def test_possible_grades_without_the_decided_one_or_with_a_gap_are_no_grading(possible: tuple[Grade, ...]) -> None:
+@pytest.mark.parametrize("prediction_set", [(), (Grade.MILD,), (Grade.MODERATE, Grade.PROLIFERATIVE)])
+def test_possible_grades_without_the_decided_one_or_with_a_gap_are_no_grading(
+    prediction_set: tuple[Grade, ...],
+) -> None:
     with pytest.raises(ValueError, match="must be a run"):
-        graded(possible=possible)
+        graded(prediction_set=prediction_set)
 
 
 def test_an_unknown_operating_point_is_refused_before_the_first_photo(bundle: Path) -> None:
@@ -167,9 +173,9 @@ def test_an_unknown_operating_point_is_refused_before_the_first_photo(bundle: Pa
 
 
 def test_features_of_another_network_do_not_fit(tmp_path: Path) -> None:
-    other = Typical.pack(mean=np.zeros(9), scale=np.ones(9), components=np.zeros((0, 9)), limit=1.0)
+    other = OutOfDistributionDetector.pack(mean=np.zeros(9), scale=np.ones(9), components=np.zeros((0, 9)), limit=1.0)
     with pytest.raises(BundleError, match=r"features is .* must be tensor\(float\) \[N, 9\]"):
-        load(write_tiny_bundle(tmp_path / "t.onnx", features=other))
+        load(write_tiny_bundle(tmp_path / "t.onnx", out_of_distribution=other))
 
 
 @pytest.mark.parametrize("status", [Status.UNGRADABLE, Status.NOT_FUNDUS])
@@ -179,7 +185,7 @@ def test_what_the_gate_refuses_gets_its_reasons_and_no_grade(
     monkeypatch.setattr(retigrade.grader, "assess", lambda *seen: Quality(0.1, status, ("blurred", "dark")))
     grading = grader.grade(photos[0])
     assert (grading.status, grading.reasons, grading.quality) == (status, ("blurred", "dark"), 0.1)
-    assert grading.probabilities is grading.grade is grading.heat_map is None
+    assert grading.probabilities is grading.grade is grading.heatmap is None
     assert grading.sha256 is not None
 
 

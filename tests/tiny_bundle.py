@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from retigrade.bundle import with_card
-from retigrade.card import Card, Decision, Figure, Interval, OperatingPoint, Training
+from retigrade.bundle import reseal
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
+from retigrade.metadata import Decision, Figure, Interval, Metadata, OperatingPoint, Training
 
 SIZE, CELLS, CHANNELS = 64, 4, 6
 
@@ -69,11 +69,11 @@ def tiny_model(
     return bytes(model.SerializeToString())
 
 
-def tiny_card(**changes: Any) -> Card:
+def tiny_card(**changes: Any) -> Metadata:
     """A valid card for `tiny_model()`, with these keys changed."""
     point = Interval(value=0.95, low=0.93, high=0.97)
     values = {
-        "schema_version": 2,
+        "schema_version": 3,
         "name": "tiny",
         "created": date(2024, 5, 1),
         "backbone": "tiny",
@@ -85,17 +85,17 @@ def tiny_card(**changes: Any) -> Card:
         "operating_points": {"screening": OperatingPoint(threshold=0.2, sensitivity=point, specificity=point)},
         "conformal": None,
         "low_confidence": 0.0,
-        "features": None,
+        "out_of_distribution": None,
         "quality": QualityLimits(),
-        "heat_scale": 2.0,
-        "heat_centre": (0.5, 0.5),
+        "cam_maximum": 2.0,
+        "receptive_field_offset": (0.5, 0.5),
         "training": Training(
             photos=10,
             grades=(5, 1, 2, 1, 1),
             sources={"drawn": 10},
             fingerprint="0" * 64,
             splits="1" * 64,
-            marked=(),
+            annotated=(),
             epochs=1,
             protocol="none",
         ),
@@ -105,10 +105,10 @@ def tiny_card(**changes: Any) -> Card:
         "limits": "Learned nothing.",
         "starting_weights": "none",
     }
-    return Card(**{**values, **changes})
+    return Metadata(**{**values, **changes})
 
 
 def write_tiny_bundle(path: Path, **changes: Any) -> Path:
     """Write a bundle of `tiny_model()` and `tiny_card(**changes)`, and return its path."""
-    path.write_bytes(with_card(tiny_model(), tiny_card(**changes)))
+    path.write_bytes(reseal(tiny_model(), tiny_card(**changes)))
     return path

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retigrade.grader import Grader, load
-    from retigrade.records import Grading, Status
-    from retigrade.scale import Grade
+    from retigrade.grading import Grading
+    from retigrade.icdr import Grade, Status
 
 __all__ = ["Grade", "Grader", "Grading", "Status", "load"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Grade": "retigrade.scale",
+    "Grade": "retigrade.icdr",
     "Grader": "retigrade.grader",
-    "Grading": "retigrade.records",
-    "Status": "retigrade.records",
+    "Grading": "retigrade.grading",
+    "Status": "retigrade.icdr",
     "load": "retigrade.grader",
 }
 

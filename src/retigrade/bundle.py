@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort  # type: ignore[import-untyped]
 
-from retigrade.card import Card
+from retigrade.arrays import Floats
 from retigrade.errors import BundleError
 from retigrade.fundus.field import FIELD_VERSION
-from retigrade.records import Floats
-from retigrade.scale import GRADES
+from retigrade.icdr import GRADES
+from retigrade.metadata import Metadata
 
 CARD_KEY = b"retigrade"
 SEAL_KEY = b"retigrade_sha256"
@@ -49,12 +49,12 @@ class Outputs(NamedTuple):
     features: Floats
 
 
-def with_card(model: bytes, card: Card) -> bytes:
+def reseal(model: bytes, metadata: Metadata) -> bytes:
     """Return the bytes of a sealed bundle: the network of `model`, an ONNX file or a bundle, with this card.
 
     Raises BundleError if `model` is not a protocol buffer.
     """
-    return seal(strip(model) + _entry(CARD_KEY, card.model_dump_json().encode()))
+    return seal(strip(model) + _entry(CARD_KEY, metadata.model_dump_json().encode()))
 
 
 def seal(body: bytes) -> bytes:
@@ -70,7 +70,7 @@ def strip(data: bytes) -> bytes:
     return b"".join(data[part.start : part.end] for part in _parts(data) if part.key not in (CARD_KEY, SEAL_KEY))
 
 
-def card_of(data: bytes) -> Card:
+def read_metadata(data: bytes) -> Metadata:
     """Check the seal of a bundle's bytes and return its card.
 
     Raises BundleError if a byte is missing or altered, or the card is absent, invalid or of another schema.
@@ -84,7 +84,7 @@ def card_of(data: bytes) -> Card:
     cards = [part.value for part in _parts(body) if part.key == CARD_KEY]
     if len(cards) != 1:
         raise BundleError(f"it holds {len(cards)} cards and needs one; make the bundle again")
-    return Card.read(cards[0])
+    return Metadata.read(cards[0])
 
 
 def shipped_bundle() -> Path:
@@ -102,7 +102,7 @@ class Bundle:
     identity: the bundle's name and the first 12 digits of its file's SHA-256.
     """
 
-    card: Card
+    metadata: Metadata
     identity: str
     session: ort.InferenceSession
 
@@ -114,30 +114,30 @@ class Bundle:
         """
         try:
             data = _read(path)
-            card = card_of(data)
-            if card.field_version != FIELD_VERSION:
+            metadata = read_metadata(data)
+            if metadata.field_version != FIELD_VERSION:
                 raise BundleError(
-                    f"it learned on field geometry {card.field_version} and this program makes {FIELD_VERSION}: "
+                    f"it learned on field geometry {metadata.field_version} and this program makes {FIELD_VERSION}: "
                     "train it again, or install the version of retigrade that made it"
                 )
             session = _open(data, threads=threads or _cores())
-            _check_signature(session, card)
-            bundle = cls(card, f"{card.name}@{hashlib.sha256(data).hexdigest()[:12]}", session)
+            _check_signature(session, metadata)
+            bundle = cls(metadata, f"{metadata.name}@{hashlib.sha256(data).hexdigest()[:12]}", session)
             bundle._check_answers()
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
         return bundle
 
     def run(self, photos: npt.NDArray[np.uint8]) -> Outputs:
-        """Run the network; photos: uint8 (N, S, S, 3), RGB, the canonical field as `prepare` makes it."""
-        side = self.card.input_size
+        """Run the network; photos: uint8 (N, S, S, 3), RGB, the canonical field as `crop` makes it."""
+        side = self.metadata.input_size
         if photos.dtype != np.uint8 or photos.ndim != 4 or photos.shape[1:] != (side, side, 3):
             raise ValueError(f"photos must be uint8 (N, {side}, {side}, 3), got {photos.dtype} {photos.shape}")
         return Outputs(*self.session.run(list(Outputs._fields), {"photo": photos}))
 
     def _check_answers(self) -> None:
         """Run one grey square: the maps must average to the logits, or the heat would show something else."""
-        side = self.card.input_size
+        side = self.metadata.input_size
         logits, maps, features = self.run(np.full((1, side, side, 3), 128, np.uint8))
         if not all(np.isfinite(values).all() for values in (logits, maps, features)):
             raise BundleError("its network answers with numbers that are not finite; export it again")
@@ -178,9 +178,9 @@ def _open(data: bytes, *, threads: int) -> ort.InferenceSession:
         raise BundleError(f"ONNX Runtime cannot load its network: {str(error).splitlines()[0]}") from error
 
 
-def _check_signature(session: ort.InferenceSession, card: Card) -> None:
+def _check_signature(session: ort.InferenceSession, metadata: Metadata) -> None:
     """Compare the network's inputs and outputs with the contract; any name of a free size stands for N."""
-    side = card.input_size
+    side = metadata.input_size
     inputs = {node.name: (node.type, node.shape) for node in session.get_inputs()}
     outputs = {node.name: (node.type, node.shape) for node in session.get_outputs()}
     if list(inputs) != ["photo"] or sorted(outputs) != sorted(Outputs._fields):
@@ -192,7 +192,9 @@ def _check_signature(session: ort.InferenceSession, card: Card) -> None:
     _check_shape("logits", outputs["logits"], "tensor(float)", (len(GRADES),))
     cells = outputs["maps"][1][-1:]
     _check_shape("maps", outputs["maps"], "tensor(float)", (len(GRADES), *cells, *cells))
-    channels = outputs["features"][1][-1:] if card.features is None else [card.features.channels]
+    channels = (
+        outputs["features"][1][-1:] if metadata.out_of_distribution is None else [metadata.out_of_distribution.channels]
+    )
     _check_shape("features", outputs["features"], "tensor(float)", tuple(channels))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from retigrade.errors import UsageError
-from retigrade.fundus.decode import shown
+from retigrade.text import shown
 
 
 class Draft:

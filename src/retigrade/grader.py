@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from retigrade.arrays import Floats
 from retigrade.bundle import Bundle, Outputs, shipped_bundle
-from retigrade.card import Typical
 from retigrade.errors import NotAFundus, UnreadablePhoto, UsageError
-from retigrade.fundus.decode import decode, decode_bytes
-from retigrade.fundus.field import find_field
-from retigrade.fundus.prepare import decode_side, prepare
-from retigrade.fundus.quality import assess
-from retigrade.heat import heat_of
-from retigrade.records import Field, Floats, Grading, Photo, Quality, Status
+from retigrade.fundus.crop import crop, decode_side
+from retigrade.fundus.decode import Photo, decode, decode_bytes
+from retigrade.fundus.field import Field, find_field
+from retigrade.fundus.quality import Quality, assess
+from retigrade.grading import Grading
+from retigrade.heatmap import make_heatmap
+from retigrade.icdr import Status
+from retigrade.metadata import OutOfDistributionDetector
 
 LOW_CONFIDENCE = "low confidence: a second reader is advised"
 
@@ -50,13 +52,13 @@ class Grader:
     operating_point: str | None = None
 
     def __post_init__(self) -> None:
-        self.bundle.card.threshold(self.operating_point)  # an unknown name must not wait for the first photo
+        self.bundle.metadata.threshold(self.operating_point)  # an unknown name must not wait for the first photo
 
     def grade(self, source: Source, *, heat: bool = True) -> Grading:
         """Return the verdict on one photo; a file that is no usable photo gets a verdict too, and raises nothing."""
         started = time.perf_counter()
         try:
-            photo = _decode(source, min_side=decode_side(self.bundle.card.input_size))
+            photo = _decode(source, min_side=decode_side(self.bundle.metadata.input_size))
         except UnreadablePhoto as error:
             grading = self._refuse(_name(source), Status.ERROR, str(error))
         else:
@@ -103,33 +105,33 @@ class Grader:
             return self._refuse(_name(source), Status.ERROR, f"internal error: {type(defect).__name__}: {defect}")
 
     def _verdict(self, photo: Photo, path: str, *, heat: bool) -> Grading:
-        card = self.bundle.card
+        metadata = self.bundle.metadata
         try:
             field = find_field(photo)
         except NotAFundus as error:
             return self._refuse(path, Status.NOT_FUNDUS, str(error), photo=photo)
-        canonical = prepare(photo, field, size=card.input_size)
-        quality = assess(canonical, field, card.quality)
+        canonical = crop(photo, field, size=metadata.input_size)
+        quality = assess(canonical, field, metadata.quality)
         if quality.status is not Status.GRADED:
             return self._refuse(path, quality.status, *quality.reasons, photo=photo, quality=quality)
         outputs = self.bundle.run(canonical[None])
-        if reason := _unlike_training(outputs.features, card.features):
+        if reason := _unlike_training(outputs.features, metadata.out_of_distribution):
             return self._refuse(path, Status.UNGRADABLE, reason, photo=photo, quality=quality)
         return self._decide(path, photo, field, quality, outputs, heat=heat)
 
     def _decide(
         self, path: str, photo: Photo, field: Field, quality: Quality, outputs: Outputs, *, heat: bool
     ) -> Grading:
-        card = self.bundle.card
-        probabilities = card.probabilities(outputs.logits)[0]
-        grade = card.decision.decide(probabilities)
-        p_referable, referable = card.refers(probabilities, operating_point=self.operating_point)
-        advice = () if probabilities[grade] >= card.low_confidence else (LOW_CONFIDENCE,)
-        heat_map = heat_of(
+        metadata = self.bundle.metadata
+        probabilities = metadata.probabilities(outputs.logits)[0]
+        grade = metadata.decision.decide(probabilities)
+        p_referable, referable = metadata.refers(probabilities, operating_point=self.operating_point)
+        advice = () if probabilities[grade] >= metadata.low_confidence else (LOW_CONFIDENCE,)
+        heatmap = make_heatmap(
             outputs.maps[0],
             probabilities,
-            scale=card.heat_scale,
-            centre=card.heat_centre,
+            scale=metadata.cam_maximum,
+            centre=metadata.receptive_field_offset,
             field=field,
             width=photo.width,
             height=photo.height,
@@ -143,11 +145,13 @@ class Grader:
             probabilities=probabilities,
             p_referable=p_referable,
             referable=referable,
-            possible=None if card.conformal is None else card.conformal.possible(probabilities, grade),
+            prediction_set=None
+            if metadata.conformal is None
+            else metadata.conformal.prediction_set(probabilities, grade),
             quality=quality.score,
             reasons=(*quality.reasons, *advice),
             sha256=photo.sha256,
-            heat_map=heat_map if heat else None,
+            heatmap=heatmap if heat else None,
         )
 
     def _refuse(
@@ -170,11 +174,14 @@ def _decode(source: Source, *, min_side: int) -> Photo:
     return decode(Path(source), min_side=min_side)
 
 
-def _unlike_training(features: Floats, typical: Typical | None) -> str | None:
+def _unlike_training(features: Floats, fit_out_of_distribution: OutOfDistributionDetector | None) -> str | None:
     """Return why a photo lies too far from those learned from, or None; features: float32 (1, C)."""
-    if typical is None or (distance := float(typical.distance(features)[0])) <= typical.limit:
+    if (
+        fit_out_of_distribution is None
+        or (distance := float(fit_out_of_distribution.distance(features)[0])) <= fit_out_of_distribution.limit
+    ):
         return None
-    return f"unlike the photographs that the network learned from (distance {distance:.3g}, limit {typical.limit:.3g})"
+    return f"unlike the photographs that the network learned from (distance {distance:.3g}, limit {fit_out_of_distribution.limit:.3g})"
 
 
 def _name(source: Source) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
 from retigrade.errors import UsageError
-from retigrade.fundus.decode import shown
-from retigrade.fundus.headers import sniff
+from retigrade.fundus.formats import sniff
+from retigrade.text import shown
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 

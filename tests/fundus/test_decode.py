@@ -20,9 +20,10 @@ import pytest
 from retigrade.errors import UnreadablePhoto
 from retigrade.fundus import decode as decoding
 from retigrade.fundus import header
-from retigrade.fundus.decode import decode, decode_bytes, shown
+from retigrade.fundus.decode import decode, decode_bytes
+from retigrade.fundus.formats import read_header, sniff
 from retigrade.fundus.header import MAX_PIXELS, HeaderError
-from retigrade.fundus.headers import read_header, sniff
+from retigrade.text import shown
 
 Image = npt.NDArray[np.uint8]
 SUFFIXES = [".jpg", ".png", ".tif", ".webp", ".bmp"]

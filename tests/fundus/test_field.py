@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retigrade.arrays import Pixels
 from retigrade.errors import NotAFundus
-from retigrade.fundus.decode import decode
-from retigrade.fundus.field import find_field, lit
-from retigrade.fundus.phantom import Phantom, draw_eye
-from retigrade.fundus.prepare import decode_side, prepare
+from retigrade.fundus.crop import crop, decode_side
+from retigrade.fundus.decode import Photo, decode
+from retigrade.fundus.field import Field, find_field, lit
 from retigrade.fundus.quality import QualityLimits, assess
-from retigrade.records import Field, Photo, Pixels, Status
-from retigrade.scale import Grade
+from retigrade.icdr import Grade, Status
+from retigrade.synthetic import Phantom, draw_eye
 
 SIZE = 224
 
@@ -37,7 +37,7 @@ def find(pixels: Pixels) -> Field:
 
 
 def canonical(pixels: Pixels) -> Pixels:
-    return prepare(photo(pixels), find(pixels), size=SIZE)
+    return crop(photo(pixels), find(pixels), size=SIZE)
 
 
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -66,7 +66,7 @@ def verdict(pixels: Pixels) -> Status:
         field = find(pixels)
     except NotAFundus:
         return Status.NOT_FUNDUS
-    return assess(prepare(photo(pixels), field, size=SIZE), field, QualityLimits()).status
+    return assess(crop(photo(pixels), field, size=SIZE), field, QualityLimits()).status
 
 
 @pytest.fixture(scope="module")

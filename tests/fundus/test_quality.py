@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from retigrade.arrays import Pixels
 from retigrade.errors import NotAFundus
-from retigrade.fundus.decode import decode
-from retigrade.fundus.field import find_field
-from retigrade.fundus.phantom import Phantom
-from retigrade.fundus.prepare import circle, decode_side, prepare
-from retigrade.fundus.quality import MEASURES, QualityLimits, assess, measure
-from retigrade.records import Field, Photo, Pixels, Quality, Status
-from retigrade.scale import GRADES, Grade
+from retigrade.fundus.crop import circle, crop, decode_side
+from retigrade.fundus.decode import Photo, decode
+from retigrade.fundus.field import Field, find_field
+from retigrade.fundus.quality import MEASURES, Quality, QualityLimits, assess, measure
+from retigrade.icdr import GRADES, Grade, Status
+from retigrade.synthetic import Phantom
 
 SIZE = 224
 ROUND = Field(cx=0.5, cy=0.5, rx=0.4, ry=0.4)
@@ -29,12 +29,12 @@ LIMITS = QualityLimits()
 def canonical(eyes: Mapping[Grade, Phantom]) -> Pixels:
     """A healthy eye as the network sees it; copy it before changing it."""
     phantom = eyes[Grade.NONE]
-    pixels = prepare(Photo(pixels=phantom.pixels, width=320, height=320, sha256="0"), phantom.field, size=SIZE)
+    pixels = crop(Photo(pixels=phantom.pixels, width=320, height=320, sha256="0"), phantom.field, size=SIZE)
     pixels.flags.writeable = False
     return pixels
 
 
-def judge(pixels: Pixels, limits: QualityLimits = LIMITS, *, disc: Field = ROUND) -> Quality:
+def assess_photo(pixels: Pixels, limits: QualityLimits = LIMITS, *, disc: Field = ROUND) -> Quality:
     return assess(np.asarray(pixels).astype(np.uint8), disc, limits)
 
 
@@ -50,7 +50,7 @@ def without_score(**limits: float) -> QualityLimits:
 
 
 def test_a_clear_eye_may_be_graded(canonical: Pixels) -> None:
-    found = judge(canonical)
+    found = assess_photo(canonical)
     assert found.status is Status.GRADED
     assert found.reasons == ()
     assert 0.5 < found.score <= 1
@@ -59,56 +59,58 @@ def test_a_clear_eye_may_be_graded(canonical: Pixels) -> None:
 @pytest.mark.parametrize("grade", GRADES)
 def test_every_stage_may_be_graded(eyes: Mapping[Grade, Phantom], grade: Grade) -> None:
     photo = Photo(pixels=eyes[grade].pixels, width=320, height=320, sha256="0")
-    assert judge(prepare(photo, eyes[grade].field, size=SIZE)).status is Status.GRADED
+    assert assess_photo(crop(photo, eyes[grade].field, size=SIZE)).status is Status.GRADED
 
 
 class TestReasons:
     def test_nothing_lit(self) -> None:
-        assert judge(np.zeros((SIZE, SIZE, 3), np.uint8)) == Quality(
+        assert assess_photo(np.zeros((SIZE, SIZE, 3), np.uint8)) == Quality(
             0.0, Status.UNGRADABLE, ("too little retina is lit to be read",)
         )
 
     @pytest.mark.parametrize("size", [64, 224, 300])
     def test_too_dark(self, canonical: Pixels, size: int) -> None:
-        found = judge(cv2.resize(canonical, (size, size)) * 0.16, without_score())
+        found = assess_photo(cv2.resize(canonical, (size, size)) * 0.16, without_score())
         assert found.status is Status.UNGRADABLE
         assert found.reasons[0].startswith("too dark: mean light 0.0")
 
     def test_too_bright(self, canonical: Pixels) -> None:
-        found = judge(np.where(circle(SIZE)[..., None], np.maximum(canonical, 240), 0), without_score(grey=2, red=0))
+        found = assess_photo(
+            np.where(circle(SIZE)[..., None], np.maximum(canonical, 240), 0), without_score(grey=2, red=0)
+        )
         assert found.status is Status.UNGRADABLE
         assert "too bright: 100% of the retina is white" in found.reasons
 
     def test_blurred(self, canonical: Pixels) -> None:
         smooth = cv2.GaussianBlur(canonical, (0, 0), 25)
         smooth[~circle(SIZE)] = 0
-        assert "blurred: no vessel can be told from its surroundings" in judge(smooth, without_score()).reasons
-        assert not judge(canonical, without_score()).reasons
+        assert "blurred: no vessel can be told from its surroundings" in assess_photo(smooth, without_score()).reasons
+        assert not assess_photo(canonical, without_score()).reasons
 
     def test_no_colour(self, canonical: Pixels) -> None:
         grey = canonical[..., 1:2].repeat(3, axis=2)
-        assert "no colour: a colour photograph is needed" in judge(grey, without_score()).reasons
+        assert "no colour: a colour photograph is needed" in assess_photo(grey, without_score()).reasons
 
     def test_too_little_retina(self, canonical: Pixels) -> None:
         slit = canonical.copy()
         slit[:, : SIZE // 2 - 20] = slit[:, SIZE // 2 + 20 :] = 0
-        (reason,) = judge(slit, without_score()).reasons
+        (reason,) = assess_photo(slit, without_score()).reasons
         assert reason == "too little retina: 18% of the picture, need 25%"
 
     def test_a_blue_disc_is_no_eye(self, canonical: Pixels) -> None:
-        found = judge(canonical[..., ::-1])
+        found = assess_photo(canonical[..., ::-1])
         assert found.status is Status.NOT_FUNDUS
         assert found.reasons == ("does not look like the back of an eye",)
 
     def test_a_score_that_is_too_low(self, canonical: Pixels) -> None:
-        found = judge(canonical, QualityLimits(fundus=50))
+        found = assess_photo(canonical, QualityLimits(fundus=50))
         assert found.status is Status.NOT_FUNDUS
         assert found.score < 0.01
 
     def test_more_is_asked_where_no_disc_was_seen(self, canonical: Pixels) -> None:
         limits = QualityLimits(fundus=-50, fundus_filled=50)
-        assert judge(canonical, limits).status is Status.GRADED
-        assert judge(canonical, limits, disc=FILLED).status is Status.NOT_FUNDUS
+        assert assess_photo(canonical, limits).status is Status.GRADED
+        assert assess_photo(canonical, limits, disc=FILLED).status is Status.NOT_FUNDUS
 
 
 class TestMeasures:
@@ -146,7 +148,7 @@ class TestMeasures:
         phantom = eyes[Grade.MODERATE]
         pixels = cv2.resize(phantom.pixels, (900, 900), interpolation=cv2.INTER_CUBIC)
         photo = Photo(pixels=np.asarray(pixels, np.uint8), width=900, height=900, sha256="0")
-        small, large = (measure(prepare(photo, phantom.field, size=size)) for size in (SIZE, 448))
+        small, large = (measure(crop(photo, phantom.field, size=size)) for size in (SIZE, 448))
         assert small is not None
         assert large is not None
         assert float(LIMITS.score(large)) == pytest.approx(float(LIMITS.score(small)), abs=0.5)
@@ -196,7 +198,7 @@ def test_nothing_that_is_no_fundus_is_graded(real_data: Path) -> None:
             field = find_field(photo)
         except NotAFundus:
             continue
-        assert judge(prepare(photo, field, size=SIZE), disc=field).status is not Status.GRADED, path
+        assert assess_photo(crop(photo, field, size=SIZE), disc=field).status is not Status.GRADED, path
 
 
 @pytest.mark.parametrize("name", ["aptos2019", "eyepacs", "idrid"])
@@ -209,5 +211,5 @@ def test_real_photographs_pass(real_data: Path, name: str) -> None:
     for path in paths:
         photo = decode(path, min_side=decode_side(SIZE))
         field = find_field(photo)
-        statuses.append(judge(prepare(photo, field, size=SIZE), disc=field).status)
+        statuses.append(assess_photo(crop(photo, field, size=SIZE), disc=field).status)
     assert statuses.count(Status.GRADED) >= 0.95 * len(statuses)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from retigrade.learn.intervals import Estimate
+from retigrade.metrics.bootstrap import Estimate
 from retigrade.paper.document import Document, Figure, Section, Table, shown
 
 TABLE = Table(

@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import save_file
 
 from retigrade.cli import main
+from retigrade.data.manifest import read_manifest
 from retigrade.errors import UsageError
-from retigrade.fundus.phantom import draw_eye
-from retigrade.learn.manifest import read_manifest
-from retigrade.learn.train import open_fabric
-from retigrade.network import Network
+from retigrade.icdr import Grade
 from retigrade.paper.engine import Engine, match_weights
 from retigrade.paper.pictures import View, pictures
 from retigrade.paper.protocols import published
 from retigrade.paper.settings import Job, Preparation, Protocol, recipe_of
 from retigrade.paper.trainer import EpochLine, Task
-from retigrade.scale import Grade
+from retigrade.synthetic import draw_eye
+from retigrade.train.loop import open_fabric
+from retigrade.train.network import Network
 
 TINY = "test_efficientnet"
 FOLDERS = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from retigrade.arrays import Pixels
+from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.errors import DataError, UsageError
-from retigrade.fundus.phantom import draw_eye
-from retigrade.learn.manifest import Manifest, read_manifest
+from retigrade.icdr import Grade
 from retigrade.paper.pictures import View, gaussian, pictures, squeezed
 from retigrade.paper.settings import Preparation
-from retigrade.records import Pixels
-from retigrade.scale import Grade
+from retigrade.synthetic import draw_eye
 
 
 def save(pixels: Pixels, path: Path) -> None:

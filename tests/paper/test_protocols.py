@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retigrade.data.manifest import Entry, Manifest
+from retigrade.data.splits import check_leaks
 from retigrade.errors import DataError
-from retigrade.learn.manifest import Entry, Manifest
-from retigrade.learn.splits import check_leaks
+from retigrade.icdr import Grade
 from retigrade.paper.protocols import LEAKING_SHARE, divide_honestly, honest, leaking, parts_of, published
-from retigrade.scale import Grade
 
 
 def manifest(count: int, *, patients: int | None = None) -> Manifest:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from retigrade.errors import DataError, UsageError
-from retigrade.fundus.phantom import draw_eye
+from retigrade.icdr import Grade
 from retigrade.paper.run import run
 from retigrade.paper.settings import Preparation, Protocol, Settings
 from retigrade.paper.study import Study
 from retigrade.paper.trainer import Contestant, EpochLine, Task, Trained, Watch
-from retigrade.scale import Grade
+from retigrade.synthetic import draw_eye
 
 FOLDERS = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")
 SIZE = 64

@@ -37,9 +37,9 @@ class Check(Command):
 
     def run(self) -> int:
         """Read everything, look, and print the findings."""
-        from retigrade.learn.audit import audit
-        from retigrade.learn.manifest import read_manifest
-        from retigrade.learn.splits import read_splits
+        from retigrade.data.audit import audit
+        from retigrade.data.manifest import read_manifest
+        from retigrade.data.splits import read_splits
 
         manifest = read_manifest(self.data, skip_unreadable=True)
         splits = None if self.splits is None else read_splits(self.splits, manifest, allow_leaks=True)

@@ -14,11 +14,11 @@ from retigrade.cli.labelled import checked_jobs, cores, needs_train
 from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
+    from retigrade.data.manifest import Manifest
+    from retigrade.evaluate.predictions import LabelledSet
+    from retigrade.evaluate.result import EvaluationResult
     from retigrade.grader import Grader
-    from retigrade.learn.evaluation.findings import Findings
-    from retigrade.learn.manifest import Manifest
-    from retigrade.learn.verdicts import Labelled
-    from retigrade.records import Grading
+    from retigrade.grading import Grading
 
 _CORRUPTED = 200  # photographs for the corruption suite, each graded 61 times
 
@@ -73,24 +73,24 @@ class Evaluate(Command):
         if (self.splits is None) != (self.part is None):
             raise UsageError("--splits and --part go together: a split, and which part of it to evaluate")
         with needs_train():
-            from retigrade.learn.evaluation.drawings import draw
+            from retigrade.evaluate.plots import draw
+        from retigrade.data.annotations import find_annotated
+        from retigrade.data.manifest import read_manifest
+        from retigrade.evaluate.measure import measure
+        from retigrade.evaluate.model_card import model_card
+        from retigrade.evaluate.predictions import predict_labelled
+        from retigrade.evaluate.report import compose
+        from retigrade.evaluate.write import illustrate_worst, write_report
         from retigrade.files import make_folder, write_whole
         from retigrade.grader import load
-        from retigrade.learn.evaluation.measure import measure
-        from retigrade.learn.evaluation.model_card import model_card
-        from retigrade.learn.evaluation.report import compose
-        from retigrade.learn.evaluation.write import illustrate_worst, write_report
-        from retigrade.learn.lesions import find_marked
-        from retigrade.learn.manifest import read_manifest
-        from retigrade.learn.verdicts import judge
 
         grader = load(self.bundle, threads=max(1, cores() // jobs), operating_point=self.operating_point)
         make_folder(self.out)
         if self.lesions is not None:
-            find_marked(self.lesions)  # a wrong folder must not wait for the gradings
+            find_annotated(self.lesions)  # a wrong folder must not wait for the gradings
         manifest = read_manifest(self.data, skip_unreadable=self.skip_unreadable)
         labelled = self._labelled(manifest)
-        verdicts = judge(grader, labelled, jobs=jobs)
+        verdicts = predict_labelled(grader, labelled, jobs=jobs)
         found = measure(verdicts, grader, manifest=manifest, part=self.part)
         found = self._tried(found, grader, labelled, jobs=jobs)
         errors = illustrate_worst(verdicts, grader, _thumbnails)
@@ -100,46 +100,46 @@ class Evaluate(Command):
         _tell(found, self.out)
         return 0
 
-    def _labelled(self, manifest: Manifest) -> Labelled:
-        from retigrade.learn.splits import read_splits
-        from retigrade.learn.verdicts import Labelled
+    def _labelled(self, manifest: Manifest) -> LabelledSet:
+        from retigrade.data.splits import read_splits
+        from retigrade.evaluate.predictions import LabelledSet
 
         if self.splits is None or self.part is None:
-            return Labelled.of(manifest)
+            return LabelledSet.of(manifest)
         splits = read_splits(self.splits, manifest)
         if self.part not in splits.names:
             raise UsageError(f"there is no part {self.part!r} in {self.splits}; there are: {', '.join(splits.names)}")
-        return Labelled.of(manifest, splits, part=self.part)
+        return LabelledSet.of(manifest, splits, part=self.part)
 
-    def _tried(self, found: Findings, grader: Grader, labelled: Labelled, *, jobs: int) -> Findings:
+    def _tried(self, found: EvaluationResult, grader: Grader, labelled: LabelledSet, *, jobs: int) -> EvaluationResult:
         """Add what was asked for beyond the plain figures."""
         import numpy as np
 
-        from retigrade.learn.faithful import at_random, evidence, measure_faithfulness
-        from retigrade.learn.lesions import read_marked
-        from retigrade.learn.robustness import sample, suite
+        from retigrade.data.annotations import read_annotated
+        from retigrade.evaluate.faithfulness import at_random, evidence, measure_faithfulness
+        from retigrade.evaluate.robustness import sample, suite
 
         if self.corruptions:
             entries = sample(labelled.entries, _CORRUPTED, np.random.default_rng(0))
             found = found.model_copy(update={"robustness": suite(grader, entries, jobs=jobs)})
         if self.lesions is not None:
             maps = {"thermal map": evidence(grader), "random map": at_random(np.random.default_rng(0))}
-            learned = set(grader.bundle.card.training.marked)
-            marked = (one for one in read_marked(self.lesions) if one.photo.sha256 not in learned)
-            found = found.model_copy(update={"faithfulness": measure_faithfulness(grader, marked, maps)})
+            learned = set(grader.bundle.metadata.training.annotated)
+            annotated = (one for one in read_annotated(self.lesions) if one.photo.sha256 not in learned)
+            found = found.model_copy(update={"faithfulness": measure_faithfulness(grader, annotated, maps)})
         return found
 
 
 def _thumbnails(gradings: Sequence[Grading]) -> list[bytes | None]:
-    from retigrade.deliver.illustrate import illustrate
+    from retigrade.output.illustrate import illustrate
 
     return [one.thumbnail for one in illustrate(gradings, jobs=1)]
 
 
-def _tell(found: Findings, out: Path) -> None:
+def _tell(found: EvaluationResult, out: Path) -> None:
     from rich.console import Console
 
-    from retigrade.learn.evaluation.measure import HEADLINE
+    from retigrade.evaluate.measure import HEADLINE
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for remark in found.remarks:

@@ -14,8 +14,8 @@ from retigrade.cli.command import Command, notice
 from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
-    from retigrade.deliver.run import Outcome
     from retigrade.inputs import Skipped
+    from retigrade.output.run import Outcome
 
 _NAMED = 5  # of the files passed over; the report names them all
 _UNREADABLE_PHOTO, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
@@ -66,9 +66,9 @@ class Grade(Command):
 
             make_folder(self.out)
 
-        from retigrade.deliver.run import run
-        from retigrade.deliver.stdout import open_output
         from retigrade.grader import load
+        from retigrade.output.run import run
+        from retigrade.output.stdout import open_output
 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         jobs = min(cores, len(inputs.items)) if self.jobs is None else self.jobs
@@ -81,7 +81,7 @@ class Grade(Command):
 
 def _tell_skipped(skipped: tuple[Skipped, ...]) -> None:
     """Name the first files that were passed over; nothing is left out in silence."""
-    from retigrade.fundus.decode import shown
+    from retigrade.text import shown
 
     for one in skipped[:_NAMED]:
         notice(f"passed over {shown(str(one.path))}: {one.reason}")

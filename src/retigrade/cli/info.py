@@ -26,9 +26,9 @@ class Info(Command):
         """Check the bundle and print its card."""
         from rich.console import Console
 
-        from retigrade.deliver.describe import describe
         from retigrade.grader import load
+        from retigrade.output.describe import describe
 
         bundle = load(self.bundle).bundle
-        Console().print(describe(bundle.card, bundle=bundle.identity))
+        Console().print(describe(bundle.metadata, bundle=bundle.identity))
         return 0

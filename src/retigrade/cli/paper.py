@@ -68,10 +68,10 @@ class Paper(Command):
         """Train what is not trained yet, and write the report."""
         with needs_train():
             from retigrade.cli.watching import Watching
-            from retigrade.learn.train import open_fabric
             from retigrade.paper.engine import Engine, match_weights
             from retigrade.paper.report import HTML
             from retigrade.paper.run import run
+            from retigrade.train.loop import open_fabric
 
             settings = self._settings()
         weights = match_weights(self.weights, settings.networks)

@@ -73,14 +73,14 @@ class Train(Command):
         """Train, calibrate, measure, write."""
         self._check()
         try:
-            from retigrade.learn.lesions import find_marked
-            from retigrade.learn.logs import Log
-            from retigrade.learn.recipe import RECIPES
-            from retigrade.learn.session import Plan, learn
-            from retigrade.learn.train import open_fabric
+            from retigrade.data.annotations import find_annotated
+            from retigrade.train.loop import open_fabric
+            from retigrade.train.pipeline import TrainConfig, learn
+            from retigrade.train.progress import Log
+            from retigrade.train.recipe import RECIPES
         except ImportError as error:
             raise UsageError(f'training needs {error.name}: pip install "retigrade[train]"') from error
-        from retigrade.learn.manifest import read_manifest
+        from retigrade.data.manifest import read_manifest
 
         manifest = read_manifest(list(self.data), skip_unreadable=self.skip_unreadable)
         for sentence in manifest.notes:
@@ -88,7 +88,7 @@ class Train(Command):
         for unreadable in manifest.unreadable:
             notice(f"left out {unreadable.path}: {unreadable.reason}")
         if self.lesions is not None:
-            find_marked(self.lesions)  # a wrong folder must not wait for the training
+            find_annotated(self.lesions)  # a wrong folder must not wait for the training
         recipe = RECIPES[self.recipe]
         recipe = replace(
             recipe,
@@ -96,7 +96,7 @@ class Train(Command):
             batch=self.batch or recipe.batch,
             rate=self.rate or recipe.rate,
         )
-        plan = Plan(
+        plan = TrainConfig(
             recipe=recipe,
             backbone=self.backbone,
             folds=self.folds,

@@ -13,8 +13,8 @@ from retigrade.cli.labelled import checked_jobs, cores
 from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
-    from retigrade.card import Interval
-    from retigrade.learn.tune import Tuned
+    from retigrade.evaluate.tuning import Tuned
+    from retigrade.metadata import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +52,19 @@ class Tune(Command):
         jobs = checked_jobs(self.jobs)
         if not 0 < self.sensitivity <= 1:
             raise UsageError(f"--sensitivity must lie above 0 and at most at 1, got {self.sensitivity:g}")
-        from retigrade.bundle import shipped_bundle, with_card
+        from retigrade.bundle import reseal, shipped_bundle
+        from retigrade.data.manifest import read_manifest
+        from retigrade.evaluate.predictions import LabelledSet, predict_labelled
+        from retigrade.evaluate.tuning import tune
         from retigrade.files import write_whole
         from retigrade.grader import load
-        from retigrade.learn.manifest import read_manifest
-        from retigrade.learn.tune import tune
-        from retigrade.learn.verdicts import Labelled, judge
 
         path = shipped_bundle() if self.bundle is None else self.bundle
         grader = load(path, threads=max(1, cores() // jobs))
         manifest = read_manifest(self.data, skip_unreadable=self.skip_unreadable)
-        verdicts = judge(grader, Labelled.of(manifest), jobs=jobs)
+        verdicts = predict_labelled(grader, LabelledSet.of(manifest), jobs=jobs)
         tuned = tune(verdicts, sensitivity=self.sensitivity, prevalence=self.prevalence)
-        write_whole(self.out, with_card(path.read_bytes(), tuned.card(grader.bundle.card)))
+        write_whole(self.out, reseal(path.read_bytes(), tuned.metadata(grader.bundle.metadata)))
         _tell(tuned)
         notice(f"bundle: {self.out}")
         notice("research use only, not a medical device")
@@ -74,7 +74,7 @@ class Tune(Command):
 def _tell(tuned: Tuned) -> None:
     from rich.console import Console
 
-    from retigrade.learn.tune import PEOPLE
+    from retigrade.evaluate.tuning import PEOPLE
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     point = tuned.point

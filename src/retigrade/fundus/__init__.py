@@ -1,1 +1,1 @@
-"""From a file to the canonical field: decode, find the disc, judge the quality, prepare."""
+"""From a file to the canonical field: decode, find the disc, judge the quality, crop."""

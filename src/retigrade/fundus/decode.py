@@ -8,15 +8,17 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from retigrade.arrays import Pixels
 from retigrade.errors import UnreadablePhoto
+from retigrade.fundus.formats import read_header
 from retigrade.fundus.header import Header, HeaderError
-from retigrade.fundus.headers import read_header
-from retigrade.records import Photo, Pixels
+from retigrade.text import shown
 
 MAX_BYTES = 256 * 2**20
 
@@ -39,6 +41,25 @@ _REDUCED = {
 _set_log_level: Callable[[int], int] = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
 _SILENT = 0
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # after the transposition of 5 to 8; OpenCV's codes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photo:
+    """A decoded photograph.
+
+    pixels: uint8 (h, w, 3) RGB, upright; a JPEG may be decoded below its full size.
+    width, height: the file's full size in pixels, upright.
+    sha256: hexadecimal digest of the file's bytes.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
+            raise ValueError(f"pixels must be uint8 (h, w, 3), got {self.pixels.dtype} {self.pixels.shape}")
 
 
 def decode(path: Path | str, *, min_side: int | None = None) -> Photo:
@@ -75,11 +96,6 @@ def decode_bytes(data: bytes, *, name: str, min_side: int | None = None) -> Phot
         raise UnreadablePhoto(f"{shown(name)}: {problem}") from None
     width, height = header.upright
     return Photo(pixels=pixels, width=width, height=height, sha256=hashlib.sha256(data).hexdigest())
-
-
-def shown(name: str) -> str:
-    """Return `name` fit for one line of any terminal: what is not printable, or not Unicode, is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
 
 
 def _read(path: Path) -> bytes:

@@ -9,12 +9,15 @@ cut-off disc an algebraic fit leaves the hidden half axis uncertain by half a pe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from retigrade.arrays import Flags, Pixels
 from retigrade.errors import NotAFundus
-from retigrade.records import Field, Photo, Pixels
+from retigrade.fundus.decode import Photo
 
 FIELD_VERSION = 2
 """Raised whenever the same photograph would give another field or another canonical picture."""
@@ -32,7 +35,25 @@ _FURTHEST = 0.95  # half axes of a disc much larger than its frame, in frame sid
 
 Points = npt.NDArray[np.float64]
 Light = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """The retinal disc: an axis-aligned ellipse, in fractions of the frame's width and height.
+
+    cx, cy: centre; rx, ry: half axes. A disc cut off by the frame reaches below 0 or above 1.
+    filled: True where the retina fills the frame and no boundary was seen.
+    """
+
+    cx: float
+    cy: float
+    rx: float
+    ry: float
+    filled: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 < self.rx < 4 and 0 < self.ry < 4 and 0 <= self.cx <= 1 and 0 <= self.cy <= 1):
+            raise ValueError(f"not an ellipse inside a frame: {self.cx, self.cy, self.rx, self.ry}")
 
 
 def find_field(photo: Photo) -> Field:
@@ -59,7 +80,7 @@ def find_field(photo: Photo) -> Field:
     return ellipse
 
 
-def lit(pixels: Pixels) -> Mask:
+def lit(pixels: Pixels) -> Flags:
     """Tell retina from the black around it: bool (h, w), the largest lit region without its holes."""
     return _largest_lit(_brightest(pixels))
 
@@ -78,7 +99,7 @@ def _thumb(light: Light) -> Light:
     return np.asarray(cv2.resize(light, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _largest_lit(light: Light) -> Mask:
+def _largest_lit(light: Light) -> Flags:
     light = np.asarray(cv2.GaussianBlur(light, (3, 3), 0), np.uint8)
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     black = float(np.percentile(edge, 2))
@@ -93,12 +114,12 @@ def _largest_lit(light: Light) -> Mask:
     return np.asarray(above & (largest > 0))
 
 
-def _boundary(mask: Mask) -> Points:
+def _boundary(mask: Flags) -> Points:
     """Where rows and columns enter and leave the mask, frame edges left out: (n, 2), x and y in pixels."""
     return np.concatenate([_entries(mask), _entries(np.ascontiguousarray(mask.T))[:, ::-1]])
 
 
-def _entries(mask: Mask) -> Points:
+def _entries(mask: Flags) -> Points:
     rows = np.flatnonzero(mask.any(axis=1))
     first = mask[rows].argmax(axis=1)
     last = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
@@ -163,7 +184,7 @@ def _settled(points: Points, ellipse: Points) -> Points:
     return ellipse
 
 
-def _near(points: Points, centre: Points, radius: Points) -> Mask:
+def _near(points: Points, centre: Points, radius: Points) -> Flags:
     """Which of the points (n, 2) lie on which of the ellipses, centres and half axes (m, 2): bool (m, n)."""
     across = (points[:, 0] - centre[:, :1]) / radius[:, :1]
     down = (points[:, 1] - centre[:, 1:]) / radius[:, 1:]
@@ -171,7 +192,7 @@ def _near(points: Points, centre: Points, radius: Points) -> Mask:
     return np.asarray((square > (1 - _TOLERANCE) ** 2) & (square < (1 + _TOLERANCE) ** 2))
 
 
-def _plausible(centre: Points, radius: Points, aspect: float) -> Mask:
+def _plausible(centre: Points, radius: Points, aspect: float) -> Flags:
     """Which ellipses a camera could have made; `aspect` is the frame's width over its height."""
     with np.errstate(all="ignore"):
         stretch = radius[:, 0] * aspect / radius[:, 1]

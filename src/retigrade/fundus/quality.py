@@ -7,6 +7,7 @@ score over the same measurements tells retina from everything else that is round
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from retigrade.fundus.prepare import circle
-from retigrade.records import Field as Disc
-from retigrade.records import Pixels, Quality, Status
+from retigrade.arrays import Pixels
+from retigrade.fundus.crop import circle
+from retigrade.fundus.field import Field as Disc
+from retigrade.icdr import Status
 
 Measures = npt.NDArray[np.float64]
 
@@ -51,9 +53,18 @@ _FEWEST = 200  # pixels of retina below which nothing can be measured
 
 @cache
 def _fitted() -> dict[str, Any]:
-    """The score fitted by `retigrade.learn.gate`."""
+    """The score fitted by `retigrade.train.gate`."""
     fitted = json.loads(resources.files("retigrade.fundus").joinpath("gate.json").read_text("utf-8"))
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fitted.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the gate found: a score from 0 (useless) to 1 (clear), the verdict, and reasons in words."""
+
+    score: float
+    status: Status
+    reasons: tuple[str, ...] = ()
 
 
 class QualityLimits(BaseModel):

@@ -52,7 +52,7 @@ def on_scores() -> Iterator[Finding]:
         "abstract",
         f"of {', '.join(f'{n:,}' for n in sizes)} photographs: {', '.join(f'{n:,}' for n in hits) or 'none'} can give "
         f"it; {CLAIMS.folds} folds together ({in_all:,}): "
-        + ("possible" if sums.reachable(said, in_all, decimals=2) else "impossible"),
+        + ("prediction_set" if sums.reachable(said, in_all, decimals=2) else "impossible"),
         verdict(bool(hits) or sums.reachable(said, in_all, decimals=2)),
         "Whether a whole number of correct photographs rounds to it: not on any one set that the text names, only as "
         "an average over the folds.",

@@ -13,7 +13,7 @@ from itertools import chain
 
 import jinja2
 
-from retigrade.learn.intervals import Estimate
+from retigrade.metrics.bootstrap import Estimate
 
 Cell = str | int | float | Estimate | None
 _MEDIA = {"svg": "image/svg+xml", "jpg": "image/jpeg"}

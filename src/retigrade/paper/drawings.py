@@ -6,18 +6,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from retigrade.deliver.overlay import as_jpeg, fitted, thermal
-from retigrade.heat import contrast, heat_of
-from retigrade.learn.calibration import softmax
-from retigrade.learn.figures import confusion_figure, counts_figure, training_figure
-from retigrade.learn.metrics import confusion
+from retigrade.arrays import Pixels
+from retigrade.fundus.field import Field
+from retigrade.heatmap import contrast, make_heatmap
+from retigrade.icdr import GRADES, Grade
+from retigrade.metrics.calibration import softmax
+from retigrade.metrics.classification import confusion
+from retigrade.output.overlay import as_jpeg, fitted, thermal
 from retigrade.paper.document import Figure, Table
 from retigrade.paper.printed import STAGES, TABLE_1
 from retigrade.paper.scores import Folds
 from retigrade.paper.settings import Preparation, Protocol, printed_name, recipe_of
 from retigrade.paper.study import Study
-from retigrade.records import Field, Pixels
-from retigrade.scale import GRADES, Grade
+from retigrade.report.plots import confusion_plot, counts_plot, training_plot
 
 Album = Callable[[Protocol, Preparation], Pixels]
 """The prepared photographs of a protocol, uint8 (N, S, S, 3)."""
@@ -43,7 +44,7 @@ def balance_figure(study: Study) -> Figure:
     return Figure(
         "figure_1",
         "Figure 1: training photographs of each stage",
-        counts_figure(series),
+        counts_plot(series),
         "svg",
         "; ".join(f"{name}: {', '.join(map(str, counts))}" for name, counts in series.items()),
         "Balancing draws every stage equally often and augments each time anew; an epoch stays as long as it was. The "
@@ -71,7 +72,7 @@ def confusion_figures(study: Study, judged: Folds) -> list[Figure]:
     first, figures = study.settings.preparations[0], []
     for protocol in study.settings.protocols:
         matrices = {
-            f"{printed_name(one.job.network)}, fold {one.job.fold}": confusion(one.truth, one.decided)
+            f"{printed_name(one.job.network)}, fold {one.job.fold}": confusion(one.target, one.predicted)
             for (kind, _, preparation), folds in judged.items()
             for one in folds
             if kind is protocol and preparation is first and one.job.fold <= _PRINTED_FOLDS
@@ -81,7 +82,7 @@ def confusion_figures(study: Study, judged: Folds) -> list[Figure]:
                 Figure(
                     f"figure_3_{protocol}",
                     f"Figure 3, {protocol} protocol: confusion matrices",
-                    confusion_figure(matrices, columns=_PRINTED_FOLDS),
+                    confusion_plot(matrices, columns=_PRINTED_FOLDS),
                     "svg",
                     f"confusion matrices of {', '.join(matrices)}",
                     "Rows are the true stage, columns the decided one, with the share of the row. "
@@ -94,7 +95,7 @@ def confusion_figures(study: Study, judged: Folds) -> list[Figure]:
     return figures
 
 
-def curves_figure(study: Study) -> Figure:
+def curves_plot(study: Study) -> Figure:
     """Loss and validation accuracy of the first network in the first preparation."""
     first = next(iter(study.finished))
     lines = {
@@ -105,7 +106,7 @@ def curves_figure(study: Study) -> Figure:
     return Figure(
         "curves",
         f"Training of {printed_name(first.network)}",
-        training_figure(
+        training_plot(
             {name: [line.loss for line in history] for name, history in lines.items()},
             {name: [line.accuracy for line in history] for name, history in lines.items()},
         ),
@@ -127,11 +128,13 @@ def thermal_figure(study: Study, album: Album) -> tuple[Figure, Table]:
     for index, maps, p in zip(indices, trained.maps, probabilities, strict=True):
         pixels = np.asarray(photos[index])
         height, width = pixels.shape[:2]
-        heat = heat_of(maps, p, scale=hottest, centre=trained.centre, field=_WHOLE_FRAME, width=width, height=height)
+        heat = make_heatmap(
+            maps, p, scale=hottest, centre=trained.centre, field=_WHOLE_FRAME, width=width, height=height
+        )
         upper.append(pixels)
         lower.append(thermal(pixels, heat.in_source_pixels()))
-        decided = int(p.argmax())
-        rows.append((STAGES[study.manifest.grades[index]], STAGES[decided], float(p[decided])))
+        predicted = int(p.argmax())
+        rows.append((STAGES[study.manifest.grades[index]], STAGES[predicted], float(p[predicted])))
     figure = Figure(
         "figure_4",
         "Figure 4: photograph, result and thermal map",
@@ -143,7 +146,7 @@ def thermal_figure(study: Study, album: Album) -> tuple[Figure, Table]:
         "evidence for disease less that for none, on one scale for all. They are evidence, not lesion segmentation. "
         "The photographs are the first of each stage that the fold tests, chosen before anything was trained.",
     )
-    columns = ("true", "decided", "probability")
+    columns = ("true", "predicted", "probability")
     return figure, Table("figure_4_results", "Figure 4: results, from left to right", columns, tuple(rows))
 
 

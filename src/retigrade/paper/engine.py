@@ -12,13 +12,13 @@ from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from retigrade.arrays import Floats, Integers, Pixels
 from retigrade.errors import RetigradeError, UsageError
-from retigrade.learn.export import heat_centre
-from retigrade.learn.lesson import Indices, Lesson, soft_targets
-from retigrade.learn.train import Epoch, fit, predict
-from retigrade.network import Network
 from retigrade.paper.trainer import Contestant, EpochLine, Task, Trained, Watch
-from retigrade.records import Floats, Pixels
+from retigrade.train.dataset import TrainingData, soft_targets
+from retigrade.train.export import receptive_field_offset
+from retigrade.train.loop import Epoch, fit, predict
+from retigrade.train.network import Network
 
 _PROBES = 8  # photographs that the centre of a map's cell is measured on
 
@@ -58,7 +58,7 @@ class Engine:
 
     def train(self, task: Task, *, folder: Path, watch: Watch) -> Trained:
         """Train to the last epoch and answer with the best."""
-        lesson = Lesson(
+        lesson = TrainingData(
             photos=task.photos,
             grades=task.grades,
             targets=soft_targets(task.grades, (), neighbours=task.recipe.neighbours),
@@ -88,10 +88,10 @@ class Engine:
             epoch=fitted.epoch,
             logits=logits,
             maps=maps,
-            centre=heat_centre(fitted.network, probes),
+            centre=receptive_field_offset(fitted.network, probes),
         )
 
-    def _maps(self, network: nn.Module, photos: Pixels, shown: Indices) -> Floats:
+    def _maps(self, network: nn.Module, photos: Pixels, shown: Integers) -> Floats:
         x = torch.from_numpy(photos[shown]).to(self._fabric.device).permute(0, 3, 1, 2).float()
         with torch.inference_mode():
             maps: Floats = network(x).maps.float().cpu().numpy()

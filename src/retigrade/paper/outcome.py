@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retigrade.errors import UsageError
 from retigrade.files import write_whole
+from retigrade.icdr import GRADES
 from retigrade.paper.trainer import EpochLine, Trained
-from retigrade.scale import GRADES
 
 _RECORD, _ANSWERS = "outcome.json", "answers.npz"
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from retigrade.arrays import Pixels
+from retigrade.data.cache import prepared
+from retigrade.data.manifest import Entry, Manifest
 from retigrade.errors import DataError, PhotoError, UsageError
+from retigrade.fundus.crop import decode_side
 from retigrade.fundus.decode import decode
 from retigrade.fundus.field import lit
-from retigrade.fundus.prepare import decode_side
-from retigrade.learn.manifest import Entry, Manifest
-from retigrade.learn.store import prepared
 from retigrade.paper.settings import Preparation
-from retigrade.records import Pixels
 
 _GAIN, _MIDDLE = 4, 128
 _BLUR = 1 / 60  # of the side, which is a thirtieth of the disc's radius

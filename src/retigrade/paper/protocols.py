@@ -17,16 +17,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retigrade.arrays import Integers
+from retigrade.data.groups import Groups
+from retigrade.data.manifest import Manifest
+from retigrade.data.splits import Splits, assign, check_leaks, independent_groups, k_fold
 from retigrade.errors import DataError
-from retigrade.learn.groups import Groups
-from retigrade.learn.lesson import Indices
-from retigrade.learn.manifest import Manifest
-from retigrade.learn.splits import Splits, assign, check_leaks, k_fold, unit_of
+from retigrade.icdr import Grade
 from retigrade.paper.audit_data import PUBLIC_TRAINING
 from retigrade.paper.pictures import View
 from retigrade.paper.printed import CLAIMS
 from retigrade.paper.settings import Protocol
-from retigrade.scale import Grade
 
 VIEWS = {Protocol.PUBLISHED: View.SQUEEZED, Protocol.LEAKING: View.SQUEEZED, Protocol.HONEST: View.CANONICAL}
 LEAKING_SHARE = sum(CLAIMS.validated) / sum(PUBLIC_TRAINING)
@@ -39,9 +39,9 @@ _VALIDATION = 1 / 8  # of what the honest protocol may learn from: a tenth of al
 class Parts:
     """One fold: int64 indices, ascending. Under the published protocol validation and test are the same."""
 
-    train: Indices
-    validation: Indices
-    test: Indices
+    train: Integers
+    validation: Integers
+    test: Integers
 
     @property
     def digest(self) -> str:
@@ -65,7 +65,7 @@ def published(count: int, *, folds: int, seed: int) -> tuple[Parts, ...]:
     return tuple(found)
 
 
-def leaking(parts: Parts, *, seed: int) -> Indices:
+def leaking(parts: Parts, *, seed: int) -> Integers:
     """The photographs that judge a published fold once validation overlaps training: int64, ascending.
 
     All that the fold tests, and as many of those that it learned from as make up the printed share of the whole: no
@@ -81,7 +81,7 @@ def divide_honestly(manifest: Manifest, groups: Groups, *, folds: int, seed: int
 
     Raises DataError where a grade has too few independent photographs for one in each part.
     """
-    unit, number = unit_of(manifest, groups), parts_of(folds)
+    unit, number = independent_groups(manifest, groups), parts_of(folds)
     for grade in map(Grade, np.unique(manifest.grades)):
         independent = len(np.unique(unit[manifest.grades == grade]))
         if independent < number:
@@ -98,7 +98,7 @@ def honest(splits: Splits, manifest: Manifest, *, fold: int) -> Parts:
     """
     name = splits.names[fold - 1]
     rest = splits.rest(name)
-    unit = unit_of(manifest, splits.groups)
+    unit = independent_groups(manifest, splits.groups)
     shares, rng = np.array([1 - _VALIDATION, _VALIDATION]), np.random.default_rng([splits.seed, fold])
     aside = assign(unit[rest], manifest.grades[rest], shares, rng) == 1
     parts = Parts(rest[~aside], rest[aside], splits.part(name))

@@ -12,7 +12,7 @@ from retigrade.paper.drawings import (
     Album,
     balance_figure,
     confusion_figures,
-    curves_figure,
+    curves_plot,
     stages_figure,
     thermal_figure,
 )
@@ -126,8 +126,8 @@ def _accuracies(study: Study, judged: Folds) -> list[str]:
     found = []
     for (protocol, *rest), folds in judged.items():
         if tuple(rest) == first:
-            right = sum(float((one.truth == one.decided).sum()) for one in folds)
-            found.append(f"{right / sum(len(one.truth) for one in folds):.3f} {protocol}")
+            right = sum(float((one.target == one.predicted).sum()) for one in folds)
+            found.append(f"{right / sum(len(one.target) for one in folds):.3f} {protocol}")
     return found
 
 
@@ -152,7 +152,7 @@ def _networks(study: Study) -> Iterator[str | Table | Figure]:
     yield layers_table()
     yield networks_table(study)
     yield training_table(study)
-    yield curves_figure(study)
+    yield curves_plot(study)
 
 
 def _results(study: Study, judged: Folds, album: Album, *, photographs: bool) -> Iterator[str | Table | Figure]:

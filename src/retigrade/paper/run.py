@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from retigrade.arrays import Pixels
+from retigrade.data.duplicates import find_duplicates
+from retigrade.data.manifest import Manifest, read_manifest
+from retigrade.data.splits import Splits, read_splits, write_splits
 from retigrade.files import make_folder
-from retigrade.learn.duplicates import find_duplicates
-from retigrade.learn.manifest import Manifest, read_manifest
-from retigrade.learn.splits import Splits, read_splits, write_splits
 from retigrade.paper import protocols
 from retigrade.paper.outcome import read_outcome, write_outcome
 from retigrade.paper.pictures import View, pictures
@@ -19,7 +20,6 @@ from retigrade.paper.report import write_report
 from retigrade.paper.settings import Job, Preparation, Protocol, Settings, recipe_of
 from retigrade.paper.study import Study
 from retigrade.paper.trainer import Task, Trained, Trainer, Watch
-from retigrade.records import Pixels
 
 SPLIT = "honest-split.json"
 WORK = "work"

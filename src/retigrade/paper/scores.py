@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.learn import metrics
-from retigrade.learn.intervals import Estimate, intervals
-from retigrade.learn.metrics import Counts, Reals
+from retigrade.arrays import Integers, Reals
+from retigrade.metrics import classification as metrics
+from retigrade.metrics.bootstrap import Estimate, intervals
 from retigrade.paper.document import Cell, Table
 from retigrade.paper.printed import CLAIMS, NETWORKS, STAGES, TABLE_4
 from retigrade.paper.settings import Protocol, printed_name
@@ -33,11 +33,11 @@ def fold_table(study: Study, judged: Folds, protocol: Protocol) -> Table:
         cells += [one.trained.epoch, one.job.epochs]
         for measure in _MEASURES:
             cells += _beside(None if printed is None else getattr(printed, measure), weighted[measure])
-        support = len(one.truth)
+        support = len(one.target)
         said = None if printed is None else printed.support
         cells += [said, support, None if said is None else difference(support, said)]
-        kappa = metrics.quadratic_kappa(one.truth, one.decided)
-        rows.append((*cells, metrics.accuracy(one.truth, one.decided), kappa))
+        kappa = metrics.quadratic_kappa(one.target, one.predicted)
+        rows.append((*cells, metrics.accuracy(one.target, one.predicted), kappa))
     return Table(
         f"table_4_{protocol}",
         f"Table 4, {protocol} protocol: each fold",
@@ -65,7 +65,7 @@ def means_table(study: Study, judged: Folds) -> Table:
             mean = float(np.mean([_weighted(one)[measure] for one in folds]))
             cells += _beside(None if quoted is None else getattr(quoted, measure) / 100, mean)
         said = CLAIMS.accuracy / 100 if name == NETWORKS[0] else None
-        cells += _beside(said, float(np.mean([metrics.accuracy(one.truth, one.decided) for one in folds])))
+        cells += _beside(said, float(np.mean([metrics.accuracy(one.target, one.predicted) for one in folds])))
         rows.append(tuple(cells))
     return Table(
         "means",
@@ -85,7 +85,7 @@ def protocols_table(study: Study, judged: Folds, *, seed: int = 0) -> Table:
     for (protocol, network, preparation), folds in judged.items():
         found = _compared(folds, study.units, seed)
         cells: list[Cell] = [protocol, printed_name(network), study.contestants[network].start, preparation]
-        cells += [len(folds), sum(len(one.truth) for one in folds)]
+        cells += [len(folds), sum(len(one.target) for one in folds)]
         cells += found
         said = CLAIMS.accuracy / 100 if printed_name(network) == NETWORKS[0] else math.nan
         rows.append((*cells, said, difference(found[0].value, said)))
@@ -108,7 +108,7 @@ def leak_table(study: Study, judged: Folds) -> Table:
     """What each protocol's accuracy is made of: photographs that were learned from, their twins, and others."""
     rows: list[tuple[Cell, ...]] = []
     for (protocol, network, preparation), folds in judged.items():
-        right = np.concatenate([one.truth == one.decided for one in folds])
+        right = np.concatenate([one.target == one.predicted for one in folds])
         pairs = [seen(one.indices, one.learned, study.units) for one in folds]
         both, twins = (np.concatenate(flags) for flags in zip(*pairs, strict=True))
         cells: list[Cell] = [protocol, printed_name(network), study.contestants[network].start, preparation]
@@ -158,9 +158,9 @@ def stages_table(study: Study, judged: Folds) -> Table:
     )
 
 
-def pooled(folds: Sequence[Judged]) -> Counts:
+def pooled(folds: Sequence[Judged]) -> Integers:
     """The confusion matrix of all folds together: int64 (5, 5), rows true."""
-    return np.asarray(np.sum([metrics.confusion(one.truth, one.decided) for one in folds], axis=0))
+    return np.asarray(np.sum([metrics.confusion(one.target, one.predicted) for one in folds], axis=0))
 
 
 def _flat(judged: Folds, protocol: Protocol) -> Iterator[Judged]:
@@ -169,7 +169,7 @@ def _flat(judged: Folds, protocol: Protocol) -> Iterator[Judged]:
 
 def _weighted(one: Judged) -> dict[str, float]:
     """Precision, recall and F1 weighted by support."""
-    found = metrics.rates(metrics.confusion(one.truth, one.decided)).weighted()
+    found = metrics.rates(metrics.confusion(one.target, one.predicted)).weighted()
     return {"precision": found["precision"], "recall": found["sensitivity"], "f1": found["f1"]}
 
 
@@ -178,26 +178,26 @@ def _beside(printed: float | None, measured: float) -> list[Cell]:
 
 
 def _compared(folds: Sequence[Judged], units: npt.NDArray[np.int64], seed: int) -> tuple[Estimate, ...]:
-    truth, decided = (np.concatenate([getattr(one, name) for one in folds]) for name in ("truth", "decided"))
+    target, predicted = (np.concatenate([getattr(one, name) for one in folds]) for name in ("target", "predicted"))
     score = metrics.p_referable(np.concatenate([one.probabilities for one in folds]))
     groups = np.concatenate([units[one.indices] for one in folds])
-    return intervals(_figures, truth, decided, score, groups=groups, rng=np.random.default_rng(seed))
+    return intervals(_figures, target, predicted, score, groups=groups, rng=np.random.default_rng(seed))
 
 
-def _figures(truth: Counts, decided: Counts, score: Reals) -> Reals:
+def _figures(target: Integers, predicted: Integers, score: Reals) -> Reals:
     """One figure for each name in `_COMPARED`."""
-    counts = metrics.confusion(truth, decided)
+    counts = metrics.confusion(target, predicted)
     rates = metrics.rates(counts)
     macro = rates.macro()
     return np.array(
         [
-            metrics.accuracy(truth, decided),
+            metrics.accuracy(target, predicted),
             metrics.quadratic_kappa_of(counts),
             rates.weighted()["f1"],
             macro["f1"],
             macro["sensitivity"],
-            metrics.off_by_two(truth, decided),
-            metrics.auroc(score, metrics.is_referable(truth)),
+            metrics.off_by_two(target, predicted),
+            metrics.auroc(score, metrics.is_referable(target)),
         ]
     )
 

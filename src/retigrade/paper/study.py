@@ -9,12 +9,11 @@ from itertools import groupby
 
 import numpy as np
 
-from retigrade.learn.calibration import softmax
-from retigrade.learn.groups import Groups
-from retigrade.learn.lesson import Indices
-from retigrade.learn.manifest import Manifest
-from retigrade.learn.metrics import Reals
-from retigrade.learn.splits import unit_of
+from retigrade.arrays import Integers, Reals
+from retigrade.data.groups import Groups
+from retigrade.data.manifest import Manifest
+from retigrade.data.splits import independent_groups
+from retigrade.metrics.calibration import softmax
 from retigrade.paper.protocols import Parts, leaking
 from retigrade.paper.settings import Job, Preparation, Protocol, Settings
 from retigrade.paper.trainer import Contestant, Trained
@@ -31,11 +30,11 @@ class Judged:
     protocol: Protocol
     job: Job
     trained: Trained
-    learned: Indices
-    indices: Indices
-    truth: Indices
+    learned: Integers
+    indices: Integers
+    target: Integers
     probabilities: Reals
-    decided: Indices
+    predicted: Integers
 
 
 Key = tuple[Protocol, str, Preparation]
@@ -58,9 +57,9 @@ class Study:
     finished: dict[Job, Trained] = field(default_factory=dict)
 
     @cached_property
-    def units(self) -> Indices:
+    def units(self) -> Integers:
         """The independent unit of each photograph, int64 (N,), for intervals and twins."""
-        return unit_of(self.manifest, self.groups)
+        return independent_groups(self.manifest, self.groups)
 
     def so_far(self) -> Study:
         """The study asked for no more than what is finished, so that its report tells of nothing else."""
@@ -86,7 +85,7 @@ class Study:
         folds = self.honest if job.protocol is Protocol.HONEST else self.published
         return folds[job.fold - 1]
 
-    def shown(self, job: Job) -> Indices:
+    def shown(self, job: Job) -> Integers:
         """The photographs of Figure 4: the first of each stage that the job's fold tests, whatever becomes of them."""
         test, grades = self.parts(job).test, self.manifest.grades
         return np.array([test[grades[test] == grade][0] for grade in np.unique(grades[test])], dtype=np.int64)
@@ -112,9 +111,9 @@ class Study:
                     trained=trained,
                     learned=parts.train,
                     indices=indices,
-                    truth=grades[indices],
+                    target=grades[indices],
                     probabilities=probabilities[indices],
-                    decided=probabilities[indices].argmax(axis=1),
+                    predicted=probabilities[indices].argmax(axis=1),
                 )
 
     def _place(self, one: Judged) -> tuple[int, int, int, int]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from retigrade.learn.groups import Groups
-from retigrade.learn.lesson import Indices
-from retigrade.learn.recipe import Recipe
+from retigrade.arrays import Integers
+from retigrade.data.groups import Groups
+from retigrade.icdr import GRADES
 from retigrade.paper.audit_data import PUBLIC_TRAINING
 from retigrade.paper.document import Cell, Table
 from retigrade.paper.layers import LAST, MOBILENET_V2, STEM, mobilenet_v2_parameters, printed_parameters
@@ -17,7 +17,7 @@ from retigrade.paper.printed import CLAIMS, NETWORKS, STAGES, TABLE_1, TABLE_2, 
 from retigrade.paper.protocols import leaking
 from retigrade.paper.settings import Job, Protocol, printed_name, recipe_of
 from retigrade.paper.study import Study
-from retigrade.scale import GRADES
+from retigrade.train.recipe import Recipe
 
 
 def difference(measured: float, printed: float) -> str | None:
@@ -81,7 +81,7 @@ def parts_table(study: Study) -> Table:
     )
 
 
-def seen(judged: Indices, learned: Indices, units: Indices) -> tuple[np.typing.NDArray[np.bool_], ...]:
+def seen(judged: Integers, learned: Integers, units: Integers) -> tuple[np.typing.NDArray[np.bool_], ...]:
     """Which of the judged photographs were learned from, and of which others a duplicate or the patient was."""
     both = np.isin(judged, learned)
     return both, np.isin(units[judged], units[learned]) & ~both

@@ -8,9 +8,8 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from retigrade.learn.lesson import Indices
-from retigrade.learn.recipe import Recipe
-from retigrade.records import Floats, Pixels
+from retigrade.arrays import Floats, Integers, Pixels
+from retigrade.train.recipe import Recipe
 
 _WHOLE = 0.995
 
@@ -49,10 +48,10 @@ class Task:
     recipe: Recipe
     seed: int
     photos: Pixels
-    grades: Indices
-    train: Indices
-    validation: Indices
-    shown: Indices
+    grades: Integers
+    train: Integers
+    validation: Integers
+    shown: Integers
     identity: str
 
 

@@ -1,0 +1,1 @@
+"""Labelled folders: layouts, manifest, duplicates, groups, splits, audit, annotations, cache."""

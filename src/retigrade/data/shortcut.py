@@ -1,0 +1,193 @@
+"""The shortcut audit: how well the grade can be told from the black frame alone, no retina looked at.
+
+Cameras differ between clinics, and clinics between stages; a network finds that out before it finds a microaneurysm.
+What the whole frame tells is what a careless pipeline would learn. The canonical field takes away size and aspect, and
+leaves how deep a disc is cut off at top and bottom; the cut of `retigrade.data.crop_matching` takes that away in training.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from retigrade.arrays import Flags, Integers, Pixels, Reals
+from retigrade.data.crop_matching import Frames
+from retigrade.data.groups import Groups
+from retigrade.data.manifest import Entry, Manifest
+from retigrade.data.splits import assign, independent_groups
+from retigrade.errors import DataError, NotAFundus, UsageError
+from retigrade.fundus.crop import crop, decode_side
+from retigrade.fundus.decode import decode
+from retigrade.fundus.field import Field, find_field, lit
+from retigrade.icdr import GRADES
+from retigrade.metrics import classification as metrics
+
+FEATURES = (
+    *(f"black margin {side}" for side in ("left", "right", "top", "bottom")),
+    *(f"straight edge {side}" for side in ("left", "right", "top", "bottom")),
+    "black share",
+)
+_MOST_FOLDS = 5
+
+Features = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How well the frame alone tells the grade, on photographs that the classifier never saw."""
+
+    accuracy: float
+    quadratic_kappa: float
+    referable_auroc: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortcut:
+    """What the frame tells of the grade at three stages, over the same photographs.
+
+    before: the whole frame, squeezed to a square as most pipelines do. canonical: the canonical field. after: the
+    canonical field under one draw of the cut that training applies, which is what a network here learns from.
+    majority: accuracy of always answering the most frequent grade. no_field: the photographs left out for want of a
+    retinal disc.
+    """
+
+    before: Told
+    canonical: Told
+    after: Told
+    majority: float
+    photographs: int
+    folds: int
+    no_field: tuple[Path, ...] = ()
+
+    @property
+    def drop(self) -> float:
+        """By how much the canonical field and the cut lower the quadratic weighted kappa."""
+        return self.before.quadratic_kappa - self.after.quadratic_kappa
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """One photograph's frame: squeezed, as nine numbers; canonical, as a mask of retina, packed to bits."""
+
+    field: Field
+    squeezed: Features
+    canonical: npt.NDArray[np.uint8]
+
+    def mask(self, size: int) -> Flags:
+        return np.unpackbits(self.canonical, count=size * size).reshape(size, size).astype(bool)
+
+
+def find_shortcut(manifest: Manifest, groups: Groups, *, size: int = 224, seed: int = 0) -> Shortcut:
+    """Tell the grade from the frame by a random forest, cross-validated with patients and duplicates kept together.
+
+    size: side of the square pictures in pixels. Raises UsageError without scikit-learn, DataError where there are too
+    few photographs to tell.
+    """
+    forest = _forest(seed)
+    with ThreadPoolExecutor() as pool:
+        looks = list(pool.map(lambda entry: _look(entry, size), manifest.entries))
+        found = [(index, look) for index, look in enumerate(looks) if look is not None]
+        if not found:
+            raise DataError("no retinal disc in any photograph")
+        kept = np.array([index for index, _ in found], dtype=np.int64)
+        target = manifest.grades[kept]
+        fold = _folds(target, independent_groups(manifest, groups)[kept], seed)
+        # Prepared once more, one by one: kept in memory they would be a hundred times their masks.
+        pictures = pool.map(lambda item: _canonical(manifest.entries[item[0]], item[1].field, size), found)
+        cuts = Frames(pictures, target).draw(np.arange(len(kept)), np.random.default_rng(seed))
+    masks = [look.mask(size) for _, look in found]
+    return Shortcut(
+        before=_told(forest, np.stack([look.squeezed for _, look in found]), target, fold),
+        canonical=_told(forest, np.stack([_features(mask) for mask in masks]), target, fold),
+        after=_told(forest, np.stack([_features(_cut(*pair)) for pair in zip(masks, cuts, strict=True)]), target, fold),
+        majority=float(np.bincount(target).max() / len(target)),
+        photographs=len(kept),
+        folds=int(fold.max()) + 1,
+        no_field=tuple(entry.path for entry, look in zip(manifest.entries, looks, strict=True) if look is None),
+    )
+
+
+def frame_features(pixels: Pixels) -> Features:
+    """Nine numbers of the black frame, float64 (9,), each 0 to 1, as `FEATURES` names them.
+
+    The margins are shares of the picture's side. A straight edge is the share of the lit box's side along which the
+    retina reaches the box: short for a round disc, long for one that is cut off.
+    """
+    return _features(lit(pixels))
+
+
+def _features(mask: Flags) -> Features:
+    if not mask.any():
+        return np.array([0.5] * 4 + [0.0] * 4 + [1.0])
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+    box = mask[top : bottom + 1, left : right + 1]
+    # A rim two pixels deep, for the edge of a squeezed or re-encoded photograph is ragged.
+    edges = [box[:, :2].any(axis=1), box[:, -2:].any(axis=1), box[:2].any(axis=0), box[-2:].any(axis=0)]
+    margins = [left / width, 1 - (right + 1) / width, top / height, 1 - (bottom + 1) / height]
+    return np.array([*margins, *(edge.mean() for edge in edges), 1 - mask.mean()])
+
+
+def _look(entry: Entry, size: int) -> _Look | None:
+    """The frame of one photograph; None where no field is found."""
+    photo = decode(entry.path, min_side=decode_side(size))
+    try:
+        field = find_field(photo)
+    except NotAFundus:
+        return None
+    squeezed = cv2.resize(photo.pixels, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return _Look(field, frame_features(squeezed), np.packbits(lit(crop(photo, field, size=size))))
+
+
+def _canonical(entry: Entry, field: Field, size: int) -> Pixels:
+    return crop(decode(entry.path, min_side=decode_side(size)), field, size=size)
+
+
+def _cut(mask: Flags, hidden: Reals) -> Flags:
+    """The mask without the rows that training blackens; hidden: fractions of the side at top and bottom."""
+    middles = (np.arange(len(mask)) + 0.5) / len(mask)
+    kept = (middles > hidden[0]) & (middles < 1 - hidden[1])
+    return np.asarray(mask & kept[:, None])
+
+
+def _folds(target: Integers, unit: Integers, seed: int) -> Integers:
+    """The fold of each photograph, int64 (N,); as many folds as the rarest grade allows, 2 to 5."""
+    grades = np.unique(target)
+    if len(grades) < 2:
+        raise DataError("all photographs are of one grade, so the frame has nothing to tell")
+    fewest = min(len(np.unique(unit[target == grade])) for grade in grades)
+    folds = min(max(fewest, 2), _MOST_FOLDS)
+    fold = assign(unit, target, np.full(folds, 1 / folds), np.random.default_rng(seed))
+    if len(np.unique(fold)) < folds:
+        raise DataError("too few independent photographs to cross-validate what the frame tells")
+    return fold
+
+
+def _forest(seed: int) -> Any:
+    try:
+        ensemble = import_module("sklearn.ensemble")
+    except ModuleNotFoundError as error:
+        raise UsageError('needs scikit-learn; install it with: pip install "retigrade[train]"') from error
+    return ensemble.RandomForestClassifier(n_estimators=300, min_samples_leaf=3, random_state=seed)
+
+
+def _told(forest: Any, features: Features, target: Integers, fold: Integers) -> Told:
+    probabilities = np.zeros((len(target), len(GRADES)))
+    for number in np.unique(fold):
+        unseen = fold == number
+        forest.fit(features[~unseen], target[~unseen])
+        probabilities[np.ix_(unseen, forest.classes_)] = forest.predict_proba(features[unseen])
+    predicted = probabilities.argmax(axis=1)
+    return Told(
+        accuracy=metrics.accuracy(target, predicted),
+        quadratic_kappa=metrics.quadratic_kappa(target, predicted),
+        referable_auroc=metrics.auroc(metrics.p_referable(probabilities), metrics.is_referable(target)),
+    )

@@ -1,1 +1,0 @@
-"""A grading becomes a table, CSV, JSON lines, a thermal picture and a report; each module makes one of them."""

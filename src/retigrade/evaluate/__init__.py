@@ -1,0 +1,1 @@
+"""Predictions to figures, reports and model cards."""

@@ -1,0 +1,244 @@
+"""Whether a thermal map shows what the grade rests on: against experts' lesion masks, and by taking hot pixels away.
+
+Everything here takes any map function, so that maps can be compared on one network. Pointing game: Zhang et al.,
+Top-down neural attention by excitation backprop, ECCV 2016. Deletion and insertion: Petsiuk, Das and Saenko, RISE,
+BMVC 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from retigrade.arrays import Flags, Floats, Pixels, Reals
+from retigrade.data.annotations import AnnotatedPhoto
+from retigrade.errors import NotAFundus
+from retigrade.fundus.crop import circle, crop
+from retigrade.fundus.decode import Photo
+from retigrade.fundus.field import Field, find_field
+from retigrade.grader import Grader
+from retigrade.heatmap import Heatmap
+from retigrade.icdr import REFERABLE_FROM
+from retigrade.metrics.bootstrap import intervals
+from retigrade.metrics.classification import mean_defined
+from retigrade.metrics.quantity import Part, Quantity
+
+STEPS = 20
+_BLUR = 0.05  # deviation of what stands in for a deleted pixel, in diameters of the disc
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """One photograph as a map function may see it: as decoded, its field, and the canonical picture, (S, S, 3)."""
+
+    photo: Photo
+    field: Field
+    canonical: Pixels
+
+    def on_frame(self, values: Floats, *, centre: tuple[float, float] = (0.5, 0.5)) -> Floats:
+        """Lay a map of the canonical square, float32 (s, s), 0..1, over the photo's pixels: float32 (h, w).
+
+        centre: as in `retigrade.heatmap.Heat`.
+        """
+        height, width = self.photo.pixels.shape[:2]
+        return Heatmap(np.asarray(values, np.float32), self.field, width, height, centre).in_frame(width, height)
+
+    @property
+    def disc(self) -> Flags:
+        """Where the retina is: bool (h, w)."""
+        height, width = self.photo.pixels.shape[:2]
+        rows = ((np.arange(height) + 0.5) / height - self.field.cy) / self.field.ry
+        columns = ((np.arange(width) + 0.5) / width - self.field.cx) / self.field.rx
+        return np.asarray(rows[:, None] ** 2 + columns[None] ** 2 < 1)
+
+
+MapFunction = Callable[[Seen], Floats]
+"""Makes a map, 0 where cool, of the photo's pixels: float32 (h, w)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What one map is worth on one photograph; nan where it cannot be said.
+
+    share: of the heat that lies inside the dilated lesions; chance: the share of the retina that does. pointing:
+    whether the hottest pixel does, or which share of the hottest ones where several are. deletion, insertion: mean
+    probability of the decided grade while the hottest pixels are blurred away first, and while they come first out of
+    the blur; the last two the same for the probability of a referable stage.
+    """
+
+    share: float
+    chance: float
+    pointing: float
+    deletion: float
+    insertion: float
+    referable_deletion: float
+    referable_insertion: float
+
+
+class MapFigures(Part):
+    """One kind of map over all photographs; cool: photographs on which it shows nothing. ratio: share over chance."""
+
+    photos: int
+    cool: int
+    share: Quantity
+    chance: Quantity
+    ratio: Quantity
+    pointing: Quantity
+    deletion: Quantity
+    insertion: Quantity
+    referable_deletion: Quantity
+    referable_insertion: Quantity
+
+
+class Faithfulness(Part):
+    """Each kind of map by its name, measured on the same photographs; without_field: those in which none was found."""
+
+    maps: dict[str, MapFigures]
+    without_field: int
+
+
+def evidence(grader: Grader) -> MapFunction:
+    """The map that grading shows; cool all over where the photo gets no grade."""
+
+    def shown(seen: Seen) -> Floats:
+        height, width = seen.photo.pixels.shape[:2]
+        found = grader.grade_photo(seen.photo).heatmap
+        return np.zeros((height, width), np.float32) if found is None else found.in_frame(width, height)
+
+    return shown
+
+
+def at_random(rng: np.random.Generator, *, cells: int = 7) -> MapFunction:
+    """A map that knows nothing: uniform noise on a coarse grid, as smooth as a class-activation map."""
+    return lambda seen: seen.on_frame(rng.random((cells, cells), dtype=np.float32))
+
+
+def measure_faithfulness(
+    grader: Grader,
+    annotated: Iterable[AnnotatedPhoto],
+    maps: dict[str, MapFunction],
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    rounds: int = 1000,
+) -> Faithfulness:
+    """Measure every kind of map on the same photographs, with 95 % intervals over the photographs.
+
+    seed: of the order in which equally warm pixels go, and of the bootstrap. steps: of deletion and insertion; 0 leaves
+    them out.
+    """
+    rows: dict[str, list[Scores]] = {name: [] for name in maps}
+    without_field = 0
+    for number, one in enumerate(annotated):
+        try:
+            seen = look(one.photo, size=grader.bundle.metadata.input_size)
+        except NotAFundus:
+            without_field += 1
+            continue
+        for name, make in maps.items():
+            rng = np.random.default_rng([seed, number])
+            rows[name].append(score(make(seen), seen, one.dilated, grader, rng=rng, steps=steps))
+    rng = np.random.default_rng(seed)
+    figures = {name: _figures(scores, rng, rounds) for name, scores in rows.items() if scores}
+    return Faithfulness(maps=figures, without_field=without_field)
+
+
+def look(photo: Photo, *, size: int) -> Seen:
+    """Find the field and prepare the photo; raises NotAFundus."""
+    field = find_field(photo)
+    return Seen(photo, field, crop(photo, field, size=size))
+
+
+def score(
+    heat: Floats, seen: Seen, lesions: Flags, grader: Grader, *, rng: np.random.Generator, steps: int = STEPS
+) -> Scores:
+    """Score one map, float32 (h, w), of a photograph with `lesions`, bool (h, w)."""
+    disc = seen.disc
+    warmth, inside = heat[disc].astype(np.float64), lesions[disc]
+    total = float(warmth.sum())
+    curves = _curves(heat, seen, grader, rng=rng, steps=steps) if steps else np.full((2, 2), np.nan)
+    return Scores(
+        share=float(warmth[inside].sum()) / total if total > 0 else np.nan,
+        chance=float(inside.mean()),
+        pointing=float(inside[warmth == warmth.max()].mean()) if total > 0 else np.nan,
+        deletion=float(curves[0, 0]),
+        referable_deletion=float(curves[0, 1]),
+        insertion=float(curves[1, 0]),
+        referable_insertion=float(curves[1, 1]),
+    )
+
+
+def _curves(heat: Floats, seen: Seen, grader: Grader, *, rng: np.random.Generator, steps: int) -> Reals:
+    """Areas under the curves: rows deletion and insertion, columns the decided grade and a referable stage.
+
+    Pixels change places on the canonical picture, so that the field stays what it was.
+    """
+    metadata = grader.bundle.metadata
+    warmth, retina = on_canonical(heat, seen)
+    clear, blurred = seen.canonical, _without_detail(seen.canonical, retina)
+    rank = _rank(warmth, retina, rng)
+    predicted = metadata.decision.decide(metadata.probabilities(grader.bundle.run(clear[None]).logits)[0])
+    areas = np.empty((2, 2))
+    for row, (hot, cool) in enumerate(((blurred, clear), (clear, blurred))):
+        pictures = np.stack([np.where((rank < step / steps)[..., None], hot, cool) for step in range(steps + 1)])
+        probabilities = metadata.probabilities(grader.bundle.run(pictures).logits)
+        curves = np.column_stack([probabilities[:, predicted], probabilities[:, REFERABLE_FROM:].sum(axis=1)])
+        areas[row] = (curves[1:] + curves[:-1]).mean(axis=0) / 2
+    return areas
+
+
+def on_canonical(heat: Floats, seen: Seen) -> tuple[Floats, Flags]:
+    """A map of the photo's pixels, and where there is retina, on the canonical picture: (S, S) both."""
+    size, field = len(seen.canonical), seen.field
+    height, width = heat.shape
+    place = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
+    columns, rows = (field.cx + field.rx * place) * width - 0.5, (field.cy + field.ry * place) * height - 0.5
+    across, down = np.broadcast_to(columns, (size, size)).copy(), np.broadcast_to(rows[:, None], (size, size)).copy()
+    warmth = cv2.remap(heat, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    in_frame = (across > -0.5) & (across < width - 0.5) & (down > -0.5) & (down < height - 0.5)
+    return np.asarray(warmth, np.float32), in_frame & circle(size)
+
+
+def _rank(warmth: Floats, retina: Flags, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """When each pixel's turn comes, 0 the hottest to below 1 the coolest, equals at random; 1 outside the retina."""
+    values = warmth[retina]
+    order = np.lexsort((rng.random(len(values)), -values))
+    turn = np.empty(len(values))
+    turn[order] = np.arange(len(values)) / len(values)
+    rank = np.ones(warmth.shape)
+    rank[retina] = turn
+    return rank
+
+
+def _without_detail(canonical: Pixels, retina: Flags) -> Pixels:
+    """The picture with the retina blurred until no lesion is left, without the black around it seeping in."""
+    share = retina.astype(np.float32)
+    deviation = _BLUR * len(canonical)
+    weight = np.maximum(cv2.GaussianBlur(share, (0, 0), deviation), 1e-3)
+    light = cv2.GaussianBlur(canonical * share[..., None], (0, 0), deviation)
+    blurred = np.clip(light / weight[..., None], 0, 255)
+    return np.asarray(np.where(retina[..., None], blurred, canonical), np.uint8)
+
+
+def _figures(scores: list[Scores], rng: np.random.Generator, rounds: int) -> MapFigures:
+    names = [field.name for field in fields(Scores)]
+    table = np.array([[getattr(one, name) for name in names] for one in scores])
+    share, chance = names.index("share"), names.index("chance")
+
+    def means(rows: Reals) -> Reals:
+        warm = ~np.isnan(rows[:, share])
+        expected = rows[warm, chance].mean() if warm.any() else np.nan
+        ratio = rows[warm, share].mean() / expected if expected > 0 else np.nan
+        return np.array([*(mean_defined(column) for column in rows.T), ratio])
+
+    found = [Quantity.of(one) for one in intervals(means, table, rng=rng, rounds=rounds)]
+    return MapFigures(
+        photos=len(scores),
+        cool=int(np.isnan(table[:, share]).sum()),
+        ratio=found[-1],
+        **dict(zip(names, found, strict=False)),
+    )

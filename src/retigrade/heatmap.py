@@ -1,0 +1,127 @@
+"""The thermal map: the network's evidence for disease, back on the photograph.
+
+The head is a 1x1 convolution followed by a mean, so a grade's logit is exactly the average of its map (class activation
+mapping, Zhou et al., CVPR 2016), and nothing has to be estimated by gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retigrade.arrays import Floats
+from retigrade.fundus.field import Field
+from retigrade.icdr import GRADES
+
+_SHARPNESS = -0.5  # of the cubic kernel; exact for parabolas (Keys, IEEE Trans. ASSP 29, 1981)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heatmap:
+    """The evidence over the canonical square, and where that square lies on the photograph.
+
+    values: float32 (s, s), 0 (cool) to 1 (hot); its rows and columns divide the bounding box of `field` evenly.
+    width, height: the photograph's full size in pixels. centre: where in its own cell, across and down
+    from 0 at the left and top to 1, a value is shown; see `heat_of`.
+    """
+
+    values: Floats
+    field: Field
+    width: int
+    height: int
+    centre: tuple[float, float] = (0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.values.dtype != np.float32 or self.values.ndim != 2:
+            raise ValueError(f"values must be float32 (s, s), got {self.values.dtype} {self.values.shape}")
+
+    def in_source_pixels(self) -> Floats:
+        """Return float32 (height, width) of the full-size photograph, 0..1, and 0 outside the disc."""
+        return self.in_frame(self.width, self.height)
+
+    def in_frame(self, width: int, height: int) -> Floats:
+        """Return float32 (height, width), 0..1, for the photograph at this size; 0 outside the disc."""
+        field, (rows, columns) = self.field, self.values.shape
+        left, across = _weights(width, cells=columns, middle=field.cx, radius=field.rx, centre=self.centre[0])
+        top, down = _weights(height, cells=rows, middle=field.cy, radius=field.ry, centre=self.centre[1])
+        right, bottom = left + len(across), top + len(down)
+        frame = np.zeros((height, width), np.float32)
+        box = frame[top:bottom, left:right]
+        np.matmul(down, self.values @ across.T, out=box)
+        np.clip(box, 0, 1, out=box)
+        # A pixel belongs to the disc if its middle does; row by row this costs less than a mask of the whole frame.
+        middles = (np.arange(top, bottom) + 0.5) / height
+        within = 1 - ((middles - field.cy) / field.ry) ** 2
+        half = np.where(
+            within >= 0, field.rx * np.sqrt(np.clip(within, 0, None)), -1
+        )  # beyond the disc, no pixel at all
+        starts = np.clip(np.ceil((field.cx - half) * width - 0.5), left, right).astype(int)
+        ends = np.clip(np.floor((field.cx + half) * width + 0.5), left, right).astype(int)
+        for row, start, end in zip(range(top, bottom), starts.tolist(), ends.tolist(), strict=True):
+            frame[row, left:start] = 0
+            frame[row, end:right] = 0
+        return frame
+
+
+def make_heatmap(
+    maps: Floats,
+    probabilities: npt.NDArray[np.float64],
+    *,
+    scale: float,
+    centre: tuple[float, float],
+    field: Field,
+    width: int,
+    height: int,
+) -> Heatmap:
+    """Return where the network saw disease: each stage's map, weighted by its probability, less the map of none.
+
+    maps: float32 (5, s, s), whose means are the logits; probabilities: (5,); scale: the contrast shown as 1, one for
+    all photographs of a bundle, so that a healthy eye stays cool. Before it is scaled and clipped, the average of the
+    contrast is the weighted logit of the diseased stages less the logit of none. It is shown squared: the coarse
+    evidence lays a little warmth over all of a diseased retina, and the square draws the eye to the lesions.
+
+    centre: where in its own cell lies the centre of what a value depends on. It is not the middle, (0.5, 0.5), in a
+    network that pads its strided convolutions at one end; shown there, heat would lie beside the lesion.
+    """
+    values = np.square(np.clip(contrast(maps, probabilities) / scale, 0, 1)).astype(np.float32)
+    return Heatmap(values, field, width, height, centre)
+
+
+def contrast(maps: Floats, probabilities: npt.NDArray[np.float64]) -> Floats:
+    """Return the map of each diseased stage, weighted by its probability among them, less the map of none: (s, s).
+
+    maps: float32 (5, s, s); probabilities: (5,).
+    """
+    if maps.ndim != 3 or len(maps) != len(GRADES):
+        raise ValueError(f"maps must be (5, s, s), got {maps.shape}")
+    diseased = probabilities[1:]
+    total = float(diseased.sum())
+    weights = diseased / total if total > np.finfo(np.float32).tiny else np.full(len(diseased), 1 / len(diseased))
+    return np.asarray(np.tensordot(weights, maps[1:], axes=1) - maps[0], np.float32)
+
+
+def _weights(size: int, *, cells: int, middle: float, radius: float, centre: float) -> tuple[int, Floats]:
+    """Return the first pixel that the disc reaches along one axis, and what each cell gives to it and those after.
+
+    size: the frame's pixels; middle, radius: the disc's, in fractions of the frame; centre: as in `Heat`. The weights
+    are float32 (pixels, cells), rows sum to 1: cubic convolution between the cells' centres, beyond them the outermost.
+    """
+    start = middle - radius
+    first = max(0, int(np.floor(start * size)))
+    end = min(size, int(np.ceil((middle + radius) * size)))
+    place = ((np.arange(first, end) + 0.5) / size - start) / (2 * radius) * cells - centre
+    base = np.floor(place).astype(int)
+    weights = np.zeros((end - first, cells), np.float32)
+    pixels = np.arange(end - first)
+    for step in (-1, 0, 1, 2):
+        np.add.at(weights, (pixels, np.clip(base + step, 0, cells - 1)), _cubic(np.abs(place - base - step)))
+    return first, weights
+
+
+def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the weight of a cell `distance` cells away, for distances below 2."""
+    near = ((_SHARPNESS + 2) * distance - (_SHARPNESS + 3)) * distance**2 + 1
+    far = _SHARPNESS * (((distance - 5) * distance + 8) * distance - 4)
+    return np.where(distance <= 1, near, far)

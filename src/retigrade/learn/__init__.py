@@ -1,1 +1,0 @@
-"""From a folder of graded photographs to a bundle: manifest, splits, training, metrics, export."""

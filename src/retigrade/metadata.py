@@ -1,0 +1,284 @@
+"""What a bundle says of itself: how its numbers become a decision, what it learned from, how well it does.
+
+The card travels as JSON inside the bundle. It has no optional keys: one that is missing or unknown is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import date
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Final, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from retigrade.arrays import Floats, Reals
+from retigrade.errors import BundleError, UsageError
+from retigrade.fundus.quality import QualityLimits
+from retigrade.icdr import GRADES, REFERABLE_FROM, Grade
+from retigrade.metrics.prediction_sets import contiguous, prediction_sets
+
+SCHEMA_VERSION: Final = 3
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+CellPlace = Annotated[float, Field(ge=-1, le=2)]
+Count = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Piece(BaseModel):
+    """A frozen piece of the card that refuses unknown keys, infinities and NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Decision(Piece):
+    """How five probabilities become one grade.
+
+    rule: `argmax`, the most probable grade, the milder on a tie; `median`, the first grade at which the cumulative
+    probability reaches one half; `mean`, the number of `cuts` at or below the expected grade.
+    cuts: four ascending expected grades, used by `mean` alone.
+    """
+
+    rule: Literal["argmax", "median", "mean"]
+    cuts: tuple[float, float, float, float]
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        if any(low >= high for low, high in pairwise(self.cuts)):
+            raise ValueError(f"the cuts must ascend, got {self.cuts}")
+        return self
+
+    def decide(self, probabilities: Reals) -> Grade:
+        """Return the grade of one photo; probabilities: float64 (5,), sums to 1."""
+        match self.rule:
+            case "argmax":
+                return Grade(int(np.argmax(probabilities)))
+            case "median":
+                return Grade(int(np.argmax(np.cumsum(probabilities) >= 0.5)))
+            case "mean":
+                expected = float(probabilities @ np.arange(len(GRADES)))
+                return Grade(sum(cut <= expected for cut in self.cuts))
+
+
+class Interval(Piece):
+    """A measured value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _contain(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} lies outside its interval {self.low} to {self.high}")
+        return self
+
+
+class OperatingPoint(Piece):
+    """A threshold on the probability of a referable stage, and what it reached on the photographs that chose it."""
+
+    threshold: Fraction
+    sensitivity: Interval
+    specificity: Interval
+
+
+class Conformal(Piece):
+    """How probabilities become the grades that are possible, so that these hold the true one with `coverage`.
+
+    quantile: the nonconformity score up to which a grade is in the set; see `retigrade.metrics.prediction_sets`.
+    """
+
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    quantile: Fraction
+
+    def prediction_set(self, probabilities: Reals, grade: Grade) -> tuple[Grade, ...]:
+        """Return the possible grades of one photo in order: a run without gaps that holds the decided `grade`."""
+        found = prediction_sets(probabilities[None], self.quantile)
+        found[0, grade] = True
+        return tuple(Grade(place) for place in np.flatnonzero(contiguous(found)[0]).tolist())
+
+
+class Figure(Interval):
+    """One measured figure: `metric` over `photos` photographs of the data set `set`, with its 95 % interval."""
+
+    set: Text
+    photos: Count
+    metric: Text
+
+
+class Training(Piece):
+    """What the network learned from; grades: photographs of each grade; sources: photographs of each data set.
+
+    fingerprint: of the manifest; splits: of the file that says which photograph was used for what. marked: of the files
+    of the photographs whose marked lesions it learned from.
+    """
+
+    photos: Count
+    grades: tuple[Count, Count, Count, Count, Count]
+    sources: dict[Text, Count]
+    fingerprint: Sha256
+    splits: Sha256
+    annotated: tuple[Sha256, ...]
+    epochs: Count
+    protocol: Text
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        if not self.photos == sum(self.grades) == sum(self.sources.values()):
+            raise ValueError(f"{self.photos} photos, but grades {self.grades} and sources {self.sources}")
+        return self
+
+
+class OutOfDistributionDetector(Piece):
+    """What the features of a training photograph look like, so that a stranger can be refused.
+
+    The distance of a photo is the length of its standardised features' residual: what remains of
+    z = (features - mean) / scale once its part in the span of the components is taken away.
+    mean, scale: (C,); components: (k, C), orthonormal rows; each base64 of little-endian float16.
+    limit: the distance beyond which a photo is refused; choose it with `distance`, as packing rounds.
+    """
+
+    mean: Text
+    scale: Text
+    components: str
+    limit: Annotated[float, Field(gt=0)]
+
+    @classmethod
+    def pack(cls, *, mean: Floats, scale: Floats, components: Floats, limit: float) -> Self:
+        """Make one from arrays of shapes (C,), (C,) and (k, C)."""
+        return cls(mean=_packed(mean), scale=_packed(scale), components=_packed(components), limit=limit)
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        mean, scale, components = self.arrays
+        if not all(np.isfinite(values).all() for values in (mean, scale, components)) or not (scale > 0).all():
+            raise ValueError("mean, scale and components must be finite and scale positive")
+        return self
+
+    @cached_property
+    def arrays(self) -> tuple[Floats, Floats, Floats]:
+        """Unpacked mean (C,), scale (C,) and components (k, C), float32."""
+        mean, scale, components = (_unpacked(text) for text in (self.mean, self.scale, self.components))
+        if mean.size != scale.size or components.size % mean.size:
+            raise ValueError(f"{mean.size} means, {scale.size} scales and {components.size} numbers of components")
+        return mean, scale, components.reshape(-1, mean.size)
+
+    @property
+    def channels(self) -> int:
+        """The number of features, C."""
+        return self.arrays[0].size
+
+    def distance(self, features: Floats) -> Floats:
+        """Return how far photos are from the typical one; features: float32 (N, C) -> float32 (N,), 0 and up."""
+        mean, scale, components = self.arrays
+        standard = (features - mean) / scale
+        residual = standard - (standard @ components.T) @ components
+        return np.asarray(np.linalg.norm(residual, axis=1), np.float32)
+
+
+class Metadata(Piece):
+    """All that a bundle knows beside its weights.
+
+    backbone: the network's name in timm. input_size: side of the photo's square in pixels. field_version: the geometry
+    of the canonical field that it learned on. temperature: divides the logits. referable_threshold: the probability of
+    a referable stage from which a photo is referable. conformal: the grades that are possible; None names none.
+    low_confidence: a second reader is advised where the decided grade has less probability than this. features:
+    refuses photos unlike those learned from; None refuses none. heat_scale: the contrast of the maps that is shown as
+    hottest; heat_centre: see `heat.heat_of`.
+    """
+
+    schema_version: Literal[3]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+    created: date
+    backbone: Text
+    input_size: Annotated[int, Field(ge=32, le=4096)]
+    field_version: Count
+    temperature: Annotated[float, Field(gt=0)]
+    decision: Decision
+    referable_threshold: Fraction
+    operating_points: dict[Text, OperatingPoint]
+    conformal: Conformal | None
+    low_confidence: Fraction
+    out_of_distribution: OutOfDistributionDetector | None
+    quality: QualityLimits
+    cam_maximum: Annotated[float, Field(gt=0)]
+    receptive_field_offset: tuple[CellPlace, CellPlace]
+    training: Training
+    figures: tuple[Figure, ...]
+    licence: Text
+    intended_use: Text
+    limits: Text
+    starting_weights: Text
+
+    @classmethod
+    def read(cls, text: bytes) -> Self:
+        """Return the card that this JSON holds.
+
+        Raises BundleError where a key is missing, unknown or out of range, or the schema is of another version.
+        """
+        try:
+            metadata = cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            raise BundleError(_complaint(text, error)) from error
+        # The limits have defaults for whoever makes a card; a card that is read must state each one.
+        if missing := sorted(set(QualityLimits.model_fields) - metadata.quality.model_fields_set):
+            raise BundleError(f"its card lacks the quality limits {', '.join(missing)}")
+        return metadata
+
+    def probabilities(self, logits: Floats) -> Reals:
+        """Return calibrated probabilities, softmax(logits / temperature).
+
+        logits: float32 (N, 5) -> float64 (N, 5), rows sum to 1. Guo et al., On Calibration of Modern Neural Networks,
+        ICML 2017.
+        """
+        scaled = logits.astype(np.float64) / self.temperature
+        raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+    def threshold(self, operating_point: str | None = None) -> float:
+        """Return the probability of a referable stage from which a photo is referable, at a named point or by default.
+
+        Raises UsageError, naming those there are, where there is no such operating point.
+        """
+        if operating_point is None:
+            return self.referable_threshold
+        if operating_point not in self.operating_points:
+            names = ", ".join(self.operating_points) or "none"
+            raise UsageError(f"there is no operating point {operating_point!r} in this bundle; there are: {names}")
+        return self.operating_points[operating_point].threshold
+
+    def refers(self, probabilities: Reals, *, operating_point: str | None = None) -> tuple[float, bool]:
+        """Return the probability of a referable stage, and whether it reaches the threshold; probabilities: (5,)."""
+        p_referable = min(float(probabilities[REFERABLE_FROM:].sum()), 1.0)
+        return p_referable, p_referable >= self.threshold(operating_point)
+
+
+def _packed(values: Floats) -> str:
+    return base64.b64encode(np.asarray(values, "<f2").tobytes()).decode()
+
+
+def _unpacked(text: str) -> Floats:
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
+
+
+def _complaint(text: bytes, error: ValidationError) -> str:
+    """Return one sentence on the first thing that is wrong with a card."""
+    try:
+        found = json.loads(text)["schema_version"]
+    except (ValueError, KeyError, TypeError):
+        found = SCHEMA_VERSION
+    if found != SCHEMA_VERSION:
+        return (
+            f"its card has schema {found!r} and this program reads {SCHEMA_VERSION}: "
+            "install the version of retigrade that made it, or make the bundle again"
+        )
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(step) for step in first["loc"]) or "the card"
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"its card is not valid at {where}: {first['msg']}{others}"

@@ -1,0 +1,1 @@
+"""Figures of graded photographs: classification, calibration, conformal sets, decisions, bootstrap."""

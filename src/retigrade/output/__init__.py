@@ -1,0 +1,1 @@
+"""A grading becomes a table, CSV, JSON lines, a thermal picture and a report."""

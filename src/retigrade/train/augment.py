@@ -1,0 +1,142 @@
+"""Augment a batch on its device: draw the parameters, then apply them.
+
+Shift, rotate, zoom and flip as in the publication; aspect, cut, blur and colour beyond it. The parameters of a batch
+are plain tensors, so a batch can be replayed from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationConfig:
+    """How far augmentation goes; 0 switches a part off.
+
+    rotate: degrees either way. zoom, aspect, contrast, brightness, saturation, tint: relative, either way.
+    shift: fraction of the side. flip, upend: probability of a horizontal and of a vertical flip.
+    blur: largest standard deviation in pixels, given to half of the photographs. noise: largest deviation of 255.
+    """
+
+    rotate: float = 180.0
+    zoom: float = 0.10
+    shift: float = 0.03
+    aspect: float = 0.06
+    flip: float = 0.5
+    upend: float = 0.5
+    brightness: float = 0.30
+    contrast: float = 0.25
+    saturation: float = 0.25
+    tint: float = 0.12
+    blur: float = 1.4
+    noise: float = 4.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """What was drawn for N photographs: every tensor is float32 (N, ...), on the CPU; None for what is switched off."""
+
+    affine: Tensor
+    cut: Tensor
+    gamma: Tensor
+    contrast: Tensor
+    tone: Tensor | None
+    blur: Tensor | None
+    noise: Tensor | None
+    seed: int
+
+    def to(self, device: torch.device) -> Self:
+        """Copy to a device."""
+        return self._each(lambda value: value.to(device, non_blocking=True))
+
+    def share(self, rows: slice) -> Self:
+        """Take the parameters of some of the photographs."""
+        return self._each(lambda value: value[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
+
+
+def draw(cut: Tensor, strength: AugmentationConfig, generator: torch.Generator) -> Draw:
+    """Draw the parameters for N photographs; cut: float32 (N, 2), fractions hidden at top and bottom."""
+    n = len(cut)
+
+    def either(width: float, *shape: int) -> Tensor:
+        return (torch.rand(n, *shape, generator=generator) * 2 - 1) * width
+
+    angle = either(strength.rotate) * (math.pi / 180)
+    zoom, stretch = torch.exp(either(strength.zoom)), torch.exp(either(strength.aspect) / 2)
+    across = torch.where(torch.rand(n, generator=generator) < strength.flip, -1.0, 1.0)
+    down = torch.where(torch.rand(n, generator=generator) < strength.upend, -1.0, 1.0)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    sx, sy = zoom * stretch * across, zoom / stretch * down
+    shift = either(2 * strength.shift, 2)
+    affine = torch.stack(
+        [torch.stack([cos * sx, -sin * sx, shift[:, 0]], 1), torch.stack([sin * sy, cos * sy, shift[:, 1]], 1)], 1
+    )
+    gain = (1 + either(strength.brightness, 1)) * torch.exp(either(strength.tint, 3))
+    gamma = torch.exp(either(strength.brightness, 1, 1, 1))
+    contrast = 1 + either(strength.contrast, 1, 1)
+    saturation = 1 + either(strength.saturation, 1, 1)
+    # Gain, then saturation about grey, then contrast: linear in the colour, so one matrix for all.
+    tone = contrast * (saturation * torch.eye(3) + (1 - saturation) / 3) * gain[:, None]
+    blur = torch.rand(n, generator=generator) * strength.blur * (torch.rand(n, generator=generator) < 0.5)
+    noise = torch.rand(n, 1, 1, 1, generator=generator) * (strength.noise / 255)
+    coloured = any((strength.brightness, strength.tint, strength.contrast, strength.saturation))
+    return Draw(
+        affine=affine,
+        cut=cut,
+        gamma=gamma,
+        contrast=contrast,
+        tone=tone if coloured else None,
+        blur=blur if strength.blur else None,
+        noise=noise if strength.noise else None,
+        seed=int(torch.randint(2**31, (), generator=generator)),
+    )
+
+
+def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
+    """Apply drawn parameters: uint8 (N, S, S, 3) -> float32 (N, 3, size, size), 0..255, black stays black."""
+    x = photos.permute(0, 3, 1, 2).float().div_(255)
+    grid = F.affine_grid(drawn.affine, [len(x), 3, size, size], align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    y = grid[..., 1]
+    kept = (y > drawn.cut[:, :1, None] * 2 - 1) & (y < 1 - drawn.cut[:, 1:, None] * 2)
+    lit = kept[:, None] & (x.amax(1, keepdim=True) > 0.03)
+    if drawn.tone is not None:
+        x = _colour(x, drawn.gamma, drawn.contrast, drawn.tone)
+    if drawn.blur is not None:
+        x = _blur(x, drawn.blur)
+    if drawn.noise is not None:  # of the light, alike in all colours, as JPEG leaves it
+        generator = torch.Generator(device=x.device).manual_seed(drawn.seed)
+        x += torch.randn((len(x), 1, size, size), generator=generator, device=x.device) * drawn.noise
+    return (x.clamp_(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
+
+
+def _colour(x: Tensor, gamma: Tensor, contrast: Tensor, tone: Tensor) -> Tensor:
+    """Gamma, then the linear tone, with contrast about the retina's own mean. Overwrites x."""
+    flat = x.clamp_(min=1e-4).pow_(gamma).flatten(2)
+    mean = (tone @ flat.mean(2, keepdim=True)).mean(1, keepdim=True) / contrast
+    middle = 2 * mean  # about half of the square is retina
+    return torch.baddbmm((1 - contrast) * middle, tone, flat).view(x.shape)
+
+
+def _blur(x: Tensor, deviation: Tensor) -> Tensor:
+    """Gaussian blur with a deviation of its own for each photograph."""
+    n, channels, height, width = x.shape
+    taps = torch.arange(-3, 4, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (taps / deviation.clamp(min=1e-2)[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+    flat = x.reshape(1, n * channels, height, width)
+    flat = F.conv2d(flat, kernel[:, None, :, None], padding=(3, 0), groups=n * channels)
+    flat = F.conv2d(flat, kernel[:, None, None, :], padding=(0, 3), groups=n * channels)
+    return flat.reshape(x.shape)

@@ -1,0 +1,26 @@
+"""A small labelled data set of synthetic eyes, drawn once."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from retigrade.icdr import GRADES
+from retigrade.synthetic import draw_eye
+
+
+def write_small_data(folder: Path, *, photos: int = 60, size: int = 160) -> Path:
+    """Write `photos` eyes of all grades and their labels.csv; returns the folder."""
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(photos):
+        grade = GRADES[number % 5]
+        eye = draw_eye(grade=grade, size=size, rng=np.random.default_rng(number), cut=0.05 * (number % 2), aspect=1.2)
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.cvtColor(eye.pixels, cv2.COLOR_RGB2BGR))
+        rows.append((f"{number}.png", int(grade), f"patient{number // 2 if number < 8 else number}"))
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("path", "grade", "patient"), *rows])
+    return folder

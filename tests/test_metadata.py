@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from retigrade.errors import BundleError, UsageError
+from retigrade.icdr import Grade
+from retigrade.metadata import (
+    Conformal,
+    Decision,
+    Interval,
+    Metadata,
+    OperatingPoint,
+    OutOfDistributionDetector,
+    Training,
+)
+from tiny_bundle import tiny_card
+
+EVEN = (0.5, 1.5, 2.5, 3.5)
+distributions = st.lists(st.integers(0, 1000), min_size=5, max_size=5).filter(any).map(lambda w: np.array(w) / sum(w))
+
+
+@pytest.mark.parametrize(
+    ("rule", "cuts", "probabilities", "grade"),
+    [
+        ("argmax", EVEN, [0.4, 0.0, 0.3, 0.3, 0.0], 0),
+        ("argmax", EVEN, [0.1, 0.4, 0.1, 0.4, 0.0], 1),
+        ("median", EVEN, [0.4, 0.0, 0.3, 0.3, 0.0], 2),
+        ("median", EVEN, [0.5, 0.0, 0.0, 0.0, 0.5], 0),
+        ("mean", EVEN, [0.4, 0.0, 0.3, 0.3, 0.0], 2),
+        ("mean", EVEN, [0.5, 0.5, 0.0, 0.0, 0.0], 1),
+        ("mean", (0.2, 0.4, 0.6, 0.8), [0.5, 0.5, 0.0, 0.0, 0.0], 2),
+        ("mean", EVEN, [0.0, 0.0, 0.0, 0.0, 1.0], 4),
+    ],
+)
+def test_the_rules(rule: str, cuts: tuple[float, ...], probabilities: list[float], grade: int) -> None:
+    predicted = Decision(rule=rule, cuts=cuts).decide(np.array(probabilities))  # type: ignore[arg-type]
+    assert predicted is Grade(grade)
+
+
+@given(probabilities=distributions, tilt=st.floats(0.01, 5), rule=st.sampled_from(["argmax", "median", "mean"]))
+def test_worse_evidence_never_gives_a_milder_grade(probabilities: np.ndarray, tilt: float, rule: str) -> None:
+    worse = probabilities * np.exp(tilt * np.arange(5))
+    worse /= worse.sum()
+    decision = Decision(rule=rule, cuts=EVEN)  # type: ignore[arg-type]
+    assert decision.decide(worse) >= decision.decide(probabilities)
+
+
+@given(st.integers(0, 4), st.sampled_from(["argmax", "median", "mean"]))
+def test_certainty_decides_whatever_the_rule(grade: int, rule: str) -> None:
+    assert Decision(rule=rule, cuts=EVEN).decide(np.eye(5)[grade]) == grade  # type: ignore[arg-type]
+
+
+@given(st.lists(st.floats(-50, 50, width=32), min_size=5, max_size=5))
+def test_probabilities_are_the_softmax_of_the_divided_logits(logits: list[float]) -> None:
+    found = tiny_card(temperature=2.0).probabilities(np.array([logits], np.float32))[0]
+    raised = np.exp(np.array(logits) / 2.0)
+    np.testing.assert_allclose(found, raised / raised.sum(), rtol=1e-9)
+    assert found.dtype == np.float64
+
+
+def test_probabilities_survive_huge_logits() -> None:
+    found = tiny_card().probabilities(np.array([[3e38, -3e38, 0, 0, 0]], np.float32))
+    np.testing.assert_array_equal(found, [[1, 0, 0, 0, 0]])
+
+
+def test_referable_counts_moderate_and_worse_from_the_threshold_on() -> None:
+    metadata = tiny_card(referable_threshold=0.5)
+    assert metadata.refers(np.array([0.25, 0.25, 0.25, 0.125, 0.125])) == (0.5, True)
+    assert metadata.refers(np.array([0.25, 0.5, 0.0, 0.125, 0.125])) == (0.25, False)
+
+
+def test_a_typical_photo_is_near_and_a_strange_one_far() -> None:
+    rng = np.random.default_rng(0)
+    components = np.linalg.qr(rng.normal(size=(6, 2)))[0].T
+    fit_out_of_distribution = OutOfDistributionDetector.pack(
+        mean=np.full(6, 3.0), scale=np.full(6, 0.5), components=components, limit=1.0
+    )
+    along = 3.0 + 0.5 * 4.0 * components[0]
+    across = np.linalg.svd(components)[2][-1]
+    distances = fit_out_of_distribution.distance(
+        np.stack([np.full(6, 3.0), along, along + 0.5 * 2.0 * across]).astype(np.float32)
+    )
+    np.testing.assert_allclose(distances, [0, 0, 2], atol=0.01)
+    assert fit_out_of_distribution.channels == 6
+
+
+def test_a_typical_photo_needs_no_components() -> None:
+    fit_out_of_distribution = OutOfDistributionDetector.pack(
+        mean=np.zeros(3), scale=np.ones(3), components=np.zeros((0, 3)), limit=1.0
+    )
+    np.testing.assert_allclose(fit_out_of_distribution.distance(np.array([[0, 3, 4]], np.float32)), [5])
+
+
+@pytest.mark.parametrize(
+    ("scale", "components"),
+    [
+        (np.ones(2), np.zeros((1, 3))),
+        (np.zeros(3), np.zeros((1, 3))),
+        (np.ones(3), np.zeros(4)),
+        (np.ones(3), [np.inf]),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(scale: np.ndarray, components: np.ndarray) -> None:
+    with pytest.raises(ValidationError):
+        OutOfDistributionDetector.pack(mean=np.zeros(3), scale=scale, components=components, limit=1.0)
+
+
+def test_an_interval_holds_its_value() -> None:
+    with pytest.raises(ValidationError, match="outside its interval"):
+        Interval(value=0.5, low=0.6, high=0.7)
+
+
+def test_training_counts_add_up() -> None:
+    kept = tiny_card().training.model_dump()
+    with pytest.raises(ValidationError, match="11 photos"):
+        Training(**{**kept, "photos": 11})
+
+
+def test_a_card_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        tiny_card().temperature = 2.0
+
+
+def test_an_operating_point_says_from_where_a_photo_is_referable() -> None:
+    metadata = tiny_card(referable_threshold=0.5)
+    probabilities = np.array([0.7, 0.0, 0.3, 0.0, 0.0])
+    assert metadata.threshold() == 0.5
+    assert metadata.threshold("screening") == 0.2
+    assert metadata.refers(probabilities) == (0.3, False)
+    assert metadata.refers(probabilities, operating_point="screening") == (0.3, True)
+
+
+def test_an_unknown_operating_point_lists_those_there_are() -> None:
+    point = tiny_card().operating_points["screening"]
+    metadata = tiny_card(operating_points={"screening": point, "balanced": OperatingPoint(**point.model_dump())})
+    with pytest.raises(UsageError, match=r"no operating point 'specific' .* there are: screening, balanced"):
+        metadata.threshold("specific")
+    with pytest.raises(UsageError, match="there are: none"):
+        tiny_card(operating_points={}).threshold("screening")
+
+
+def test_possible_grades_are_a_run_that_holds_the_decided_one() -> None:
+    conformal = Conformal(coverage=0.9, quantile=0.5)
+    probabilities = np.array([0.3, 0.05, 0.4, 0.15, 0.1])
+    assert conformal.prediction_set(probabilities, Grade.MODERATE) == (Grade.MODERATE, Grade.SEVERE)
+    assert conformal.prediction_set(probabilities, Grade.NONE) == (Grade.NONE, Grade.MILD, Grade.MODERATE, Grade.SEVERE)
+
+
+@pytest.mark.parametrize("changes", [{"coverage": 1.0}, {"coverage": 0.0}, {"threshold": 1.5}])
+def test_conformal_numbers_are_shares(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Conformal(**{"coverage": 0.9, "quantile": 0.5, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("conformal", [None, Conformal(coverage=0.9, quantile=0.3)])
+def test_conformal_may_be_absent_but_not_left_out(conformal: Conformal | None) -> None:
+    metadata = tiny_card(conformal=conformal)
+    text = metadata.model_dump_json()
+    assert Metadata.read(text.encode()).conformal == conformal
+    said = f'"conformal":{"null" if conformal is None else conformal.model_dump_json()},'
+    assert said in text
+    with pytest.raises(BundleError, match="conformal: Field required"):
+        Metadata.read(text.replace(said, "").encode())
