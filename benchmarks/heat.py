@@ -3,7 +3,7 @@
     pip install '.[train]' -r benchmarks/requirements.txt
     python benchmarks/heat.py ../shared/data/idrid/lesions [--bundle FILE] [--network FILE] [--steps 20] [--all]
 
-Each kind of map is a function of a photograph (`retigrade.evaluate.faithfulness.MapFunction`); add yours to `maps_of`. With
+Each kind of map is a function of a photograph (`evaluate.faithfulness.MapFunction`); add yours to `maps_of`. With
 the network that the bundle was exported from, a safetensors file, the maps of the grad-cam library are measured on it
 too, and the maps are made again with random weights (Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018): a
 map that stays alike shows nothing that was learned. What the bundle learned from is left out, unless --all.

@@ -171,8 +171,8 @@ def test_no_card_or_two_are_refused(copies: int) -> None:
 
 
 def test_another_schema_is_refused_by_its_number() -> None:
-    with pytest.raises(BundleError, match="schema 3 and this program reads 2"):
-        read_metadata(with_card_text(card_json(schema_version=3, novelty=True)))
+    with pytest.raises(BundleError, match="schema 4 and this program reads 3"):
+        read_metadata(with_card_text(card_json(schema_version=4, novelty=True)))
 
 
 @pytest.mark.parametrize(

@@ -174,14 +174,11 @@ def _decode(source: Source, *, min_side: int) -> Photo:
     return decode(Path(source), min_side=min_side)
 
 
-def _unlike_training(features: Floats, fit_out_of_distribution: OutOfDistributionDetector | None) -> str | None:
+def _unlike_training(features: Floats, detector: OutOfDistributionDetector | None) -> str | None:
     """Return why a photo lies too far from those learned from, or None; features: float32 (1, C)."""
-    if (
-        fit_out_of_distribution is None
-        or (distance := float(fit_out_of_distribution.distance(features)[0])) <= fit_out_of_distribution.limit
-    ):
+    if detector is None or (distance := float(detector.distance(features)[0])) <= detector.limit:
         return None
-    return f"unlike the photographs that the network learned from (distance {distance:.3g}, limit {fit_out_of_distribution.limit:.3g})"
+    return f"unlike the photographs that the network learned from (distance {distance:.3g}, limit {detector.limit:.3g})"
 
 
 def _name(source: Source) -> str:

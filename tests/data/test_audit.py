@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from retigrade.arrays import Pixels
+from retigrade.data import shortcut as shortcut_room
 from retigrade.data.audit import audit
 from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.data.shortcut import FEATURES, find_shortcut, frame_features
 from retigrade.data.splits import divide
 from retigrade.icdr import Grade
-from retigrade.data import shortcut as shortcut_room
 from retigrade.synthetic import draw_eye
 
 FOLDERS = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from predictions_by_hand import answer, around, manifest_of, some_verdicts, verdicts_on
 
 from gradings import refused
+from predictions_by_hand import answer, around, manifest_of, some_verdicts, verdicts_on
 from retigrade.errors import DataError, UsageError
 from retigrade.evaluate.measure import measure
 from retigrade.evaluate.model_card import Arguments, main, model_card

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from predictions_by_hand import entry
 
+from predictions_by_hand import entry
 from retigrade.arrays import Pixels
 from retigrade.data.manifest import Entry
 from retigrade.evaluate.robustness import Robustness, sample, suite

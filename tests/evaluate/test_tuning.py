@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from predictions_by_hand import answer, verdicts_on
 
 from gradings import refused
+from predictions_by_hand import answer, verdicts_on
 from retigrade.errors import DataError, UsageError
 from retigrade.evaluate.tuning import tune
 from tiny_bundle import tiny_card

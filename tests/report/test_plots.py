@@ -68,8 +68,8 @@ def test_svg_is_sound_and_carries_no_date_or_address(drawn, name):
 def test_the_same_bytes_again_and_in_another_process(drawn):
     assert all_figures() == drawn
     code = (
-        "import sys; from retigrade.report.plots import counts_figure; "
-        "sys.stdout.buffer.write(counts_figure({'before': (1805, 370, 999, 193, 295), 'after': (1805,) * 5}))"
+        "import sys; from retigrade.report.plots import counts_plot; "
+        "sys.stdout.buffer.write(counts_plot({'before': (1805, 370, 999, 193, 295), 'after': (1805,) * 5}))"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert other.stdout == drawn["counts"]

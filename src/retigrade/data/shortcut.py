@@ -2,7 +2,7 @@
 
 Cameras differ between clinics, and clinics between stages; a network finds that out before it finds a microaneurysm.
 What the whole frame tells is what a careless pipeline would learn. The canonical field takes away size and aspect, and
-leaves how deep a disc is cut off at top and bottom; the cut of `retigrade.data.crop_matching` takes that away in training.
+leaves how deep a disc is cut off at top and bottom; `retigrade.data.crop_matching` takes that away in training.
 """
 
 from __future__ import annotations

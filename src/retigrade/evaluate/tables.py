@@ -141,7 +141,9 @@ def mistakes(found: EvaluationResult) -> Table:
         )
         for one in found.mistakes[:LISTED]
     ]
-    return Table(("photograph", "true", "predicted", "cost", "confidence", "prediction_set", "quality", "remarks"), rows)
+    return Table(
+        ("photograph", "true", "predicted", "cost", "confidence", "prediction_set", "quality", "remarks"), rows
+    )
 
 
 def refusals(found: EvaluationResult) -> Table:
