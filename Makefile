@@ -1,6 +1,7 @@
 # make grade                 three built-in eyes: table here, report in out/report.html
 # make grade PHOTOS=path     a photograph, a folder, or a CSV with a path column
-# make test                  every test
+# make test                  the tests, in a few minutes
+# make test-slow             those that train networks or need other programs
 # make lint                  style, types and layers
 # Needs Python 3.11 or newer and nothing else; PYTHON names another one than python3.
 
@@ -12,14 +13,17 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: grade test lint
+.PHONY: grade test test-slow lint
 
 grade: $(STAMPS)/grading
 	@if [ "$$PHOTOS" = out/demo ]; then $(BIN)/python -m retigrade.synthetic out/demo; fi
 	@$(BIN)/retigrade grade --out out -- "$$PHOTOS"
 
 test: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(STAMPS)/dev
+	$(BIN)/python -m pytest -q -m slow
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from retigrade.icdr import Grade, Status
 
 __all__ = ["Grade", "Grader", "Grading", "Status", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Grade": "retigrade.icdr",
