@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from retigrade.arrays import Floats
 from retigrade.data.annotations import read_annotated
-from retigrade.evaluate.faithfulness import STEPS, MapFunction, Seen, at_random, evidence, look, measure_faithfulness
+from retigrade.evaluation.faithfulness import STEPS, MapFunction, Seen, at_random, evidence, look, measure_faithfulness
 from retigrade.grader import Grader, load
 from retigrade.heatmap import contrast
-from retigrade.train.network import Network
+from retigrade.training.network import Network
 
 FIGURES = ("share", "chance", "ratio", "pointing", "deletion", "insertion", "referable_deletion", "referable_insertion")
 

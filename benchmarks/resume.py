@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 
 from retigrade.icdr import GRADES
 from retigrade.synthetic import draw_eye
-from retigrade.train.loop import CHECKPOINT
-from retigrade.train.pipeline import BUNDLE, WEIGHTS
+from retigrade.training.loop import CHECKPOINT
+from retigrade.training.pipeline import BUNDLE, WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import os
 import numpy as np
 import torch
 
-from retigrade.train.cpu import fast_arithmetic
-from retigrade.train.dataset import TrainingData, soft_targets
-from retigrade.train.loop import Run, open_fabric
-from retigrade.train.losses import loss_of
-from retigrade.train.recipe import BEST
+from retigrade.training.cpu import fast_arithmetic
+from retigrade.training.dataset import TrainingData, soft_targets
+from retigrade.training.loop import Run, open_fabric
+from retigrade.training.losses import loss_of
+from retigrade.training.recipe import BEST
 from timing import in_turn, machine, show
 
 BATCH, SIZE = 32, 224

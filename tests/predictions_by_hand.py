@@ -10,7 +10,7 @@ import numpy as np
 
 from gradings import graded, refused
 from retigrade.data.manifest import Entry, Manifest
-from retigrade.evaluate.predictions import LabelledSet, Predictions
+from retigrade.evaluation.predictions import LabelledSet, Predictions
 from retigrade.grading import Grading
 from retigrade.icdr import Grade
 

@@ -20,8 +20,8 @@ from retigrade.paper.protocols import published
 from retigrade.paper.settings import Job, Preparation, Protocol, recipe_of
 from retigrade.paper.trainer import EpochLine, Task
 from retigrade.synthetic import draw_eye
-from retigrade.train.loop import open_fabric
-from retigrade.train.network import Network
+from retigrade.training.loop import open_fabric
+from retigrade.training.network import Network
 
 TINY = "test_efficientnet"
 FOLDERS = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")

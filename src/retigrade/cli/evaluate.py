@@ -15,8 +15,8 @@ from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
     from retigrade.data.manifest import Manifest
-    from retigrade.evaluate.predictions import LabelledSet
-    from retigrade.evaluate.result import EvaluationResult
+    from retigrade.evaluation.predictions import LabelledSet
+    from retigrade.evaluation.result import EvaluationResult
     from retigrade.grader import Grader
     from retigrade.grading import Grading
 
@@ -73,14 +73,14 @@ class Evaluate(Command):
         if (self.splits is None) != (self.part is None):
             raise UsageError("--splits and --part go together: a split, and which part of it to evaluate")
         with needs_train():
-            from retigrade.evaluate.plots import draw
+            from retigrade.evaluation.plots import draw
         from retigrade.data.annotations import find_annotated
         from retigrade.data.manifest import read_manifest
-        from retigrade.evaluate.measure import measure
-        from retigrade.evaluate.model_card import model_card
-        from retigrade.evaluate.predictions import predict_labelled
-        from retigrade.evaluate.report import compose
-        from retigrade.evaluate.write import illustrate_worst, write_report
+        from retigrade.evaluation.measure import measure
+        from retigrade.evaluation.model_card import model_card
+        from retigrade.evaluation.predictions import predict_labelled
+        from retigrade.evaluation.report import compose
+        from retigrade.evaluation.write import illustrate_worst, write_report
         from retigrade.files import make_folder, write_whole
         from retigrade.grader import load
 
@@ -102,7 +102,7 @@ class Evaluate(Command):
 
     def _labelled(self, manifest: Manifest) -> LabelledSet:
         from retigrade.data.splits import read_splits
-        from retigrade.evaluate.predictions import LabelledSet
+        from retigrade.evaluation.predictions import LabelledSet
 
         if self.splits is None or self.part is None:
             return LabelledSet.of(manifest)
@@ -116,8 +116,8 @@ class Evaluate(Command):
         import numpy as np
 
         from retigrade.data.annotations import read_annotated
-        from retigrade.evaluate.faithfulness import at_random, evidence, measure_faithfulness
-        from retigrade.evaluate.robustness import sample, suite
+        from retigrade.evaluation.faithfulness import at_random, evidence, measure_faithfulness
+        from retigrade.evaluation.robustness import sample, suite
 
         if self.corruptions:
             entries = sample(labelled.entries, _CORRUPTED, np.random.default_rng(0))
@@ -139,7 +139,7 @@ def _thumbnails(gradings: Sequence[Grading]) -> list[bytes | None]:
 def _tell(found: EvaluationResult, out: Path) -> None:
     from rich.console import Console
 
-    from retigrade.evaluate.measure import HEADLINE
+    from retigrade.evaluation.measure import HEADLINE
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for remark in found.remarks:

@@ -71,7 +71,7 @@ class Paper(Command):
             from retigrade.paper.engine import Engine, match_weights
             from retigrade.paper.report import HTML
             from retigrade.paper.run import run
-            from retigrade.train.loop import open_fabric
+            from retigrade.training.loop import open_fabric
 
             settings = self._settings()
         weights = match_weights(self.weights, settings.networks)

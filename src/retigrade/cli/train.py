@@ -74,10 +74,10 @@ class Train(Command):
         self._check()
         try:
             from retigrade.data.annotations import find_annotated
-            from retigrade.train.loop import open_fabric
-            from retigrade.train.pipeline import TrainConfig, learn
-            from retigrade.train.progress import Log
-            from retigrade.train.recipe import RECIPES
+            from retigrade.training.loop import open_fabric
+            from retigrade.training.pipeline import TrainConfig, learn
+            from retigrade.training.progress import Log
+            from retigrade.training.recipe import RECIPES
         except ImportError as error:
             raise UsageError(f'training needs {error.name}: pip install "retigrade[train]"') from error
         from retigrade.data.manifest import read_manifest

@@ -13,7 +13,7 @@ from retigrade.cli.labelled import checked_jobs, cores
 from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
-    from retigrade.evaluate.tuning import Tuned
+    from retigrade.evaluation.tuning import Tuned
     from retigrade.metadata import Interval
 
 
@@ -54,8 +54,8 @@ class Tune(Command):
             raise UsageError(f"--sensitivity must lie above 0 and at most at 1, got {self.sensitivity:g}")
         from retigrade.bundle import reseal, shipped_bundle
         from retigrade.data.manifest import read_manifest
-        from retigrade.evaluate.predictions import LabelledSet, predict_labelled
-        from retigrade.evaluate.tuning import tune
+        from retigrade.evaluation.predictions import LabelledSet, predict_labelled
+        from retigrade.evaluation.tuning import tune
         from retigrade.files import write_whole
         from retigrade.grader import load
 
@@ -74,7 +74,7 @@ class Tune(Command):
 def _tell(tuned: Tuned) -> None:
     from rich.console import Console
 
-    from retigrade.evaluate.tuning import PEOPLE
+    from retigrade.evaluation.tuning import PEOPLE
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     point = tuned.point

@@ -53,7 +53,7 @@ _FEWEST = 200  # pixels of retina below which nothing can be measured
 
 @cache
 def _fitted() -> dict[str, Any]:
-    """The score fitted by `retigrade.train.gate`."""
+    """The score fitted by `retigrade.training.gate`."""
     fitted = json.loads(resources.files("retigrade.fundus").joinpath("gate.json").read_text("utf-8"))
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fitted.items()}
 

@@ -15,10 +15,10 @@ from torch import nn
 from retigrade.arrays import Floats, Integers, Pixels
 from retigrade.errors import RetigradeError, UsageError
 from retigrade.paper.trainer import Contestant, EpochLine, Task, Trained, Watch
-from retigrade.train.dataset import TrainingData, soft_targets
-from retigrade.train.export import receptive_field_offset
-from retigrade.train.loop import Epoch, fit, predict
-from retigrade.train.network import Network
+from retigrade.training.dataset import TrainingData, soft_targets
+from retigrade.training.export import receptive_field_offset
+from retigrade.training.loop import Epoch, fit, predict
+from retigrade.training.network import Network
 
 _PROBES = 8  # photographs that the centre of a map's cell is measured on
 

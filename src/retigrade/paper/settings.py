@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from retigrade.errors import UsageError
 from retigrade.paper.printed import CLAIMS, NETWORKS, TABLE_3
-from retigrade.train.recipe import RECIPES, Recipe
+from retigrade.training.recipe import RECIPES, Recipe
 
 PRINTED_NAMES = dict(zip(("mobilenetv2_100", "resnetv2_50", "vgg16"), NETWORKS, strict=True))
 """The publication's networks by their names in timm."""

@@ -17,7 +17,7 @@ from retigrade.paper.printed import CLAIMS, NETWORKS, STAGES, TABLE_1, TABLE_2, 
 from retigrade.paper.protocols import leaking
 from retigrade.paper.settings import Job, Protocol, printed_name, recipe_of
 from retigrade.paper.study import Study
-from retigrade.train.recipe import Recipe
+from retigrade.training.recipe import Recipe
 
 
 def difference(measured: float, printed: float) -> str | None:

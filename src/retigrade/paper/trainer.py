@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from retigrade.arrays import Floats, Integers, Pixels
-from retigrade.train.recipe import Recipe
+from retigrade.training.recipe import Recipe
 
 _WHOLE = 0.995
 

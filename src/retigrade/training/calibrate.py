@@ -1,0 +1,137 @@
+"""What a bundle says of itself: calibration and thresholds from validation photographs, figures from test ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from retigrade.arrays import Floats, Integers, Reals
+from retigrade.heatmap import contrast
+from retigrade.metadata import Decision, Figure, Interval, OperatingPoint, OutOfDistributionDetector
+from retigrade.metrics.bootstrap import Estimate, summary
+from retigrade.metrics.calibration import fit_temperature, softmax, wilson
+from retigrade.metrics.classification import OperatingPoint as Reached
+from retigrade.metrics.classification import at_threshold, is_referable, p_referable
+from retigrade.metrics.decision import decide, fit_decision
+from retigrade.training.export import ModelOutputs
+
+SENSITIVITY, SPECIFICITY = 0.95, 0.90  # that screening is to reach
+_SPECIFIC = 0.95  # specificity of the specific point
+_DOUBTFUL = 0.15  # share of validation photographs for which a second reader is advised
+_HOT = 0.995  # quantile of the contrast that is shown as hottest
+_COMPONENTS = 32
+_STRANGE = 0.998  # quantile of the distances of known photographs, beyond which one is refused, with a margin
+_MARGIN = 1.25
+_SHOWN = {
+    "accuracy": "accuracy",
+    "quadratic_kappa": "QWK",
+    "referable_auroc": "referable AUROC",
+    "any_auroc": "none-vs-any AUROC",
+    "referable_sensitivity": "referable sensitivity",
+    "referable_specificity": "referable specificity",
+    "balanced_accuracy": "balanced accuracy",
+    "ece": "ECE",
+}
+
+
+def calibrated(answers: ModelOutputs, grades: Integers) -> tuple[float, Decision]:
+    """The temperature, and the decision with the highest kappa at it."""
+    temperature = fit_temperature(answers.logits, grades)
+    rule, cuts = fit_decision(softmax(answers.logits, temperature=temperature), grades)
+    return temperature, Decision(rule=rule, cuts=cuts)
+
+
+def operating_points(probabilities: Reals, grades: Integers) -> dict[str, OperatingPoint]:
+    """Named thresholds on the probability of a referable stage; none where photographs are of one kind only.
+
+    screening: reaches the sensitivity of 0.95, and is as far as can be, in standard errors, from missing either it or
+    the specificity of 0.90 on other photographs. balanced: the highest sum of both (Youden 1950). specific: the highest
+    sensitivity at a specificity of 0.95.
+    """
+    score, referable = p_referable(probabilities), is_referable(grades)
+    if not referable.any() or referable.all():
+        return {}
+    points = [at_threshold(score, referable, float(threshold)) for threshold in np.unique(score)]
+    sick, healthy = int(referable.sum()), int((~referable).sum())
+
+    def room(point: Reached) -> tuple[float, float]:
+        sure, spared = _room(point.sensitivity, SENSITIVITY, sick), _room(point.specificity, SPECIFICITY, healthy)
+        return min(sure, spared), point.specificity
+
+    chosen = {
+        "screening": max((point for point in points if point.sensitivity >= SENSITIVITY), key=room),
+        "balanced": max(points, key=lambda point: point.sensitivity + point.specificity),
+        "specific": next((point for point in points if point.specificity >= _SPECIFIC), points[-1]),
+    }
+    return {
+        name: OperatingPoint(
+            threshold=min(point.threshold, 1.0),
+            sensitivity=_share(point.sensitivity, sick),
+            specificity=_share(point.specificity, healthy),
+        )
+        for name, point in chosen.items()
+    }
+
+
+def _room(reached: float, wished: float, photos: int) -> float:
+    """How many of its standard errors a share lies above the wished one."""
+    return (reached - wished) * math.sqrt(photos / (wished * (1 - wished)))
+
+
+def low_confidence(probabilities: Reals, decision: Decision) -> float:
+    """The probability of the decided grade below which a second reader is advised."""
+    predicted = decide(probabilities, decision.rule, decision.cuts)
+    return float(np.quantile(probabilities[np.arange(len(predicted)), predicted], _DOUBTFUL))
+
+
+def cam_maximum(answers: ModelOutputs, probabilities: Reals) -> float:
+    """The contrast of the maps to show as hottest, one for all photographs."""
+    pairs = zip(answers.maps, probabilities, strict=True)
+    return max(float(np.quantile([contrast(maps, p) for maps, p in pairs], _HOT)), 1e-3)
+
+
+def fit_out_of_distribution(train: Floats, validation: Floats) -> OutOfDistributionDetector:
+    """What features of photographs look like, learned on some, (n, C), and limited by others, (m, C)."""
+    mean, scale = train.mean(axis=0), train.std(axis=0) + 1e-3
+    _, _, rows = np.linalg.svd((train - mean) / scale, full_matrices=False)
+    fitted = OutOfDistributionDetector.pack(mean=mean, scale=scale, components=rows[:_COMPONENTS], limit=1.0)
+    limit = float(np.quantile(fitted.distance(validation), _STRANGE)) * _MARGIN
+    return fitted.model_copy(update={"limit": limit})
+
+
+def figures(
+    probabilities: Reals,
+    decision: Decision,
+    grades: Integers,
+    *,
+    sets: Mapping[str, Integers],
+    groups: Integers,
+    threshold: float,
+    seed: int = 0,
+) -> Iterator[Figure]:
+    """The headline figures of each named set of photographs, with 95 % intervals resampled by group.
+
+    probabilities: (N, 5); grades, groups: (N,); sets: positions among the N. Figures that so few photographs leave
+    without an interval are left out.
+    """
+    predicted = decide(probabilities, decision.rule, decision.cuts)
+    for name, chosen in sets.items():
+        found = summary(
+            probabilities[chosen],
+            predicted[chosen],
+            grades[chosen],
+            groups=groups[chosen],
+            threshold=threshold,
+            rng=np.random.default_rng(seed),
+        )
+        for field, metric in _SHOWN.items():
+            estimate: Estimate = getattr(found, field)
+            if all(math.isfinite(value) for value in estimate):
+                yield Figure(set=name, photos=len(chosen), metric=metric, **estimate._asdict())
+
+
+def _share(value: float, trials: int) -> Interval:
+    low, high = (float(end[0]) for end in wilson(np.array([value * trials]), np.array([trials])))
+    return Interval(value=value, low=min(low, value), high=max(high, value))

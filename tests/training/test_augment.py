@@ -1,0 +1,89 @@
+"""Augmentation: drawn parameters replay, black stays black, and no strength means no change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from retigrade.training.augment import AugmentationConfig, apply, draw
+from retigrade.training.recipe import PAPER
+
+NONE = AugmentationConfig(
+    rotate=0,
+    zoom=0,
+    shift=0,
+    aspect=0,
+    flip=0,
+    upend=0,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    tint=0,
+    blur=0,
+    noise=0,
+)
+
+
+def photos(n: int = 3, size: int = 48) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.randint(20, 255, (n, size, size, 3), dtype=torch.uint8, generator=generator)
+    drawn[:, :6] = 0
+    return drawn
+
+
+def test_no_strength_leaves_the_photograph() -> None:
+    x = photos()
+    drawn = draw(torch.zeros(3, 2), NONE, torch.Generator().manual_seed(0))
+    same = apply(x, drawn, size=48)
+    torch.testing.assert_close(same, x.permute(0, 3, 1, 2).float(), atol=0.05, rtol=0)
+
+
+def test_flips_are_to_the_side_and_upside_down_each_by_its_own_chance() -> None:
+    x = photos(n=40)
+    plain = x.permute(0, 3, 1, 2).float()
+    for strength, allowed in (
+        (replace(NONE, flip=0.5), [plain, plain.flip(3)]),
+        (replace(NONE, upend=0.5), [plain, plain.flip(2)]),
+        (replace(NONE, flip=1, upend=1), [plain.flip(2, 3)]),
+    ):
+        seen = apply(x, draw(torch.zeros(40, 2), strength, torch.Generator().manual_seed(0)), size=48)
+        near = torch.stack([(seen - way).abs().amax((1, 2, 3)) < 0.05 for way in allowed])
+        assert near.any(0).all()
+        assert near.any(1).all()
+
+
+def test_the_publication_flips_to_the_side_alone() -> None:
+    assert (PAPER.strength.flip, PAPER.strength.upend) == (0.5, 0)
+
+
+def test_a_draw_replays() -> None:
+    x = photos()
+    drawn = draw(torch.full((3, 2), 0.1), AugmentationConfig(), torch.Generator().manual_seed(3))
+    torch.testing.assert_close(apply(x, drawn, size=32), apply(x, drawn, size=32), atol=0, rtol=0)
+    other = draw(torch.full((3, 2), 0.1), AugmentationConfig(), torch.Generator().manual_seed(4))
+    assert not torch.equal(apply(x, drawn, size=32), apply(x, other, size=32))
+
+
+def test_black_stays_black_and_light_stays_in_range() -> None:
+    x = torch.zeros(4, 40, 40, 3, dtype=torch.uint8)
+    x[:, 10:30, 10:30] = 200
+    out = apply(x, draw(torch.zeros(4, 2), AugmentationConfig(), torch.Generator().manual_seed(5)), size=40)
+    assert out.min() >= 0
+    assert out.max() <= 255
+    assert out[:, :, 0, 0].abs().max() == 0
+    assert out.amax((1, 2, 3)).min() > 20
+
+
+def test_the_cut_blackens_top_and_bottom() -> None:
+    x = torch.full((1, 40, 40, 3), 150, dtype=torch.uint8)
+    out = apply(x, draw(torch.tensor([[0.25, 0.1]]), NONE, torch.Generator().manual_seed(0)), size=40)
+    lit = out[0].amax(0).amax(1) > 0
+    assert lit.nonzero().flatten().tolist() == list(range(10, 36))
+
+
+def test_a_share_takes_its_rows() -> None:
+    drawn = draw(torch.zeros(4, 2), AugmentationConfig(), torch.Generator().manual_seed(6))
+    part = drawn.share(slice(1, None, 2))
+    torch.testing.assert_close(part.affine, drawn.affine[1::2])
+    assert part.seed == drawn.seed
