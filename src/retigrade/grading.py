@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,28 @@ import numpy.typing as npt
 from retigrade.arrays import Floats
 from retigrade.heatmap import Heatmap
 from retigrade.icdr import GRADES, Grade, Status
+
+
+class Eye(StrEnum):
+    """The side of the body, the patient's own right and left."""
+
+    RIGHT = "right"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose eye a photograph shows, and when; what is not known is None, never guessed.
+
+    patient: an identifier. date: the day of the visit.
+    """
+
+    patient: str | None = None
+    eye: Eye | None = None
+    date: datetime.date | None = None
+
+
+NOBODY = Subject()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -20,7 +44,7 @@ class Grading:
     referable, possible and heat_map.
     probabilities: float64 (5,), sums to 1. possible: the grades that the true one is among as often as the bundle
     promises, in order, the decided one too; None where it promises nothing. quality: 0..1. bundle: its identity.
-    seconds: time spent on this input.
+    seconds: time spent on this input. subject: whose eye it is, as far as known.
     """
 
     path: str
@@ -36,6 +60,7 @@ class Grading:
     reasons: tuple[str, ...] = ()
     sha256: str | None = None
     heatmap: Heatmap | None = None
+    subject: Subject = NOBODY
 
     def __post_init__(self) -> None:
         answers = (self.grade, self.probabilities, self.p_referable, self.referable)

@@ -15,9 +15,10 @@ _SEPARATOR = "; "  # between the reasons in one CSV cell
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One input's verdict: the fields but the last are the columns of `gradings.csv`; None is an empty cell.
+    """One input's verdict: path to seconds are the columns of `gradings.csv`; None is an empty cell.
 
-    possible: the grades that the true one may be, in order; it is in the JSON lines and the report.
+    The others are in the JSON lines alone. prediction_set: grades in order. patient, eye ("right" or "left") and date
+    (ISO 8601): whose eye it is, as far as known.
     """
 
     path: str
@@ -37,6 +38,9 @@ class Row:
     bundle: str
     seconds: float
     prediction_set: tuple[int, ...] | None = None
+    patient: str | None = None
+    eye: str | None = None
+    date: str | None = None
 
     @property
     def probabilities(self) -> tuple[float, ...]:
@@ -45,7 +49,7 @@ class Row:
         return tuple(p for p in found if p is not None)
 
 
-COLUMNS = tuple(name for name in Row.__dataclass_fields__ if name != "prediction_set")
+COLUMNS = tuple(Row.__dataclass_fields__)[: list(Row.__dataclass_fields__).index("seconds") + 1]
 
 
 def as_row(grading: Grading) -> Row:
@@ -72,6 +76,9 @@ def as_row(grading: Grading) -> Row:
         prediction_set=None
         if grading.prediction_set is None
         else tuple(int(grade) for grade in grading.prediction_set),
+        patient=grading.subject.patient,
+        eye=None if grading.subject.eye is None else grading.subject.eye.value,
+        date=None if grading.subject.date is None else grading.subject.date.isoformat(),
     )
 
 
@@ -89,7 +96,7 @@ def csv_line(row: Row) -> str:
 
 
 def json_line(row: Row) -> str:
-    """One JSON object on one line: the columns of the CSV and `possible`; lists are lists, empty cells null.
+    """One JSON object on one line: every field of the row; lists are lists, empty cells null.
 
     ASCII only, so that any name survives: one that is not Unicode, and one that holds a line separator.
     """
