@@ -84,7 +84,7 @@ def as_row(grading: Grading) -> Row:
 
 def csv_header() -> str:
     """The first line of `gradings.csv`."""
-    return _csv_line(COLUMNS)
+    return csv_record(COLUMNS)
 
 
 def csv_line(row: Row) -> str:
@@ -92,7 +92,7 @@ def csv_line(row: Row) -> str:
 
     The path stands as it is, even where a spreadsheet would take it for a formula: programs join on it.
     """
-    return _csv_line([_cell(getattr(row, name)) for name in COLUMNS])
+    return csv_record([csv_cell(getattr(row, name)) for name in COLUMNS])
 
 
 def json_line(row: Row) -> str:
@@ -103,7 +103,8 @@ def json_line(row: Row) -> str:
     return json.dumps(asdict(row), allow_nan=False) + "\n"
 
 
-def _cell(value: object) -> str:
+def csv_cell(value: object) -> str:
+    """Return a value as the text of one CSV cell: None is empty, lists are joined by "; "."""
     match value:
         case None:
             return ""
@@ -122,7 +123,8 @@ def _decimal(value: float) -> str:
     return f"{value:.{_DIGITS}f}".rstrip("0").removesuffix(".") or "0"
 
 
-def _csv_line(cells: list[str] | tuple[str, ...]) -> str:
+def csv_record(cells: list[str] | tuple[str, ...]) -> str:
+    """Return one line of CSV, ended by a newline."""
     buffer = io.StringIO()
     csv.writer(buffer).writerow(cells)  # its own "\r\n" makes it quote a cell that holds either character
     return buffer.getvalue().removesuffix("\r\n") + "\n"
