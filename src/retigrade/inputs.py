@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
 from retigrade.errors import UsageError
-from retigrade.fundus.formats import sniff
+from retigrade.fundus.formats import SNIFF_BYTES, sniff
 from retigrade.text import shown
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp"})
@@ -237,6 +237,6 @@ def _is_picture(path: Path) -> bool:
         return path.suffix.lower() in SUFFIXES
     try:
         with path.open("rb") as file:
-            return sniff(file.read(32)) is not None
+            return sniff(file.read(SNIFF_BYTES)) is not None
     except OSError:
         return True  # it may be one; decoding says why it cannot be read

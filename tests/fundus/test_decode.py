@@ -21,7 +21,7 @@ from retigrade.errors import UnreadablePhoto
 from retigrade.fundus import decode as decoding
 from retigrade.fundus import header
 from retigrade.fundus.decode import decode, decode_bytes
-from retigrade.fundus.formats import read_header, sniff
+from retigrade.fundus.formats import READABLE, SNIFF_BYTES, read_header, sniff
 from retigrade.fundus.header import MAX_PIXELS, HeaderError
 from retigrade.text import shown
 
@@ -374,13 +374,46 @@ class TestDamaged:
                 continue
             assert header.width * header.height <= MAX_PIXELS
 
-    @pytest.mark.parametrize("data", [b"hello, this is text", b"BM said hello", b"GIF89a", bytes(500), b"\xff\xd8"])
+    @pytest.mark.parametrize(
+        "data", [b"hello, this is text", b"BM said hello", b"P3", b"P5 rooms", bytes(500), b"\xff\xd8", b"RIFF....WAVE"]
+    )
     def test_not_a_picture(self, data: bytes) -> None:
         assert sniff(data) is None
         assert "not a picture" in failure(data)
 
     def test_empty(self) -> None:
         assert failure(b"") == "eye.jpg: the file is empty"
+
+
+class TestKindsThatCannotBeRead:
+    @pytest.mark.parametrize(
+        ("kind", "head"),
+        [
+            ("JPEG-LS", b"\xff\xd8\xff\xf7\0\x0b\x08"),
+            ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n"),
+            ("JPEG 2000", b"\xff\x4f\xff\x51\0"),
+            ("JPEG XL", b"\xff\x0a\xfa"),
+            ("HEIC", b"\0\0\0\x18ftypheic"),
+            ("HEIC", b"\0\0\0\x18ftypmif1"),
+            ("AVIF", b"\0\0\0\x1cftypavif"),
+            ("GIF", b"GIF89a\x10\0"),
+            ("Photoshop", b"8BPS\0\1"),
+            ("camera raw", b"II*\0\x10\0\0\0CR\x02\0"),
+            ("PNM", b"P6\n40 40\n255\n"),
+            ("DICOM", bytes(128) + b"DICM"),
+        ],
+    )
+    def test_is_named_and_never_called_damaged(self, kind: str, head: bytes) -> None:
+        assert sniff(head) == kind
+        assert kind not in READABLE
+        text = failure(head + bytes(500))
+        assert text.startswith(f"eye.jpg: {kind} ")
+        assert "JPEG or PNG" in text
+        assert "damaged" not in text
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_readable_kinds(self, rgb: Image, suffix: str) -> None:
+        assert sniff(encode(rgb, suffix)[:SNIFF_BYTES]) in READABLE
 
 
 class TestFiles:

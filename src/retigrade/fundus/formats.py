@@ -17,21 +17,58 @@ import numpy.typing as npt
 from retigrade.fundus.header import Header, HeaderError, check_size, cut_short, damaged
 from retigrade.fundus.tiff import TIFF_LAYOUTS, exif_orientation, read_tiff
 
+READABLE = frozenset({"JPEG", "PNG", "TIFF", "WebP", "BMP"})
+SNIFF_BYTES = 132
+
+_RAW = "camera raw"
+# Where a kind's signature stands, the signature, the kind; the first that fits is the kind.
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\xd8\xff\xf7", "JPEG-LS"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"CR\x02", _RAW),
+    *((0, layout, "TIFF") for layout in TIFF_LAYOUTS),
+    (8, b"WEBP", "WebP"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"II\xbc\x01", "JPEG XR"),
+    (4, b"ftypavi", "AVIF"),
+    (4, b"ftypcrx", _RAW),
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"hei", b"hev", b"mif1", b"msf1")),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"gimp xcf", "GIMP"),
+    (0, b"v/1\x01", "OpenEXR"),
+    *((0, start, "PNM") for start in (b"P4\n", b"P5\n", b"P6\n", b"P7\nWIDTH")),
+    (0, b"FUJIFILMCCD-RAW", _RAW),
+    (0, b"IIRO", _RAW),
+    (0, b"IIU\0", _RAW),
+    (128, b"DICM", "DICOM"),
+)
+
 
 def sniff(head: bytes) -> str | None:
-    """Name the picture format that a file's first 32 bytes belong to; None where there is none."""
-    if head[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if head[:4] in TIFF_LAYOUTS:
-        return "TIFF"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
+    """Name the kind of picture that a file's first SNIFF_BYTES bytes belong to; None where it is no picture.
+
+    The kinds in READABLE can be decoded here. The others are pictures too, but of a kind that cannot be read.
+    """
+    for at, signature, kind in _SIGNATURES:
+        if head.startswith(signature, at) and (kind != "WebP" or head.startswith(b"RIFF")):
+            return kind
     # Two letters alone would make a text that starts with "BM" a picture.
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     return None
+
+
+def unreadable_kind(kind: str) -> HeaderError:
+    """The error of a picture of a kind that cannot be read: it names the kind and the way out."""
+    if kind == "DICOM":
+        return HeaderError("DICOM cannot be read here, export the photograph as JPEG or PNG")
+    return HeaderError(f"{kind} pictures cannot be read, convert it to JPEG or PNG")
 
 
 def read_header(data: bytes) -> Header:
@@ -39,9 +76,11 @@ def read_header(data: bytes) -> Header:
 
     Raises HeaderError otherwise.
     """
-    kind = sniff(data[:32])
+    kind = sniff(data[:SNIFF_BYTES])
     if kind is None:
         raise HeaderError("not a picture in a format that can be read (JPEG, PNG, TIFF, WebP or BMP)")
+    if kind not in READABLE:
+        raise unreadable_kind(kind)
     try:
         return _PARSERS[kind](data)
     except (struct.error, IndexError, OverflowError):
