@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from retigrade.arrays import Floats
 from retigrade.data.annotations import read_annotated
-from retigrade.evaluation.faithfulness import STEPS, MapFunction, Seen, at_random, evidence, look, measure_faithfulness
+from retigrade.evaluation.faithfulness import STEPS, MapFunction, at_random, evidence, measure_faithfulness
+from retigrade.fundus.canonical import CanonicalView, canonical_view
 from retigrade.grader import Grader, load
-from retigrade.heatmap import contrast
+from retigrade.heatmap import disease_evidence, on_frame
 from retigrade.training.network import Network
 
 FIGURES = ("share", "chance", "ratio", "pointing", "deletion", "insertion", "referable_deletion", "referable_insertion")
@@ -49,11 +50,13 @@ class Arguments:
 def class_activation(grader: Grader) -> MapFunction:
     """The decided stage's own map where it is positive: for a head of average and linear layer, its Grad-CAM."""
 
-    def activation(seen: Seen) -> Floats:
-        metadata, outputs = grader.bundle.metadata, grader.bundle.run(seen.canonical[None])
+    def activation(view: CanonicalView) -> Floats:
+        metadata, outputs = grader.bundle.metadata, grader.bundle.run(view.canonical[None])
         predicted = metadata.decision.decide(metadata.probabilities(outputs.logits)[0])
         values = np.maximum(outputs.maps[0, predicted], 0)
-        return seen.on_frame(values / max(float(values.max()), 1e-9), centre=metadata.receptive_field_offset)
+        return on_frame(
+            values / max(float(values.max()), 1e-9), view, receptive_field_offset=metadata.receptive_field_offset
+        )
 
     return activation
 
@@ -86,24 +89,24 @@ def library_maps(grader: Grader, network: Network) -> dict[str, MapFunction]:
     def by(method: type) -> MapFunction:
         cam = method(model=_Logits(network), target_layers=[network.backbone.bn2])
 
-        def made(seen: Seen) -> Floats:
-            metadata, outputs = grader.bundle.metadata, grader.bundle.run(seen.canonical[None])
+        def made(view: CanonicalView) -> Floats:
+            metadata, outputs = grader.bundle.metadata, grader.bundle.run(view.canonical[None])
             predicted = int(metadata.decision.decide(metadata.probabilities(outputs.logits)[0]))
-            return seen.on_frame(cam(input_tensor=as_input(seen), targets=[ClassifierOutputTarget(predicted)])[0])
+            return on_frame(cam(input_tensor=as_input(view), targets=[ClassifierOutputTarget(predicted)])[0], view)
 
         return made
 
     return {"Grad-CAM": by(GradCAM), "Grad-CAM++": by(GradCAMPlusPlus), "LayerCAM": by(LayerCAM)}
 
 
-def as_input(seen: Seen) -> Tensor:
-    return torch.from_numpy(seen.canonical[None]).permute(0, 3, 1, 2).float()
+def as_input(view: CanonicalView) -> Tensor:
+    return torch.from_numpy(view.canonical[None]).permute(0, 3, 1, 2).float()
 
 
-def randomised(network: Network, seen: list[Seen]) -> Iterator[tuple[str, float]]:
+def randomised(network: Network, views: list[CanonicalView]) -> Iterator[tuple[str, float]]:
     """Rank correlation of the maps with those after more and more layers, from the head down, are random."""
     torch.manual_seed(0)
-    trained = [own_map(network, one) for one in seen]
+    trained = [own_map(network, one) for one in views]
     changed = copy.deepcopy(network)
     blocks = list(changed.backbone.blocks)
     for name, parts in {
@@ -115,14 +118,14 @@ def randomised(network: Network, seen: list[Seen]) -> Iterator[tuple[str, float]
         for module in (module for part in parts for module in part.modules()):
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-        pairs = ((before.ravel(), own_map(changed, one).ravel()) for before, one in zip(trained, seen, strict=True))
+        pairs = ((before.ravel(), own_map(changed, one).ravel()) for before, one in zip(trained, views, strict=True))
         yield name, float(np.mean([np.corrcoef(ranks(a), ranks(b))[0, 1] for a, b in pairs]))
 
 
-def own_map(network: Network, seen: Seen) -> Floats:
+def own_map(network: Network, view: CanonicalView) -> Floats:
     with torch.inference_mode():
-        answer = network(as_input(seen))
-    return contrast(answer.maps[0].numpy(), answer.logits[0].double().softmax(0).numpy())
+        answer = network(as_input(view))
+    return disease_evidence(answer.maps[0].numpy(), answer.logits[0].double().softmax(0).numpy())
 
 
 def ranks(values: Floats) -> Floats:
@@ -143,8 +146,8 @@ def main(arguments: Arguments) -> None:
         table.add_row(name, str(one.photos), str(one.cool), *(str(getattr(one, figure)) for figure in FIGURES))
     Console(width=220).print(table)
     if network is not None:
-        seen = [look(one.photo, size=grader.bundle.metadata.input_size) for one in annotated]
-        for name, positions_by_key in randomised(network, seen):
+        view = [canonical_view(one.photo, size=grader.bundle.metadata.input_size) for one in annotated]
+        for name, positions_by_key in randomised(network, view):
             print(f"rank correlation of the maps with those of random weights in {name}: {positions_by_key:.2f}")
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ FIELDS = {
     "off centre and cut at the left": (Field(cx=0.4, cy=0.55, rx=0.45, ry=0.4), 350, 410),
     "filled": (Field(cx=0.5, cy=0.5, rx=0.5, ry=0.5, filled=True), 320, 240),
 }
+ROUND: dict[str, Any] = {"receptive_field_offset": (0.5, 0.5), "field": FIELDS["round"][0], "width": 40, "height": 30}
 everywhere = pytest.mark.parametrize(("field", "width", "height"), FIELDS.values(), ids=FIELDS)
 fields = st.builds(
     Field, cx=st.floats(0, 1), cy=st.floats(0, 1), rx=st.floats(0.01, 3), ry=st.floats(0.01, 3), filled=st.booleans()
@@ -51,7 +54,7 @@ def test_a_hot_cell_lands_where_its_part_of_the_photo_is(
 
 def test_heat_is_shown_where_the_network_looked_for_it() -> None:
     field, width, height = FIELDS["round"]
-    heats = [Heatmap(one_hot(3, 2), field, width, height, centre) for centre in ((0.5, 0.5), (0.75, 0.75))]
+    heats = [Heatmap(one_hot(3, 2), field, width, height, offset) for offset in ((0.5, 0.5), (0.75, 0.75))]
     places = [np.unravel_index(np.argmax(heat.in_source_pixels()), (height, width)) for heat in heats]
     cell = 2 * field.ry * height / 7
     np.testing.assert_allclose(np.subtract(*places[::-1]), [cell / 4, cell / 4], atol=1)
@@ -101,7 +104,10 @@ def test_evidence_for_each_stage_counts_by_its_probability() -> None:
     maps = np.stack([np.full((2, 2), value, np.float32) for value in (0.5, 1.0, 2.0, 3.0, 4.0)])
     probabilities = np.array([0.2, 0.0, 0.6, 0.2, 0.0])
     heat = make_heatmap(
-        maps, probabilities, scale=4.0, centre=(0.5, 0.5), field=FIELDS["round"][0], width=40, height=30
+        maps,
+        probabilities,
+        cam_maximum=4.0,
+        **ROUND,
     )
     np.testing.assert_allclose(heat.values, (((0.75 * 2.0 + 0.25 * 3.0) - 0.5) / 4.0) ** 2, rtol=1e-6)
     assert (heat.width, heat.height) == (40, 30)
@@ -110,17 +116,23 @@ def test_evidence_for_each_stage_counts_by_its_probability() -> None:
 def test_a_healthy_eye_stays_cool() -> None:
     maps = np.stack([np.full((2, 2), value, np.float32) for value in (6.0, 0.0, -1.0, -2.0, -3.0)])
     heat = make_heatmap(
-        maps, np.array([1.0, 0, 0, 0, 0]), scale=1.0, centre=(0.5, 0.5), field=FIELDS["round"][0], width=40, height=30
+        maps,
+        np.array([1.0, 0, 0, 0, 0]),
+        cam_maximum=1.0,
+        **ROUND,
     )
     assert not heat.values.any()
 
 
-def test_the_contrast_averages_to_the_difference_of_the_logits() -> None:
+def test_the_evidence_averages_to_the_difference_of_the_logits() -> None:
     maps = np.random.default_rng(1).normal(size=(5, 7, 7)).astype(np.float32)
     maps[0] -= 20  # so that nothing is clipped
     probabilities = np.array([0.1, 0.2, 0.3, 0.3, 0.1])
     heat = make_heatmap(
-        maps, probabilities, scale=100.0, centre=(0.5, 0.5), field=FIELDS["round"][0], width=40, height=30
+        maps,
+        probabilities,
+        cam_maximum=100.0,
+        **ROUND,
     )
     logits = maps.mean(axis=(1, 2))
     expected = probabilities[1:] @ logits[1:] / 0.9 - logits[0]
@@ -138,8 +150,8 @@ def test_maps_of_another_shape_are_refused() -> None:
         make_heatmap(
             np.zeros((4, 7, 7), np.float32),
             np.ones(5) / 5,
-            scale=1,
-            centre=(0.5, 0.5),
+            cam_maximum=1,
+            receptive_field_offset=(0.5, 0.5),
             field=FIELDS["round"][0],
             width=4,
             height=3,

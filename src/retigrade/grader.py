@@ -130,8 +130,8 @@ class Grader:
         heatmap = make_heatmap(
             outputs.maps[0],
             probabilities,
-            scale=metadata.cam_maximum,
-            centre=metadata.receptive_field_offset,
+            cam_maximum=metadata.cam_maximum,
+            receptive_field_offset=metadata.receptive_field_offset,
             field=field,
             width=photo.width,
             height=photo.height,

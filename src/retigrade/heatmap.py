@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Floats
+from retigrade.fundus.canonical import CanonicalView
 from retigrade.fundus.field import Field
 from retigrade.icdr import GRADES
 
@@ -23,15 +24,15 @@ class Heatmap:
     """The evidence over the canonical square, and where that square lies on the photograph.
 
     values: float32 (s, s), 0 (cool) to 1 (hot); its rows and columns divide the bounding box of `field` evenly.
-    width, height: the photograph's full size in pixels. centre: where in its own cell, across and down
-    from 0 at the left and top to 1, a value is shown; see `heat_of`.
+    width, height: the photograph's full size in pixels. receptive_field_offset: where in its own cell, across and down
+    from 0 at the left and top to 1, a value is shown; see `make_heatmap`.
     """
 
     values: Floats
     field: Field
     width: int
     height: int
-    centre: tuple[float, float] = (0.5, 0.5)
+    receptive_field_offset: tuple[float, float] = (0.5, 0.5)
 
     def __post_init__(self) -> None:
         if self.values.dtype != np.float32 or self.values.ndim != 2:
@@ -44,8 +45,9 @@ class Heatmap:
     def in_frame(self, width: int, height: int) -> Floats:
         """Return float32 (height, width), 0..1, for the photograph at this size; 0 outside the disc."""
         field, (rows, columns) = self.field, self.values.shape
-        left, across = _weights(width, cells=columns, middle=field.cx, radius=field.rx, centre=self.centre[0])
-        top, down = _weights(height, cells=rows, middle=field.cy, radius=field.ry, centre=self.centre[1])
+        x_offset, y_offset = self.receptive_field_offset
+        left, across = _weights(width, cells=columns, middle=field.cx, radius=field.rx, offset=x_offset)
+        top, down = _weights(height, cells=rows, middle=field.cy, radius=field.ry, offset=y_offset)
         right, bottom = left + len(across), top + len(down)
         frame = np.zeros((height, width), np.float32)
         box = frame[top:bottom, left:right]
@@ -69,27 +71,38 @@ def make_heatmap(
     maps: Floats,
     probabilities: npt.NDArray[np.float64],
     *,
-    scale: float,
-    centre: tuple[float, float],
+    cam_maximum: float,
+    receptive_field_offset: tuple[float, float],
     field: Field,
     width: int,
     height: int,
 ) -> Heatmap:
     """Return where the network saw disease: each stage's map, weighted by its probability, less the map of none.
 
-    maps: float32 (5, s, s), whose means are the logits; probabilities: (5,); scale: the contrast shown as 1, one for
-    all photographs of a bundle, so that a healthy eye stays cool. Before it is scaled and clipped, the average of the
-    contrast is the weighted logit of the diseased stages less the logit of none. It is shown squared: the coarse
-    evidence lays a little warmth over all of a diseased retina, and the square draws the eye to the lesions.
+    maps: float32 (5, s, s), whose means are the logits; probabilities: (5,). cam_maximum: the disease evidence shown as
+    1, one for all photographs of a bundle, so that a healthy eye stays cool. Before it is scaled and clipped, the
+    average of the evidence is the weighted logit of the diseased stages less the logit of none. It is shown squared:
+    coarse maps lay a little warmth over all of a diseased retina, and the square draws the eye to the lesions.
 
-    centre: where in its own cell lies the centre of what a value depends on. It is not the middle, (0.5, 0.5), in a
-    network that pads its strided convolutions at one end; shown there, heat would lie beside the lesion.
+    receptive_field_offset: where in its own cell lies the centre of what a value depends on. It is not the middle,
+    (0.5, 0.5), in a network that pads its strided convolutions at one end; shown there, heat would lie beside the
+    lesion.
     """
-    values = np.square(np.clip(contrast(maps, probabilities) / scale, 0, 1)).astype(np.float32)
-    return Heatmap(values, field, width, height, centre)
+    evidence = disease_evidence(maps, probabilities)
+    values = np.square(np.clip(evidence / cam_maximum, 0, 1)).astype(np.float32)
+    return Heatmap(values, field, width, height, receptive_field_offset)
 
 
-def contrast(maps: Floats, probabilities: npt.NDArray[np.float64]) -> Floats:
+def on_frame(
+    values: Floats, view: CanonicalView, *, receptive_field_offset: tuple[float, float] = (0.5, 0.5)
+) -> Floats:
+    """Lay a map of the canonical square, (s, s), 0..1, over the pixels of the view's photo: float32 (h, w), 0..1."""
+    height, width = view.photo.pixels.shape[:2]
+    heatmap = Heatmap(np.asarray(values, np.float32), view.field, width, height, receptive_field_offset)
+    return heatmap.in_frame(width, height)
+
+
+def disease_evidence(maps: Floats, probabilities: npt.NDArray[np.float64]) -> Floats:
     """Return the map of each diseased stage, weighted by its probability among them, less the map of none: (s, s).
 
     maps: float32 (5, s, s); probabilities: (5,).
@@ -102,16 +115,17 @@ def contrast(maps: Floats, probabilities: npt.NDArray[np.float64]) -> Floats:
     return np.asarray(np.tensordot(weights, maps[1:], axes=1) - maps[0], np.float32)
 
 
-def _weights(size: int, *, cells: int, middle: float, radius: float, centre: float) -> tuple[int, Floats]:
+def _weights(size: int, *, cells: int, middle: float, radius: float, offset: float) -> tuple[int, Floats]:
     """Return the first pixel that the disc reaches along one axis, and what each cell gives to it and those after.
 
-    size: the frame's pixels; middle, radius: the disc's, in fractions of the frame; centre: as in `Heat`. The weights
-    are float32 (pixels, cells), rows sum to 1: cubic convolution between the cells' centres, beyond them the outermost.
+    size: the frame's pixels; middle, radius: the disc's, in fractions of the frame; offset: of the receptive field. The
+    weights are float32 (pixels, cells), rows sum to 1: cubic convolution between the cells' centres, beyond them the
+    outermost.
     """
     start = middle - radius
     first = max(0, int(np.floor(start * size)))
     end = min(size, int(np.ceil((middle + radius) * size)))
-    place = ((np.arange(first, end) + 0.5) / size - start) / (2 * radius) * cells - centre
+    place = ((np.arange(first, end) + 0.5) / size - start) / (2 * radius) * cells - offset
     base = np.floor(place).astype(int)
     weights = np.zeros((end - first, cells), np.float32)
     pixels = np.arange(end - first)

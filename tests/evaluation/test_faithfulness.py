@@ -9,9 +9,11 @@ import pytest
 
 from retigrade.data.annotations import AnnotatedPhoto, read_annotated
 from retigrade.errors import DataError
-from retigrade.evaluation.faithfulness import Seen, at_random, evidence, look, measure_faithfulness, score
+from retigrade.evaluation.faithfulness import at_random, evidence, measure_faithfulness, score
+from retigrade.fundus.canonical import CanonicalView, canonical_view
 from retigrade.fundus.decode import Photo
 from retigrade.grader import Grader, load
+from retigrade.heatmap import on_frame
 from retigrade.icdr import Grade
 from retigrade.synthetic import Phantom
 from tiny_bundle import SIZE, write_tiny_bundle
@@ -31,7 +33,7 @@ def annotated(eyes: Mapping[Grade, Phantom]) -> AnnotatedPhoto:
 
 
 def one(heat: np.ndarray, annotated: AnnotatedPhoto, grader: Grader, *, steps: int = 0):
-    seen = look(annotated.photo, size=SIZE)
+    seen = canonical_view(annotated.photo, size=SIZE)
     rng = np.random.default_rng(0)
     return score(heat.astype(np.float32), seen, annotated.dilated, grader, rng=rng, steps=steps)
 
@@ -74,7 +76,7 @@ def test_deleting_what_the_grade_rests_on_lowers_its_probability_sooner(
     annotated: AnnotatedPhoto, grader: Grader
 ) -> None:
     """By the gradient of the tiny network, found by hand: blur each cell and see."""
-    seen = look(annotated.photo, size=SIZE)
+    seen = canonical_view(annotated.photo, size=SIZE)
     metadata = grader.bundle.metadata
     probabilities = metadata.probabilities(grader.bundle.run(seen.canonical[None]).logits)[0]
     predicted, cell = metadata.decision.decide(probabilities), SIZE // 4
@@ -86,12 +88,12 @@ def test_deleting_what_the_grade_rests_on_lowers_its_probability_sooner(
         after = metadata.probabilities(grader.bundle.run(changed[None]).logits)[0]
         drop[row, column] = probabilities[predicted] - after[predicted]
     heat = (drop - drop.min()) / np.ptp(drop)
-    good, bad = (one(seen.on_frame(values), annotated, grader, steps=8) for values in (heat, 1 - heat))
+    good, bad = (one(on_frame(values, seen), annotated, grader, steps=8) for values in (heat, 1 - heat))
     assert good.deletion < bad.deletion
 
 
 def test_all_maps_are_measured_on_the_same_photographs(annotated: AnnotatedPhoto, grader: Grader) -> None:
-    def cool(seen: Seen) -> np.ndarray:
+    def cool(seen: CanonicalView) -> np.ndarray:
         return np.zeros(seen.disc.shape, np.float32)
 
     random = at_random(np.random.default_rng(0))
@@ -109,7 +111,7 @@ def test_all_maps_are_measured_on_the_same_photographs(annotated: AnnotatedPhoto
 
 
 def test_the_shown_map_is_the_graders_own(annotated: AnnotatedPhoto, grader: Grader) -> None:
-    seen = look(annotated.photo, size=SIZE)
+    seen = canonical_view(annotated.photo, size=SIZE)
     expected = grader.grade_photo(annotated.photo).heat
     assert expected is not None
     np.testing.assert_array_equal(evidence(grader)(seen), expected)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Pixels, Reals
+from retigrade.fundus.crop import LIT
 
-_LIT = 14  # above the black that JPEG leaves around the disc
 _RANKS = np.linspace(0, 1, 401)
 _DEEPER = 0.2  # share of photographs that are cut deeper still, alike for all grades
 _DEEPEST = 0.21  # of the disc's height, at top and at bottom
@@ -26,7 +26,7 @@ def hidden(pixels: Pixels) -> tuple[float, float]:
     """How much of the canonical square is black above and below the retina's middle, in fractions of its side."""
     side = pixels.shape[0]
     middle = pixels[:, side * 3 // 8 : side * 5 // 8].max(axis=2)
-    rows = np.flatnonzero(np.percentile(middle, 75, axis=1) > _LIT)
+    rows = np.flatnonzero(np.percentile(middle, 75, axis=1) > LIT)
     if len(rows) == 0:
         return 0.0, 0.0
     return rows[0] / side, 1 - (rows[-1] + 1) / side

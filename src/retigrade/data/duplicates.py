@@ -21,15 +21,14 @@ import numpy.typing as npt
 from retigrade.arrays import Floats, Pixels
 from retigrade.data.groups import Groups, connected_components, positions_by_key
 from retigrade.errors import NotAFundus
-from retigrade.fundus.crop import crop, decode_side
+from retigrade.fundus.crop import LIT, crop, decode_side
 from retigrade.fundus.decode import Photo, decode
-from retigrade.fundus.field import Field, find_field
+from retigrade.fundus.field import WHOLE_FRAME, Field, find_field
 
 _SIDE = 192  # of the canonical field from which both scales are drawn
 _COARSE = 48
 _FINE = 128
 _LARGEST_SHIFT = 16  # in fine pixels: an eighth of the field
-_LIT = 12
 # Measured on the public APTOS, IDRiD and EyePACS photographs, every pair near the limits looked at: the same view
 # reaches 0.35 coarse and 0.71 fine at least, another eye 0.67 fine at most.
 _CANDIDATE = 0.32
@@ -116,7 +115,7 @@ def _field(photo: Photo) -> Field:
     try:
         return find_field(photo)
     except NotAFundus:
-        return Field(0.5, 0.5, 0.5, 0.5, filled=True)
+        return WHOLE_FRAME
 
 
 def _vessels(picture: Pixels, *, side: int, finest: float | None, coarsest: float, even: float) -> Floats:
@@ -126,7 +125,7 @@ def _vessels(picture: Pixels, *, side: int, finest: float | None, coarsest: floa
     in which contrast is made even. All in pixels of the result.
     """
     small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-    lit = (small.max(axis=2) > _LIT).astype(np.uint8)
+    lit = (small.max(axis=2) > LIT).astype(np.uint8)
     radius = max(1, round(side * 0.05))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     inside = cv2.erode(lit, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(np.float32)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Pixels
+from retigrade.fundus.crop import LIT
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -53,7 +54,7 @@ def brightness(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixel
 def contrast(pixels: Pixels, severity: int, _rng: np.random.Generator) -> Pixels:
     """Draw every pixel of the retina towards its mean colour, as a haze does."""
     kept = _pick(severity, 0.85, 0.7, 0.55, 0.42, 0.3)
-    lit = pixels.max(axis=2, keepdims=True) > _BLACK
+    lit = pixels.max(axis=2, keepdims=True) > LIT
     mean = pixels.mean(axis=(0, 1), where=np.broadcast_to(lit, pixels.shape)) if lit.any() else np.zeros(3)
     return _bytes(np.where(lit, mean + (pixels - mean) * kept, pixels))
 
@@ -142,8 +143,6 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
         )
     }
 )  # fmt: skip
-
-_BLACK = 14  # above the black that JPEG leaves around the disc
 
 
 def _pick(severity: int, *values: float) -> float:

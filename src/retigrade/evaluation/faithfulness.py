@@ -17,11 +17,9 @@ import numpy.typing as npt
 from retigrade.arrays import Flags, Floats, Pixels, Reals
 from retigrade.data.annotations import AnnotatedPhoto
 from retigrade.errors import NotAFundus
-from retigrade.fundus.crop import circle, crop
-from retigrade.fundus.decode import Photo
-from retigrade.fundus.field import Field, find_field
+from retigrade.fundus.canonical import CanonicalView, canonical_view
 from retigrade.grader import Grader
-from retigrade.heatmap import Heatmap
+from retigrade.heatmap import on_frame
 from retigrade.icdr import REFERABLE_FROM
 from retigrade.metrics.bootstrap import intervals
 from retigrade.metrics.classification import mean_defined
@@ -31,32 +29,7 @@ STEPS = 20
 _BLUR = 0.05  # deviation of what stands in for a deleted pixel, in diameters of the disc
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """One photograph as a map function may see it: as decoded, its field, and the canonical picture, (S, S, 3)."""
-
-    photo: Photo
-    field: Field
-    canonical: Pixels
-
-    def on_frame(self, values: Floats, *, centre: tuple[float, float] = (0.5, 0.5)) -> Floats:
-        """Lay a map of the canonical square, float32 (s, s), 0..1, over the photo's pixels: float32 (h, w).
-
-        centre: as in `retigrade.heatmap.Heat`.
-        """
-        height, width = self.photo.pixels.shape[:2]
-        return Heatmap(np.asarray(values, np.float32), self.field, width, height, centre).in_frame(width, height)
-
-    @property
-    def disc(self) -> Flags:
-        """Where the retina is: bool (h, w)."""
-        height, width = self.photo.pixels.shape[:2]
-        rows = ((np.arange(height) + 0.5) / height - self.field.cy) / self.field.ry
-        columns = ((np.arange(width) + 0.5) / width - self.field.cx) / self.field.rx
-        return np.asarray(rows[:, None] ** 2 + columns[None] ** 2 < 1)
-
-
-MapFunction = Callable[[Seen], Floats]
+MapFunction = Callable[[CanonicalView], Floats]
 """Makes a map, 0 where cool, of the photo's pixels: float32 (h, w)."""
 
 
@@ -104,9 +77,9 @@ class Faithfulness(Part):
 def evidence(grader: Grader) -> MapFunction:
     """The map that grading shows; cool all over where the photo gets no grade."""
 
-    def shown(seen: Seen) -> Floats:
-        height, width = seen.photo.pixels.shape[:2]
-        found = grader.grade_photo(seen.photo).heatmap
+    def shown(view: CanonicalView) -> Floats:
+        height, width = view.photo.pixels.shape[:2]
+        found = grader.grade_photo(view.photo).heatmap
         return np.zeros((height, width), np.float32) if found is None else found.in_frame(width, height)
 
     return shown
@@ -114,7 +87,7 @@ def evidence(grader: Grader) -> MapFunction:
 
 def at_random(rng: np.random.Generator, *, cells: int = 7) -> MapFunction:
     """A map that knows nothing: uniform noise on a coarse grid, as smooth as a class-activation map."""
-    return lambda seen: seen.on_frame(rng.random((cells, cells), dtype=np.float32))
+    return lambda view: on_frame(rng.random((cells, cells), dtype=np.float32), view)
 
 
 def measure_faithfulness(
@@ -135,32 +108,26 @@ def measure_faithfulness(
     without_field = 0
     for number, one in enumerate(annotated):
         try:
-            seen = look(one.photo, size=grader.bundle.metadata.input_size)
+            view = canonical_view(one.photo, size=grader.bundle.metadata.input_size)
         except NotAFundus:
             without_field += 1
             continue
         for name, make in maps.items():
             rng = np.random.default_rng([seed, number])
-            rows[name].append(score(make(seen), seen, one.dilated, grader, rng=rng, steps=steps))
+            rows[name].append(score(make(view), view, one.dilated, grader, rng=rng, steps=steps))
     rng = np.random.default_rng(seed)
     figures = {name: _figures(scores, rng, rounds) for name, scores in rows.items() if scores}
     return Faithfulness(maps=figures, without_field=without_field)
 
 
-def look(photo: Photo, *, size: int) -> Seen:
-    """Find the field and prepare the photo; raises NotAFundus."""
-    field = find_field(photo)
-    return Seen(photo, field, crop(photo, field, size=size))
-
-
 def score(
-    heat: Floats, seen: Seen, lesions: Flags, grader: Grader, *, rng: np.random.Generator, steps: int = STEPS
+    heat: Floats, view: CanonicalView, lesions: Flags, grader: Grader, *, rng: np.random.Generator, steps: int = STEPS
 ) -> Scores:
     """Score one map, float32 (h, w), of a photograph with `lesions`, bool (h, w)."""
-    disc = seen.disc
+    disc = view.disc
     warmth, inside = heat[disc].astype(np.float64), lesions[disc]
     total = float(warmth.sum())
-    curves = _curves(heat, seen, grader, rng=rng, steps=steps) if steps else np.full((2, 2), np.nan)
+    curves = _curves(heat, view, grader, rng=rng, steps=steps) if steps else np.full((2, 2), np.nan)
     return Scores(
         share=float(warmth[inside].sum()) / total if total > 0 else np.nan,
         chance=float(inside.mean()),
@@ -172,14 +139,14 @@ def score(
     )
 
 
-def _curves(heat: Floats, seen: Seen, grader: Grader, *, rng: np.random.Generator, steps: int) -> Reals:
+def _curves(heat: Floats, view: CanonicalView, grader: Grader, *, rng: np.random.Generator, steps: int) -> Reals:
     """Areas under the curves: rows deletion and insertion, columns the decided grade and a referable stage.
 
     Pixels change places on the canonical picture, so that the field stays what it was.
     """
     metadata = grader.bundle.metadata
-    warmth, retina = on_canonical(heat, seen)
-    clear, blurred = seen.canonical, _without_detail(seen.canonical, retina)
+    warmth, retina = view.to_canonical(heat)
+    clear, blurred = view.canonical, _without_detail(view.canonical, retina)
     rank = _rank(warmth, retina, rng)
     predicted = metadata.decision.decide(metadata.probabilities(grader.bundle.run(clear[None]).logits)[0])
     areas = np.empty((2, 2))
@@ -189,18 +156,6 @@ def _curves(heat: Floats, seen: Seen, grader: Grader, *, rng: np.random.Generato
         curves = np.column_stack([probabilities[:, predicted], probabilities[:, REFERABLE_FROM:].sum(axis=1)])
         areas[row] = (curves[1:] + curves[:-1]).mean(axis=0) / 2
     return areas
-
-
-def on_canonical(heat: Floats, seen: Seen) -> tuple[Floats, Flags]:
-    """A map of the photo's pixels, and where there is retina, on the canonical picture: (S, S) both."""
-    size, field = len(seen.canonical), seen.field
-    height, width = heat.shape
-    place = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
-    columns, rows = (field.cx + field.rx * place) * width - 0.5, (field.cy + field.ry * place) * height - 0.5
-    across, down = np.broadcast_to(columns, (size, size)).copy(), np.broadcast_to(rows[:, None], (size, size)).copy()
-    warmth = cv2.remap(heat, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    in_frame = (across > -0.5) & (across < width - 0.5) & (down > -0.5) & (down < height - 0.5)
-    return np.asarray(warmth, np.float32), in_frame & circle(size)
 
 
 def _rank(warmth: Floats, retina: Flags, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -13,6 +13,9 @@ from retigrade.arrays import Pixels
 from retigrade.fundus.decode import Photo
 from retigrade.fundus.field import Field
 
+LIT = 14
+"""The brightest channel above which a pixel of a canonical picture shows retina, not the black that JPEG leaves."""
+
 _RIM = 0.985  # of the radius; the rim's own blur and colour fringe stay out of the picture
 _DECODE_MARGIN = 1.4  # frame side over canonical side: a disc may be smaller than its frame
 

@@ -56,6 +56,10 @@ class Field:
             raise ValueError(f"not an ellipse inside a frame: {self.cx, self.cy, self.rx, self.ry}")
 
 
+WHOLE_FRAME = Field(cx=0.5, cy=0.5, rx=0.5, ry=0.5, filled=True)
+"""Of a picture that shows no disc: all of the frame."""
+
+
 def find_field(photo: Photo) -> Field:
     """Find the retinal disc of a photo.
 
@@ -71,11 +75,11 @@ def find_field(photo: Photo) -> Field:
     height, width = mask.shape
     points = _boundary(mask)
     if len(points) < _FEWEST:
-        return Field(cx=0.5, cy=0.5, rx=0.5, ry=0.5, filled=True)
+        return WHOLE_FRAME
     ellipse = _consensus(points / (width, height), aspect=width / height)
     if ellipse is None:
         if share > 0.9:
-            return Field(cx=0.5, cy=0.5, rx=0.5, ry=0.5, filled=True)
+            return WHOLE_FRAME
         raise NotAFundus("no retinal disc: the lit region's boundary is not round; is this a fundus photograph?")
     return ellipse
 

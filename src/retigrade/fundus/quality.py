@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from retigrade.arrays import Pixels
-from retigrade.fundus.crop import circle
+from retigrade.fundus.crop import LIT, circle
 from retigrade.fundus.field import Field as Disc
 from retigrade.icdr import Status
 
@@ -47,7 +47,6 @@ MEASURES = (
 _SIDE = 112
 _FULL_SIDE = 224  # at which the finest detail is measured, and the score was fitted
 _ROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-_BLACK = 14  # above the black that JPEG leaves around the disc
 _FEWEST = 200  # pixels of retina below which nothing can be measured
 
 
@@ -142,7 +141,7 @@ def measure(canonical: Pixels) -> Measures | None:
     small = cv2.resize(canonical, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     planes = [small[..., channel] for channel in range(3)]  # plane by plane is ten times as fast as the last axis
     brightest = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
-    lit = ((brightest > _BLACK) & circle(_SIDE)).astype(np.uint8)
+    lit = ((brightest > LIT) & circle(_SIDE)).astype(np.uint8)
     inner = cv2.erode(lit, _ROUND, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
     if np.count_nonzero(inner) < _FEWEST:
         return None

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from retigrade.arrays import Pixels
-from retigrade.fundus.field import Field
-from retigrade.heatmap import contrast, make_heatmap
+from retigrade.fundus.field import WHOLE_FRAME
+from retigrade.heatmap import disease_evidence, make_heatmap
 from retigrade.icdr import GRADES, Grade
 from retigrade.metrics.calibration import softmax
 from retigrade.metrics.classification import confusion
@@ -25,7 +25,6 @@ Album = Callable[[Protocol, Preparation], Pixels]
 
 _SIDE, _GAP = 224, 8
 _PRINTED_FOLDS = 2
-_WHOLE_FRAME = Field(0.5, 0.5, 0.5, 0.5, filled=True)
 
 
 def balance_figure(study: Study) -> Figure:
@@ -123,13 +122,21 @@ def thermal_figure(study: Study, album: Album) -> tuple[Figure, Table]:
     job, trained = next(iter(study.finished.items()))
     photos, indices = album(job.protocol, job.preparation), study.shown(job)
     probabilities = softmax(trained.logits[indices])
-    hottest = max(1e-3, *(float(contrast(m, p).max()) for m, p in zip(trained.maps, probabilities, strict=True)))
+    hottest = max(
+        1e-3, *(float(disease_evidence(m, p).max()) for m, p in zip(trained.maps, probabilities, strict=True))
+    )
     upper, lower, rows = [], [], []
     for index, maps, p in zip(indices, trained.maps, probabilities, strict=True):
         pixels = np.asarray(photos[index])
         height, width = pixels.shape[:2]
         heat = make_heatmap(
-            maps, p, scale=hottest, centre=trained.centre, field=_WHOLE_FRAME, width=width, height=height
+            maps,
+            p,
+            cam_maximum=hottest,
+            receptive_field_offset=trained.centre,
+            field=WHOLE_FRAME,
+            width=width,
+            height=height,
         )
         upper.append(pixels)
         lower.append(thermal(pixels, heat.in_source_pixels()))

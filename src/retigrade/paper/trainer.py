@@ -71,7 +71,7 @@ class Trained:
     """What a training left: its log, the epoch it stands at, and its answers.
 
     logits: float32 (N, 5), of every photograph. maps: float32 (n, 5, s, s), of those shown. centre: see
-    `heat.heat_of`.
+    `retigrade.heatmap.make_heatmap`.
     """
 
     history: tuple[EpochLine, ...]

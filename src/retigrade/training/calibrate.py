@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from retigrade.arrays import Floats, Integers, Reals
-from retigrade.heatmap import contrast
+from retigrade.heatmap import disease_evidence
 from retigrade.metadata import Decision, Figure, Interval, OperatingPoint, OutOfDistributionDetector
 from retigrade.metrics.bootstrap import Estimate, summary
 from retigrade.metrics.calibration import fit_temperature, softmax, wilson
@@ -87,9 +87,9 @@ def low_confidence(probabilities: Reals, decision: Decision) -> float:
 
 
 def cam_maximum(answers: ModelOutputs, probabilities: Reals) -> float:
-    """The contrast of the maps to show as hottest, one for all photographs."""
+    """The disease evidence to show as hottest, one for all photographs."""
     pairs = zip(answers.maps, probabilities, strict=True)
-    return max(float(np.quantile([contrast(maps, p) for maps, p in pairs], _HOT)), 1e-3)
+    return max(float(np.quantile([disease_evidence(maps, p) for maps, p in pairs], _HOT)), 1e-3)
 
 
 def fit_out_of_distribution(train: Floats, validation: Floats) -> OutOfDistributionDetector:

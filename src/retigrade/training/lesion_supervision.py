@@ -24,7 +24,7 @@ from retigrade.arrays import Floats, Integers, Pixels
 from retigrade.data.annotations import AnnotatedPhoto
 from retigrade.data.duplicates import Filed, find_pairs
 from retigrade.data.groups import connected_components
-from retigrade.evaluation.faithfulness import look, on_canonical
+from retigrade.fundus.canonical import canonical_view
 from retigrade.training.dataset import TrainingData
 from retigrade.training.network import Network
 
@@ -56,10 +56,10 @@ def prepare_lesions(annotated: Iterable[AnnotatedPhoto], *, size: int) -> Lesion
     """Prepare marked photographs as the network sees them. Raises NotAFundus where one has no retinal disc."""
     photos, lesions, margins, retinas, digests = [], [], [], [], []
     for one in annotated:
-        seen = look(one.photo, size=size)
-        own, retina = on_canonical(one.lesions.astype(np.float32), seen)
-        margin, _ = on_canonical(one.dilated.astype(np.float32), seen)
-        photos.append(seen.canonical)
+        view = canonical_view(one.photo, size=size)
+        own, retina = view.to_canonical(one.lesions.astype(np.float32))
+        margin, _ = view.to_canonical(one.dilated.astype(np.float32))
+        photos.append(view.canonical)
         lesions.append(own)
         margins.append(margin)
         retinas.append(retina.astype(np.float32))
