@@ -30,7 +30,7 @@ PATTERNS = {
     "patient-eye-date": rf"(?P<patient>.+?)[_ ](?P<eye>{_EYE_WORDS})[_ ]{_DATE}(?:[_ -]\d{{1,2}})?",
     "patient-date-eye": rf"(?P<patient>.+?)[_ ]{_DATE}[_ ](?P<eye>{_EYE_WORDS})(?:[_ -]\d{{1,2}})?",
 }
-"""Ready-made patterns by name: `10_left`, `P001_OD`, `P001_OD_2024-05-02`, `P001_2024-05-02_OD`, photographs numbered."""
+"""Ready-made patterns by name: `10_left`, `P001_OD`, `P001_OD_2024-05-02`, `P001_2024-05-02_OD`, with a number."""
 
 _GROUPS = {"patient", "eye", "date"}
 _YEAR_FIRST = re.compile(r"(\d{4})([-/.]?)(\d{2})\2(\d{2})(?:[T ]\d{2}:\d{2}.*)?")
@@ -72,7 +72,7 @@ def parse_date(text: str) -> datetime.date | None:
         raise ValueError(f"date {text!r} can be read with the day or the month first; write {year}-MM-DD")
     for form in _NAMED_MONTH:
         try:
-            return datetime.datetime.strptime(text.replace(",", ""), form).date()  # noqa: DTZ007 - a day has no zone
+            return datetime.datetime.strptime(text.replace(",", ""), form).date()
         except ValueError:
             continue
     raise ValueError(f"date {text!r} is in no form that is read; write YYYY-MM-DD")
