@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import pytest
 
 from retigrade import inputs
-from retigrade.errors import UsageError
-from retigrade.inputs import Inputs, expand
+from retigrade.errors import UnreadablePhoto, UsageError
+from retigrade.grading import Eye, Subject
+from retigrade.inputs import Input, Inputs, expand
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
@@ -263,3 +266,42 @@ class TestNames:
 
         monkeypatch.setattr(Path, "open", denied)
         assert names(expand([tmp_path])) == ["eye"]
+
+
+class TestDicom:
+    """Recognised by content, since such files are named by numbers or not at all."""
+
+    HEADS: ClassVar[dict[str, bytes]] = {
+        "1.2.840.10008.5": b"\0" * 128 + b"DICM\2\0\0\0",
+        "scan.dcm": b"\0" * 128 + b"DICM\2\0\0\0",
+        "IM0001": b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100",
+        "eye.jpg": b"\0" * 128 + b"DICM",
+    }
+
+    @pytest.mark.parametrize("name", HEADS)
+    def test_is_an_input_that_names_what_is_missing(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes(self.HEADS[name])
+        (tmp_path / "notes.txt").write_text("no picture")
+        found = expand([tmp_path])
+        assert names(found) == [name]
+        with pytest.raises(UnreadablePhoto, match=r"a DICOM file.*its extra dicom"):
+            found.items[0].read()
+
+    def test_is_listed_by_the_reader_with_a_name_of_its_own_for_each_frame(self, tmp_path: Path) -> None:
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "scan.dcm").write_bytes(self.HEADS["scan.dcm"])
+
+        def two_frames(path: Path, name: str) -> Iterator[Input]:
+            yield from (Input(path, f"{name}#{frame}", frame=frame, subject=Subject(eye=Eye.LEFT)) for frame in (1, 2))
+
+        found = expand([tmp_path / "a/scan.dcm", tmp_path / "b/scan.dcm"], list_dicom=two_frames)
+        assert names(found) == ["scan.dcm#1", "scan.dcm#2", "scan-2.dcm#1", "scan-2.dcm#2"]
+        assert str(found.items[1]) == f"{tmp_path}/a/scan.dcm#2"
+        assert found.items[1].subject.eye is Eye.LEFT
+
+    def test_files_of_an_earlier_run_are_passed_over(self, tmp_path: Path) -> None:
+        touch(tmp_path, "eye.png", "old/dicom/eye.sr.dcm", "old/gradings.jsonl")
+        found = expand([tmp_path])
+        assert names(found) == ["eye.png"]
+        assert skipped(found, tmp_path)["old/dicom"] == "DICOM files of an earlier run"

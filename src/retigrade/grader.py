@@ -18,9 +18,10 @@ from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import Photo, decode, decode_bytes
 from retigrade.fundus.field import Field, find_field
 from retigrade.fundus.quality import Quality, assess
-from retigrade.grading import Grading
+from retigrade.grading import NOBODY, Grading
 from retigrade.heatmap import make_heatmap
 from retigrade.icdr import Status
+from retigrade.inputs import Input
 from retigrade.metadata import OutOfDistributionDetector
 
 LOW_CONFIDENCE = "low confidence: a second reader is advised"
@@ -29,8 +30,8 @@ _AHEAD = 2  # photos waiting for each thread, so that none idles while a slow on
 _UPLOAD, _DECODED = "(bytes)", "(pixels)"  # the path of a photo that came without one
 _logger = logging.getLogger(__name__)
 
-Source = Path | str | bytes
-"""A photo's path, or the bytes of its file."""
+Source = Path | str | bytes | Input
+"""A photo's path, the bytes of its file, or an input that knows how it is read."""
 
 
 def load(bundle: Path | str | None = None, *, threads: int | None = None, operating_point: str | None = None) -> Grader:
@@ -61,9 +62,12 @@ class Grader:
             photo = _decode(source, min_side=decode_side(self.bundle.metadata.input_size))
         except UnreadablePhoto as error:
             grading = self._refuse(_name(source), Status.ERROR, str(error))
+        except NotAFundus as error:
+            grading = self._refuse(_name(source), Status.NOT_FUNDUS, str(error))
         else:
             grading = self._verdict(photo, _name(source), heat=heat)
-        return replace(grading, seconds=time.perf_counter() - started)
+        subject = source.subject if isinstance(source, Input) else NOBODY
+        return replace(grading, seconds=time.perf_counter() - started, subject=subject)
 
     def grade_photo(self, photo: Photo, *, path: str = _DECODED, heat: bool = True) -> Grading:
         """Return the verdict on a decoded photo, the same as `grade` gives its file; `path` is what it goes by."""
@@ -171,6 +175,8 @@ class Grader:
 def _decode(source: Source, *, min_side: int) -> Photo:
     if isinstance(source, bytes):
         return decode_bytes(source, name=_name(source), min_side=min_side)
+    if isinstance(source, Input):
+        return source.read(min_side=min_side)
     return decode(Path(source), min_side=min_side)
 
 

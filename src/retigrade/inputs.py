@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from retigrade.errors import UsageError
+from retigrade.errors import UnreadablePhoto, UsageError
+from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.formats import SNIFF_BYTES, sniff
+from retigrade.grading import NOBODY, Subject
 from retigrade.text import shown
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 
-# A run writes these into its output folder; its maps are pictures, but no photographs.
-_GRADINGS, _HEAT = "gradings.jsonl", "heat"
+# A run writes these into its output folder; its maps and DICOM files are pictures, but no photographs.
+_GRADINGS = "gradings.jsonl"
+_WRITTEN = {"heat": "maps of an earlier run", "dicom": "DICOM files of an earlier run"}
+# What a DICOM file without preamble starts with, group 0008: its length, specific character set, image type, SOP class.
+_FIRST_TAGS = frozenset({b"\0\0", b"\x05\0", b"\x08\0", b"\x16\0"})
 # Room for ".png" and the temporary file's suffix in the 255 bytes that file systems allow.
 _NAME_BYTES = 220
 
@@ -26,11 +31,27 @@ class Input:
     """One thing to grade.
 
     path: where it is. name: how to call it, a relative POSIX path, unique among the inputs; `heat/<name>.png` never
-    leaves `heat/` nor meets another input's file.
+    leaves `heat/` nor meets another input's file. frame: which picture of a file of several, from 1. reader: decodes
+    the file, called as `decode` is; raises UnreadablePhoto, or NotAFundus where the file says that it shows no retina.
+    subject: whose eye it is, as stated beside or in the file.
     """
 
     path: Path
     name: str
+    frame: int | None = None
+    reader: Callable[..., Photo] = decode
+    subject: Subject = NOBODY
+
+    def __str__(self) -> str:
+        return str(self.path) if self.frame is None else f"{self.path}#{self.frame}"
+
+    def read(self, *, min_side: int | None = None) -> Photo:
+        """Decode the photograph, as `decode` does."""
+        return self.reader(self.path, min_side=min_side)
+
+
+ListDicom = Callable[[Path, str], Iterable[Input]]
+"""Lists the photographs in a DICOM file, given its path and its name: one a frame, or those that a DICOMDIR names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +70,14 @@ class Inputs:
     skipped: tuple[Skipped, ...] = ()
 
 
-def expand(paths: Sequence[Path], *, exclude: Path | None = None) -> Inputs:
+def expand(paths: Sequence[Path], *, exclude: Path | None = None, list_dicom: ListDicom | None = None) -> Inputs:
     """List the photographs that `paths` stand for, in their order.
 
     A path is a folder (recursed in order of names, hidden entries left out), a CSV with a `path` column (relative paths
     start at the CSV's folder), or anything else, taken as a photograph: that a file is missing or is none is for
     decoding to say. `exclude` is the output folder; what lies below it is left out, and so are the maps of earlier
-    runs. Where a path itself is the output folder, only the maps in it are.
+    runs. Where a path itself is the output folder, only the maps in it are. `list_dicom` lists what is in a DICOM file,
+    recognised by content; without it such a file is one input that cannot be read.
 
     Raises UsageError: a CSV that cannot be read or has no `path` column, or no input at all.
     """
@@ -65,7 +87,9 @@ def expand(paths: Sequence[Path], *, exclude: Path | None = None) -> Inputs:
     for path in paths:
         before = len(items)
         prefix = _prefix(path, prefixes) if len(paths) > 1 and _is_collection(path) else ""
-        items += (Input(photo, names.unique(prefix + name)) for photo, name in walk.photos(path))
+        for photo, name in walk.photos(path):
+            listed = (list_dicom or _unread_dicom)(photo, name) if _is_dicom(photo) else (Input(photo, name),)
+            items += (replace(item, name=names.unique(prefix + item.name)) for item in listed)
         if len(items) == before:
             walk.skipped.append(Skipped(path, "no photographs in it"))
     if not items:
@@ -106,7 +130,7 @@ class _Walk:
             if status is None or not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
                 yield path, name  # a dangling link, a pipe, a socket: decoding says what it is, without waiting
             elif stat.S_ISREG(status.st_mode):
-                if _is_picture(path):
+                if _is_picture(path) or _is_dicom(path):
                     yield path, name
                 else:
                     self.skipped.append(Skipped(path, "not a picture file"))
@@ -130,8 +154,8 @@ class _Walk:
         for name in names:
             if name.startswith("."):
                 self.skipped.append(Skipped(folder / name, "hidden"))
-            elif is_output and name == _HEAT:
-                self.skipped.append(Skipped(folder / name, "maps of an earlier run"))
+            elif is_output and name in _WRITTEN:
+                self.skipped.append(Skipped(folder / name, _WRITTEN[name]))
             else:
                 kept.append((folder / name, _safe(PurePosixPath(prefix + name))))
         return kept
@@ -240,3 +264,27 @@ def _is_picture(path: Path) -> bool:
             return sniff(file.read(SNIFF_BYTES)) is not None
     except OSError:
         return True  # it may be one; decoding says why it cannot be read
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a regular file starts like DICOM, with its preamble or, as old ones, without (PS3.10, 7.1)."""
+    status = _status(path)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(SNIFF_BYTES)
+    except OSError:
+        return False
+    return sniff(head) == "DICOM" or head[:6] == b"\2\0\0\0UL" or (head[:2] == b"\x08\0" and head[2:4] in _FIRST_TAGS)
+
+
+def _unread_dicom(path: Path, name: str) -> Iterator[Input]:
+    yield Input(path, name, reader=_refuse_dicom)
+
+
+def _refuse_dicom(path: Path, *, min_side: int | None = None) -> Photo:
+    raise UnreadablePhoto(
+        f"{shown(path.name)}: a DICOM file, and the packages that read those are not installed; install Retigrade with "
+        "its extra dicom"
+    )

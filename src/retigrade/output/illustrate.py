@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from retigrade.errors import UnreadablePhoto
-from retigrade.fundus.decode import decode
 from retigrade.grading import Grading
-from retigrade.icdr import Status
+from retigrade.inputs import Input
 from retigrade.output.overlay import PICTURE_SIDE, as_jpeg, as_png, pair, picture
 from retigrade.output.rows import Row, as_row
 from retigrade.text import shown
@@ -34,13 +34,18 @@ class Illustrated:
     picture: bytes | None = None
 
 
-def illustrate(gradings: Iterable[Grading], *, jobs: int) -> Generator[Illustrated, None, None]:
-    """Yield each grading with its pictures, in order; `jobs` are drawn at once. Closing it ends its threads."""
+def illustrate(
+    gradings: Iterable[Grading], *, jobs: int, inputs: Iterable[Input] | None = None
+) -> Generator[Illustrated, None, None]:
+    """Yield each grading with its pictures, in order; `jobs` are drawn at once. Closing it ends its threads.
+
+    inputs: those that were graded, in the same order, where they are not simply the files at the gradings' paths.
+    """
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="retigrade-draw")
     waiting: deque[Future[Illustrated]] = deque()
     try:
-        for grading in gradings:
-            waiting.append(pool.submit(_draw, grading))
+        for grading, item in zip(gradings, repeat(None) if inputs is None else inputs, strict=False):
+            waiting.append(pool.submit(_draw, grading, item))
             if len(waiting) > jobs * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -49,12 +54,12 @@ def illustrate(gradings: Iterable[Grading], *, jobs: int) -> Generator[Illustrat
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _draw(grading: Grading) -> Illustrated:
+def _draw(grading: Grading, item: Input | None) -> Illustrated:
     row = as_row(grading)
-    if grading.status is Status.ERROR:
+    if grading.sha256 is None:  # it gave no pixels
         return Illustrated(row=row)
     try:
-        return _drawn(grading, row)
+        return _drawn(grading, row, item or Input(Path(grading.path), grading.path))
     except UnreadablePhoto as error:
         _logger.warning("no picture of a photo that could be read a moment ago: %s", error)
     except Exception as defect:  # ours; the verdict stands without its picture
@@ -63,9 +68,9 @@ def _draw(grading: Grading) -> Illustrated:
     return Illustrated(row=row)
 
 
-def _drawn(grading: Grading, row: Row) -> Illustrated:
+def _drawn(grading: Grading, row: Row, item: Input) -> Illustrated:
     # Read once more, and small: carrying pixels through every layer would cost more memory than this costs time.
-    photo = decode(Path(grading.path), min_side=PICTURE_SIDE)
+    photo = item.read(min_side=PICTURE_SIDE)
     if photo.sha256 != grading.sha256:
         raise UnreadablePhoto(f"{shown(grading.path)}: it has changed since")
     if grading.heatmap is None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 
 from retigrade.grader import Grader
 from retigrade.icdr import Status
-from retigrade.inputs import Inputs
+from retigrade.inputs import Input, Inputs
 from retigrade.output.folder import OutputFolder
 from retigrade.output.illustrate import Illustrated, illustrate
 from retigrade.output.rows import as_row
@@ -36,11 +37,25 @@ class Outcome:
         return self.done < self.total and not self.unread
 
 
-def run(inputs: Inputs, grader: Grader, output: Output, *, out: Path | None, heat: bool, jobs: int) -> Outcome:
+Writer = Callable[[Input, Illustrated], None]
+"""Writes one verdict in one more form."""
+
+
+def run(
+    inputs: Inputs,
+    grader: Grader,
+    output: Output,
+    *,
+    out: Path | None,
+    heat: bool,
+    jobs: int,
+    writers: Sequence[Writer] = (),
+) -> Outcome:
     """Grade all inputs in order, each written as soon as it is known; memory does not grow with their number.
 
     out: the folder for listings, report and thermal pictures, or None. heat: whether to make the pictures. jobs:
-    photos at work at once. Raises UsageError where something cannot be written; then `out` holds no new listing.
+    photos at work at once. writers: given each verdict too, in order. Raises UsageError where something cannot be
+    written; then `out` holds no new listing.
     """
     done = errors = 0
     with ExitStack() as stack:
@@ -55,13 +70,15 @@ def run(inputs: Inputs, grader: Grader, output: Output, *, out: Path | None, hea
             stack.enter_context(closing(folder))
         output.write(output.head)
         stop = stack.enter_context(stop_on_interrupt())
-        paths = stop.until(item.path for item in inputs.items)
+        items = stop.until(iter(inputs.items))
         verdicts = stack.enter_context(
-            closing(_verdicts(grader, paths, pictures=folder is not None, heat=heat, jobs=jobs))
+            closing(_verdicts(grader, items, pictures=folder is not None, heat=heat, jobs=jobs))
         )
         for item, verdict in zip(inputs.items, verdicts, strict=False):  # fewer verdicts where the user asked to stop
             if folder is not None:
                 folder.add(verdict, name=item.name)
+            for write in writers:
+                write(item, verdict)
             output.write(output.line(verdict.row))
             done += 1
             errors += verdict.row.status == Status.ERROR
@@ -74,11 +91,12 @@ def run(inputs: Inputs, grader: Grader, output: Output, *, out: Path | None, hea
 
 
 def _verdicts(
-    grader: Grader, paths: Iterator[Path], *, pictures: bool, heat: bool, jobs: int
+    grader: Grader, items: Iterator[Input], *, pictures: bool, heat: bool, jobs: int
 ) -> Generator[Illustrated, None, None]:
     """Yield the verdicts in order, with pictures where they are wanted."""
-    gradings = grader.grade_many(paths, jobs=jobs, heat=heat and pictures)
+    items, again = tee(items)
+    gradings = grader.grade_many(items, jobs=jobs, heat=heat and pictures)
     if pictures:
-        yield from illustrate(gradings, jobs=jobs)
+        yield from illustrate(gradings, jobs=jobs, inputs=again)
     else:
         yield from (Illustrated(row=as_row(grading)) for grading in gradings)
