@@ -57,7 +57,7 @@ def photos(tmp_path: Path) -> list[Path]:
 
 def answers(grading: Grading) -> dict[str, object]:
     """Everything that a grading says, but the time that it took."""
-    said = {name: getattr(grading, name) for name in Grading.__slots__ if name not in ("seconds", "heatmap")}
+    said = {name: getattr(grading, name) for name in Grading.__dataclass_fields__ if name not in ("seconds", "heatmap")}
     said["probabilities"] = None if grading.probabilities is None else grading.probabilities.tolist()
     said["heat"] = None if grading.heat is None else grading.heat.tobytes()
     return said

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 import retigrade
+import retigrade.errors
 
 
 def test_the_public_names() -> None:
-    assert retigrade.__all__ == ["Grade", "Grader", "Grading", "Status", "load"]
+    errors = {name for name, value in vars(retigrade.errors).items() if isinstance(value, type)}
+    assert set(retigrade.__all__) == {"Bundle", "Grade", "Grader", "Grading", "Status", "load", *errors}
+    assert retigrade.__all__ == sorted(retigrade.__all__)
     assert set(dir(retigrade)) == {*retigrade.__all__, "__version__"}
 
 
@@ -36,6 +39,7 @@ def loaded_by(code: str) -> set[str]:
 
 def test_importing_the_package_is_cheap() -> None:
     assert not loaded_by("import retigrade") & {"numpy", "cv2", "onnxruntime", "pydantic", "torch"}
+    assert not loaded_by("import retigrade.__main__") & {"numpy", "tyro", "typing", "dataclasses"}
 
 
 def test_grading_needs_no_learning_libraries() -> None:

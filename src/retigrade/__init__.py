@@ -4,18 +4,46 @@ grader = retigrade.load()
 grading = grader.grade("eye.jpg")
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing has it, without the time that importing it takes: `__main__` listens to Ctrl-C soon
 if TYPE_CHECKING:
+    from typing import Any
+
+    from retigrade.bundle import Bundle
+    from retigrade.errors import (
+        BundleError,
+        DataError,
+        LeakError,
+        NotAFundus,
+        PhotoError,
+        RetigradeError,
+        UnreadablePhoto,
+        UsageError,
+    )
     from retigrade.grader import Grader, load
     from retigrade.grading import Grading
     from retigrade.icdr import Grade, Status
 
-__all__ = ["Grade", "Grader", "Grading", "Status", "load"]
 __version__ = "0.2.0"
 
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "DataError",
+    "Grade",
+    "Grader",
+    "Grading",
+    "LeakError",
+    "NotAFundus",
+    "PhotoError",
+    "RetigradeError",
+    "Status",
+    "UnreadablePhoto",
+    "UsageError",
+    "load",
+]
+
 _HOMES = {
+    "Bundle": "retigrade.bundle",
     "Grade": "retigrade.icdr",
     "Grader": "retigrade.grader",
     "Grading": "retigrade.grading",
@@ -24,11 +52,13 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a public name when it is first asked for, so that importing the package costs nothing."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_HOMES.get(name, "retigrade.errors")), name)
     return value
 
 

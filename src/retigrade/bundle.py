@@ -120,7 +120,7 @@ class Bundle:
                     f"it learned on field geometry {metadata.field_version} and this program makes {FIELD_VERSION}: "
                     "train it again, or install the version of retigrade that made it"
                 )
-            session = _open(data, threads=threads or _cores())
+            session = _open(data, threads=threads or cpu_count())
             _check_signature(session, metadata)
             bundle = cls(metadata, f"{metadata.name}@{hashlib.sha256(data).hexdigest()[:12]}", session)
             bundle._check_answers()
@@ -159,7 +159,7 @@ def _read(path: Path) -> bytes:
         raise BundleError(f"it cannot be read: {error.strerror}") from error
 
 
-def _cores() -> int:
+def cpu_count() -> int:
     """Return how many cores this process may use; given no number, ONNX Runtime would pin its threads to cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -1,9 +1,13 @@
-"""Files that appear whole or not at all: written under a temporary name beside their own, then given it."""
+"""Files that appear whole or not at all: written under a temporary name beside their own, then given it.
+
+A temporary name is new for every write and opened with O_EXCL, so no link is followed and no other process's file is
+touched; the file has the mode that any new file has, and its bytes are on the disk before its name is.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +15,41 @@ from typing import TextIO
 
 from retigrade.errors import UsageError
 from retigrade.text import shown
+
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file for any writer to fill; it replaces `target` if no error was raised.
+
+    Missing folders are made. Raises UsageError where the file cannot be written; an older one then stays.
+    """
+    temporary = target.with_name(f".{secrets.token_hex(12)}.tmp")  # short enough beside any name
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = os.open(temporary, _NEW, 0o666)
+        mode = os.fstat(made).st_mode & 0o7777
+        os.close(made)
+        try:
+            yield temporary
+            with temporary.open(
+                "rb+"
+            ) as file:  # a writer may have put another file in its place, with a mode of its own
+                os.fsync(file.fileno())
+            temporary.chmod(mode)
+            temporary.replace(target)
+            sync_folder(target.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file in one step, with the folders that it needs; UsageError where that fails."""
+    with replacing(target) as temporary:
+        temporary.write_bytes(data)
 
 
 class Draft:
@@ -22,9 +61,9 @@ class Draft:
     def __init__(self, target: Path) -> None:
         """Open the draft; UsageError where the folder cannot be written."""
         self._target = target
-        self._temporary = _beside(target)
+        self._temporary = target.with_name(f".{secrets.token_hex(12)}.tmp")
         with writing(target):
-            self._stream: TextIO = self._temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+            self._stream: TextIO = self._temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="")
 
     def write(self, text: str) -> None:
         """Add `text`; UsageError where it cannot be written, as on a full disk."""
@@ -44,6 +83,17 @@ class Draft:
         self._temporary.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder onto the disk, where the system can."""
+    if os.name != "posix":  # Windows opens no folders, and needs none of this
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder where it is missing; UsageError where it cannot be made."""
     if folder.exists() and not folder.is_dir():
@@ -52,29 +102,10 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_whole(target: Path, data: bytes) -> None:
-    """Write a file in one step, with the folders that it needs; UsageError where that fails."""
-    temporary = _beside(target)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
     """Turn a failure to write `target` into UsageError."""
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot write {shown(str(target))}: {error.strerror}") from error
-
-
-def _beside(target: Path) -> Path:
-    """Return the temporary name for `target`: short enough beside any name, and of this process alone."""
-    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
-    return target.with_name(f".{digest}.{os.getpid()}.tmp")
+        raise UsageError(f"cannot write {shown(str(target))}: {error.strerror or error}") from error

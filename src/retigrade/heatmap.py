@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.arrays import Floats
+from retigrade.arrays import Floats, Pixels
 from retigrade.fundus.canonical import CanonicalView
 from retigrade.fundus.field import Field
 from retigrade.icdr import GRADES
 
+_STRONGEST = 0.72  # share of the colour where the map is hottest; the photograph stays visible beneath
+_FULL_FROM = 0.35  # heat from which the colour has that share
 _SHARPNESS = -0.5  # of the cubic kernel; exact for parabolas (Keys, IEEE Trans. ASSP 29, 1981)
 
 
@@ -42,6 +45,16 @@ class Heatmap:
         """Return float32 (height, width) of the full-size photograph, 0..1, and 0 outside the disc."""
         return self.in_frame(self.width, self.height)
 
+    def as_png(self, width: int, height: int) -> bytes:
+        """Return a PNG file of width x height pixels to lay over the photograph: `colours`, as opaque as `opacity`."""
+        heat = self.in_frame(width, height)
+        opacity_plane = np.rint(opacity(heat) * 255).astype(np.uint8)
+        bgra = np.dstack([colours(heat)[..., ::-1], opacity_plane])
+        done, data = cv2.imencode(".png", bgra)
+        if not done:
+            raise ValueError(f"OpenCV could not write {bgra.shape} pixels as PNG")
+        return data.tobytes()
+
     def in_frame(self, width: int, height: int) -> Floats:
         """Return float32 (height, width), 0..1, for the photograph at this size; 0 outside the disc."""
         field, (rows, columns) = self.field, self.values.shape
@@ -65,6 +78,17 @@ class Heatmap:
             frame[row, left:start] = 0
             frame[row, end:right] = 0
         return frame
+
+
+def colours(heat: Floats) -> Pixels:
+    """Return the colour of each value of 0..1, uint8 RGB of the same shape (h, w) and a last axis of 3."""
+    level = np.rint(np.clip(heat, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def opacity(heat: Floats) -> Floats:
+    """Return how much of that colour is laid over the photograph, float32 (h, w): none where the map is cool."""
+    return np.asarray(np.clip(heat / _FULL_FROM, 0, 1) * _STRONGEST, np.float32)
 
 
 def make_heatmap(

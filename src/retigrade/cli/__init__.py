@@ -6,10 +6,11 @@ import difflib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import tyro
 
+from retigrade import __version__
 from retigrade.cli.check import Check
 from retigrade.cli.command import Command, notice
 from retigrade.cli.evaluate import Evaluate
@@ -19,6 +20,7 @@ from retigrade.cli.paper import Paper
 from retigrade.cli.train import Train
 from retigrade.cli.tune import Tune
 from retigrade.errors import RetigradeError, UsageError
+from retigrade.signals import INTERRUPTED, interruptible
 
 COMMANDS: dict[str, type[Command]] = {
     "grade": Grade,
@@ -30,7 +32,11 @@ COMMANDS: dict[str, type[Command]] = {
     "info": Info,
 }
 
-_USAGE, _INTERRUPTED = 2, 130
+_USAGE = 2
+_DESCRIPTION = """Grades diabetic retinopathy in fundus photographs and shows where. Research use only.
+
+Exit codes: 0, every input has a verdict; 1, some could not be read; 2, wrong usage, bundle or data set; 130,
+interrupted (Ctrl-C, SIGTERM or SIGHUP); 141, whoever read the output left. --version prints the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,32 +45,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         debug = command.debug
-        with _log_to_stderr(debug=debug):
+        with _log_to_stderr(debug=debug), nullcontext() if command.handles_signals else interruptible():
             return command.run()
     except SystemExit as done:  # the parser has printed its help or what is wrong
         return done.code if isinstance(done.code, int) else _USAGE
     except KeyboardInterrupt:
         notice("interrupted")
-        return _INTERRUPTED
+        return INTERRUPTED
     except RetigradeError as error:
         if debug:
             raise
         notice(f"retigrade: {error}")
         return error.exit_code
-    except Exception as defect:
+    except Exception as error:
         if debug:
             raise
-        notice(f"retigrade: a defect of the program: {type(defect).__name__}: {defect}; --debug shows where")
+        notice(f"retigrade: internal error: {type(error).__name__}: {error}; --debug shows where")
         return _USAGE
 
 
 def _parse(arguments: Sequence[str]) -> Command:
+    if arguments and arguments[0] == "--version":
+        print(f"retigrade {__version__}")
+        raise SystemExit(0)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise UsageError(f"there is no command {arguments[0]!r}; {_nearest(arguments[0])}")
     return tyro.extras.subcommand_cli_from_dict(
         dict(COMMANDS),
         prog="retigrade",
-        description="Grades diabetic retinopathy in fundus photographs and shows where. Research use only.",
+        description=_DESCRIPTION,
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )

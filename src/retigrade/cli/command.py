@@ -6,11 +6,17 @@ import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import ClassVar
+
+from retigrade.text import shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command(ABC):
     """One subcommand: its fields are its arguments, its docstring and theirs are the help."""
+
+    handles_signals: ClassVar[bool] = False
+    """Whether `run` itself decides what an interrupt does; if not, it raises KeyboardInterrupt."""
 
     debug: bool = False
     """Show the traceback of an error, and what the program logs."""
@@ -21,6 +27,11 @@ class Command(ABC):
 
 
 def notice(sentence: str) -> None:
-    """Tell the user something on standard error, which leaves standard output to the results."""
-    with suppress(OSError):  # nobody reads it; that changes no verdict (rich would end the program here)
-        sys.stderr.write(f"{sentence}\n")
+    """Tell the user something on standard error, which leaves standard output to the results.
+
+    Whatever a name or a bundle holds, it cannot speak to the terminal; only line breaks stay as they are.
+    """
+    lines = "\n".join(map(shown, sentence.split("\n")))
+    with suppress(OSError, ValueError):  # nobody reads it; that changes no verdict (rich would end the program here)
+        sys.stderr.write(f"{lines}\n")
+        sys.stderr.flush()

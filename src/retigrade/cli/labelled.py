@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +21,9 @@ def needs_train() -> Iterator[None]:
 
 def cores() -> int:
     """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from retigrade.bundle import cpu_count
+
+    return cpu_count()
 
 
 def checked_jobs(jobs: int | None) -> int:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from retigrade.arrays import Floats, Pixels
-from retigrade.heatmap import Heatmap
+from retigrade.heatmap import Heatmap, colours, opacity
 from retigrade.icdr import GRADES
 from retigrade.output.rows import Row
 from retigrade.report.style import CAPTION, STAGE_COLOURS, Colour
@@ -26,8 +26,6 @@ _BRIGHT: Colour = (236, 240, 246)
 _DIM: Colour = (150, 160, 176)
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_STRONGEST = 0.72  # share of the colour where the map is hottest; the photograph stays visible beneath
-_FULL_FROM = 0.35  # heat from which the colour has that share
 
 
 def thermal(pixels: Pixels, heat: Floats) -> Pixels:
@@ -39,8 +37,8 @@ def thermal(pixels: Pixels, heat: Floats) -> Pixels:
     if heat.shape != pixels.shape[:2]:
         raise ValueError(f"the heat must be {pixels.shape[:2]} as the photograph is, got {heat.shape}")
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    share = (np.clip(heat / _FULL_FROM, 0, 1) * _STRONGEST)[..., None]
-    return np.asarray(np.rint(grey * (1 - share) + _colours(heat) * share), np.uint8)
+    share = opacity(heat)[..., None]
+    return np.asarray(np.rint(grey * (1 - share) + colours(heat) * share), np.uint8)
 
 
 def picture(pixels: Pixels, heat: Heatmap, row: Row) -> Pixels:
@@ -111,12 +109,6 @@ def _heat_of(pixels: Pixels, heat: Heatmap) -> Floats:
     return heat.in_frame(width, height)
 
 
-def _colours(heat: Floats) -> Pixels:
-    """Return the colour of each value of 0..1, uint8 RGB of the same shape and a last axis of 3."""
-    level = np.rint(np.clip(heat, 0, 1) * 255).astype(np.uint8)
-    return np.asarray(cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), np.uint8)
-
-
 def _paste(canvas: Pixels, small: Pixels, left: int, tall: int) -> None:
     """Put a picture into the middle of a black box `tall` pixels high whose left edge is given."""
     canvas[_TOP : _TOP + tall, left : left + _BOX] = 0
@@ -137,7 +129,7 @@ def _header(canvas: Pixels, row: Row) -> None:
 
 def _colour_bar(canvas: Pixels, left: int, tall: int) -> None:
     ramp = np.linspace(1, 0, tall, dtype=np.float32)[:, None].repeat(_BAR_WIDTH, axis=1)
-    canvas[_TOP : _TOP + tall, left : left + _BAR_WIDTH] = _colours(ramp)
+    canvas[_TOP : _TOP + tall, left : left + _BAR_WIDTH] = colours(ramp)
     for value in (1.0, 0.5, 0.0):
         middle = _TOP + round((1 - value) * (tall - 1))
         baseline = min(max(middle + 5, _TOP + 10), _TOP + tall)

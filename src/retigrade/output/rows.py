@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from retigrade.grading import Grading
 
-_DIGITS = 8  # of a probability: five rounded ones still sum to 1 within 1e-7
+_DIGITS = 8  # of a number in CSV
 _SEPARATOR = "; "  # between the reasons in one CSV cell
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # wide ones too
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab and line breaks, which CSV quotes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,33 +57,16 @@ COLUMNS = tuple(Row.__dataclass_fields__)[: list(Row.__dataclass_fields__).index
 
 
 def as_row(grading: Grading) -> Row:
-    """The row of one grading: probabilities rounded to 8 digits, quality to 4, seconds to 4."""
-    given = grading.probabilities
-    p0, p1, p2, p3, p4 = (None,) * 5 if given is None else (round(float(p), _DIGITS) for p in given)
-    return Row(
-        path=grading.path,
-        status=grading.status.value,
-        grade=None if grading.grade is None else int(grading.grade),
-        stage=grading.stage,
-        p0=p0,
-        p1=p1,
-        p2=p2,
-        p3=p3,
-        p4=p4,
-        p_referable=None if grading.p_referable is None else round(float(grading.p_referable), _DIGITS),
-        referable=None if grading.referable is None else bool(grading.referable),
-        quality=None if grading.quality is None else round(float(grading.quality), 4),
-        reasons=grading.reasons,
-        sha256=grading.sha256,
-        bundle=grading.bundle,
-        seconds=round(grading.seconds, 4),
-        prediction_set=None
-        if grading.prediction_set is None
-        else tuple(int(grade) for grade in grading.prediction_set),
-        patient=grading.subject.patient,
-        eye=None if grading.subject.eye is None else grading.subject.eye.value,
-        date=None if grading.subject.date is None else grading.subject.date.isoformat(),
-    )
+    """The row of one grading: the values of `Grading.to_dict`."""
+    return row_of(grading.to_dict())
+
+
+def row_of(values: dict[str, Any]) -> Row:
+    """The row of values as `Grading.to_dict` gives them, or one line of gradings.jsonl; lists become tuples.
+
+    Raises TypeError where a key is missing or unknown.
+    """
+    return Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def csv_header() -> str:
@@ -88,10 +75,7 @@ def csv_header() -> str:
 
 
 def csv_line(row: Row) -> str:
-    """One line of CSV, ended by a newline.
-
-    The path stands as it is, even where a spreadsheet would take it for a formula: programs join on it.
-    """
+    """One line of CSV, ended by a newline; see `csv_cell` for how a program reads the path back."""
     return csv_record([csv_cell(getattr(row, name)) for name in COLUMNS])
 
 
@@ -104,7 +88,12 @@ def json_line(row: Row) -> str:
 
 
 def csv_cell(value: object) -> str:
-    """Return a value as the text of one CSV cell: None is empty, lists are joined by "; "."""
+    """Return a value as the text of one CSV cell: None is empty, lists are joined by "; ".
+
+    A text that a spreadsheet could take for a formula, one that starts with = + - @, a tab or a line break, gets an
+    apostrophe in front, and so does one that starts with an apostrophe: programs take one leading apostrophe away.
+    Control characters that could speak to a terminal become escapes such as `\\x1b`. The JSON lines change nothing.
+    """
     match value:
         case None:
             return ""
@@ -113,9 +102,16 @@ def csv_cell(value: object) -> str:
         case float():
             return _decimal(value)
         case tuple():
-            return _SEPARATOR.join(value)
+            return _harmless(_SEPARATOR.join(value))
+        case str():
+            return _harmless(value)
         case _:
             return str(value)
+
+
+def _harmless(text: str) -> str:
+    guarded = f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", guarded)
 
 
 def _decimal(value: float) -> str:

@@ -15,7 +15,7 @@ from retigrade.output.folder import OutputFolder
 from retigrade.output.illustrate import Illustrated, illustrate
 from retigrade.output.rows import as_row
 from retigrade.output.stdout import Output
-from retigrade.output.stop import stop_on_interrupt
+from retigrade.signals import stop_on_interrupt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

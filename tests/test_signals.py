@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from retigrade.output.stop import stop_on_interrupt
+from retigrade.signals import interruptible, stop_on_interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +46,23 @@ def test_outside_the_main_thread_nobody_asks() -> None:
     thread.start()
     thread.join()
     assert found == [False]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_signal_that_asks_to_end_is_an_interrupt(number: signal.Signals) -> None:
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+    with stop_on_interrupt() as stop:
+        signal.raise_signal(number)
+        assert stop.asked
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_ignored_from_outside_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_interrupt() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
