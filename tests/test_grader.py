@@ -19,7 +19,10 @@ from retigrade.fundus.quality import Quality
 from retigrade.grader import LOW_CONFIDENCE, Grader, load
 from retigrade.grading import Grading
 from retigrade.icdr import GRADES, Grade, Status
-from retigrade.metadata import Conformal, Decision, Interval, OperatingPoint, OutOfDistributionDetector
+from retigrade.metadata import OutOfDistributionDetector
+from retigrade.metrics.conformal import Conformal
+from retigrade.metrics.decision import Decision, OperatingPoint
+from retigrade.metrics.estimate import Estimate
 from tiny_bundle import CHANNELS, SIZE, write_tiny_bundle
 
 
@@ -142,7 +145,7 @@ class TestOnePhoto:
         assert grader.grade_photo(photo, heat=False).heatmap is None
 
     def test_an_operating_point_moves_the_threshold_and_nothing_else(self, bundle: Path, photos: list[Path]) -> None:
-        point = Interval(value=0.9, low=0.8, high=1.0)
+        point = Estimate(value=0.9, low=0.8, high=1.0)
         points = {"never": OperatingPoint(threshold=1.0, sensitivity=point, specificity=point)}
         path = write_tiny_bundle(bundle, operating_points=points, referable_threshold=0.0)
         plain, named = load(path).grade(photos[0]), load(path, operating_point="never").grade(photos[0])

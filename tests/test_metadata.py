@@ -6,15 +6,10 @@ from pydantic import ValidationError
 
 from retigrade.errors import BundleError, UsageError
 from retigrade.icdr import Grade
-from retigrade.metadata import (
-    Conformal,
-    Decision,
-    Interval,
-    Metadata,
-    OperatingPoint,
-    OutOfDistributionDetector,
-    Training,
-)
+from retigrade.metadata import Metadata, OutOfDistributionDetector, Training
+from retigrade.metrics.conformal import Conformal
+from retigrade.metrics.decision import Decision, OperatingPoint
+from retigrade.metrics.estimate import Estimate
 from tiny_bundle import tiny_card
 
 EVEN = (0.5, 1.5, 2.5, 3.5)
@@ -109,7 +104,7 @@ def test_arrays_that_do_not_fit_are_refused(scale: np.ndarray, components: np.nd
 
 def test_an_interval_holds_its_value() -> None:
     with pytest.raises(ValidationError, match="outside its interval"):
-        Interval(value=0.5, low=0.6, high=0.7)
+        Estimate(value=0.5, low=0.6, high=0.7)
 
 
 def test_training_counts_add_up() -> None:

@@ -13,7 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from retigrade.bundle import reseal
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
-from retigrade.metadata import Decision, Figure, Interval, Metadata, OperatingPoint, Training
+from retigrade.metadata import Figure, Metadata, Training
+from retigrade.metrics.decision import Decision, OperatingPoint
+from retigrade.metrics.estimate import Estimate
 
 SIZE, CELLS, CHANNELS = 64, 4, 6
 
@@ -71,7 +73,7 @@ def tiny_model(
 
 def tiny_card(**changes: Any) -> Metadata:
     """A valid card for `tiny_model()`, with these keys changed."""
-    point = Interval(value=0.95, low=0.93, high=0.97)
+    point = Estimate(value=0.95, low=0.93, high=0.97)
     values = {
         "schema_version": 3,
         "name": "tiny",
@@ -96,10 +98,19 @@ def tiny_card(**changes: Any) -> Metadata:
             fingerprint="0" * 64,
             splits="1" * 64,
             annotated=(),
+            photo_hashes="",
             epochs=1,
             protocol="none",
         ),
-        "figures": (Figure(set="drawn", photos=10, metric="qwk", value=0.5, low=0.1, high=0.9),),
+        "figures": (
+            Figure(
+                set="drawn",
+                photos=10,
+                graded=10,
+                metric="quadratic_kappa",
+                estimate=Estimate(value=0.5, low=0.1, high=0.9),
+            ),
+        ),
         "licence": "Apache-2.0",
         "intended_use": "Tests.",
         "limits": "Learned nothing.",

@@ -7,115 +7,56 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
-from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from retigrade.arrays import Floats, Reals
 from retigrade.errors import BundleError, UsageError
 from retigrade.fundus.quality import QualityLimits
-from retigrade.icdr import GRADES, REFERABLE_FROM, Grade
-from retigrade.metrics.prediction_sets import contiguous, prediction_sets
+from retigrade.icdr import REFERABLE_FROM
+from retigrade.metrics.conformal import Conformal
+from retigrade.metrics.decision import Decision, Fraction, OperatingPoint, softmax
+from retigrade.metrics.estimate import Estimate, Record
 
 SCHEMA_VERSION: Final = 3
+HASH_DIGITS: Final = 8
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 CellPlace = Annotated[float, Field(ge=-1, le=2)]
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Piece(BaseModel):
-    """A frozen piece of the card that refuses unknown keys, infinities and NaN."""
+class Figure(Record):
+    """One measured figure: the metric with the key `metric` over the photographs of the data set `set`.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Decision(Piece):
-    """How five probabilities become one grade.
-
-    rule: `argmax`, the most probable grade, the milder on a tie; `median`, the first grade at which the cumulative
-    probability reaches one half; `mean`, the number of `cuts` at or below the expected grade.
-    cuts: four ascending expected grades, used by `mean` alone.
+    photos: photographs of the set. graded: those of them that got a grade, of which the figure is.
     """
-
-    rule: Literal["argmax", "median", "mean"]
-    cuts: tuple[float, float, float, float]
-
-    @model_validator(mode="after")
-    def _ascend(self) -> Self:
-        if any(low >= high for low, high in pairwise(self.cuts)):
-            raise ValueError(f"the cuts must ascend, got {self.cuts}")
-        return self
-
-    def decide(self, probabilities: Reals) -> Grade:
-        """Return the grade of one photo; probabilities: float64 (5,), sums to 1."""
-        match self.rule:
-            case "argmax":
-                return Grade(int(np.argmax(probabilities)))
-            case "median":
-                return Grade(int(np.argmax(np.cumsum(probabilities) >= 0.5)))
-            case "mean":
-                expected = float(probabilities @ np.arange(len(GRADES)))
-                return Grade(sum(cut <= expected for cut in self.cuts))
-
-
-class Interval(Piece):
-    """A measured value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _contain(self) -> Self:
-        if not self.low <= self.value <= self.high:
-            raise ValueError(f"{self.value} lies outside its interval {self.low} to {self.high}")
-        return self
-
-
-class OperatingPoint(Piece):
-    """A threshold on the probability of a referable stage, and what it reached on the photographs that chose it."""
-
-    threshold: Fraction
-    sensitivity: Interval
-    specificity: Interval
-
-
-class Conformal(Piece):
-    """How probabilities become the grades that are possible, so that these hold the true one with `coverage`.
-
-    quantile: the nonconformity score up to which a grade is in the set; see `retigrade.metrics.prediction_sets`.
-    """
-
-    coverage: Annotated[float, Field(gt=0, lt=1)]
-    quantile: Fraction
-
-    def prediction_set(self, probabilities: Reals, grade: Grade) -> tuple[Grade, ...]:
-        """Return the possible grades of one photo in order: a run without gaps that holds the decided `grade`."""
-        found = prediction_sets(probabilities[None], self.quantile)
-        found[0, grade] = True
-        return tuple(Grade(place) for place in np.flatnonzero(contiguous(found)[0]).tolist())
-
-
-class Figure(Interval):
-    """One measured figure: `metric` over `photos` photographs of the data set `set`, with its 95 % interval."""
 
     set: Text
     photos: Count
+    graded: Count
     metric: Text
+    estimate: Estimate
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.graded > self.photos:
+            raise ValueError(f"{self.graded} graded of {self.photos} photographs")
+        return self
 
 
-class Training(Piece):
+class Training(Record):
     """What the network learned from; grades: photographs of each grade; sources: photographs of each data set.
 
-    fingerprint: of the manifest; splits: of the file that says which photograph was used for what. marked: of the files
-    of the photographs whose marked lesions it learned from.
+    fingerprint: of the manifest; splits: of the file that says which photograph was used for what. annotated: of the
+    files of the photographs whose annotated lesions it learned from. photo_hashes: the first eight digits of the
+    SHA-256 of each photograph's file, in ascending order, without separators; empty where the bundle does not say.
     """
 
     photos: Count
@@ -124,6 +65,7 @@ class Training(Piece):
     fingerprint: Sha256
     splits: Sha256
     annotated: tuple[Sha256, ...]
+    photo_hashes: Annotated[str, Field(pattern=r"^(?:[0-9a-f]{8})*$")]
     epochs: Count
     protocol: Text
 
@@ -131,10 +73,26 @@ class Training(Piece):
     def _add_up(self) -> Self:
         if not self.photos == sum(self.grades) == sum(self.sources.values()):
             raise ValueError(f"{self.photos} photos, but grades {self.grades} and sources {self.sources}")
+        if self.photo_hashes and len(self.photo_hashes) > HASH_DIGITS * self.photos:
+            raise ValueError(f"{len(self.photo_hashes) // HASH_DIGITS} hashes of {self.photos} photos")
         return self
 
+    @cached_property
+    def _known_hashes(self) -> frozenset[str]:
+        packed = self.photo_hashes
+        return frozenset(packed[start : start + HASH_DIGITS] for start in range(0, len(packed), HASH_DIGITS))
 
-class OutOfDistributionDetector(Piece):
+    def learned_from(self, sha256: str) -> bool:
+        """Whether a photograph's file, by its SHA-256 in hexadecimal, was trained on, as far as the bundle says."""
+        return sha256[:HASH_DIGITS] in self._known_hashes
+
+    @staticmethod
+    def pack_hashes(digests: Iterable[str]) -> str:
+        """Return `photo_hashes` of these SHA-256 in hexadecimal."""
+        return "".join(sorted({digest[:HASH_DIGITS] for digest in digests}))
+
+
+class OutOfDistributionDetector(Record):
     """What the features of a training photograph look like, so that a stranger can be refused.
 
     The distance of a photo is the length of its standardised features' residual: what remains of
@@ -181,7 +139,7 @@ class OutOfDistributionDetector(Piece):
         return np.asarray(np.linalg.norm(residual, axis=1), np.float32)
 
 
-class Metadata(Piece):
+class Metadata(Record):
     """All that a bundle knows beside its weights.
 
     backbone: the network's name in timm. input_size: side of the photo's square in pixels. field_version: the geometry
@@ -231,14 +189,8 @@ class Metadata(Piece):
         return metadata
 
     def probabilities(self, logits: Floats) -> Reals:
-        """Return calibrated probabilities, softmax(logits / temperature).
-
-        logits: float32 (N, 5) -> float64 (N, 5), rows sum to 1. Guo et al., On Calibration of Modern Neural Networks,
-        ICML 2017.
-        """
-        scaled = logits.astype(np.float64) / self.temperature
-        raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+        """Return calibrated probabilities, softmax(logits / temperature): float32 (N, 5) -> float64 (N, 5)."""
+        return softmax(logits, temperature=self.temperature)
 
     def threshold(self, operating_point: str | None = None) -> float:
         """Return the probability of a referable stage from which a photo is referable, at a named point or by default.

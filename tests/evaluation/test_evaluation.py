@@ -22,9 +22,9 @@ from retigrade.evaluation.result import EvaluationResult
 from retigrade.evaluation.write import COLUMNS, predictions, write_report
 from retigrade.grader import LOW_CONFIDENCE, Grader, load
 from retigrade.icdr import Grade, Status
-from retigrade.metadata import Conformal
 from retigrade.metrics import classification as metrics
 from retigrade.metrics.calibration import expected_calibration_error
+from retigrade.metrics.conformal import Conformal
 from retigrade.report.document import Document, Section, Table, Text, as_html, as_markdown
 from tiny_bundle import write_tiny_bundle
 

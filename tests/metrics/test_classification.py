@@ -10,12 +10,12 @@ from retigrade.metrics.calibration import (
     brier,
     calibration_error_by_chance,
     expected_calibration_error,
-    fit_temperature,
     negative_log_likelihood,
     reliability,
-    softmax,
-    wilson,
 )
+from retigrade.metrics.decision import softmax
+from retigrade.metrics.estimate import wilson
+from retigrade.metrics.fitting import fit_temperature
 
 GRADES = range(5)
 

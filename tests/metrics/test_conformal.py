@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retigrade.metrics.calibration import softmax
-from retigrade.metrics.conformal import conformal_quantile
-from retigrade.metrics.prediction_sets import prediction_sets, scores
+from retigrade.metrics.conformal import conformal_quantile, nonconformity_scores, prediction_sets
+from retigrade.metrics.decision import softmax
 
 
 def photos(n, seed):
@@ -17,7 +16,7 @@ def photos(n, seed):
 
 def test_scores_by_hand():
     row = np.array([[0.3, 0.05, 0.4, 0.15, 0.1]])
-    np.testing.assert_allclose(scores(row), [[0.7, 0.65, 0.0, 0.4, 0.55]])
+    np.testing.assert_allclose(nonconformity_scores(row), [[0.7, 0.65, 0.0, 0.4, 0.55]])
     np.testing.assert_array_equal(prediction_sets(row, 0.5), [[False, False, True, True, False]])
     np.testing.assert_array_equal(prediction_sets(row, 0.0), [[False, False, True, False, False]])
     np.testing.assert_array_equal(prediction_sets(row, 1.0), [[True] * 5])

@@ -6,14 +6,17 @@ import math
 
 import pytest
 
-from retigrade.metrics.bootstrap import Estimate
+from retigrade.metrics.estimate import Estimate
 from retigrade.paper.document import Document, Figure, Section, Table, shown
 
 TABLE = Table(
     "numbers",
     "Numbers | and <more>",
     ("name", "count", "share", "estimate"),
-    (("a|b", 12345, 0.123456, Estimate(0.5, 0.4, 0.6)), ("<b>", None, math.nan, Estimate(0.7, math.nan, math.nan))),
+    (
+        ("a|b", 12345, 0.123456, Estimate.of(0.5, 0.4, 0.6)),
+        ("<b>", None, math.nan, Estimate.of(0.7, math.nan, math.nan)),
+    ),
     "a note",
 )
 FIGURE = Figure("picture", "A picture", b"<svg/>", "svg", "what it shows")
@@ -21,7 +24,15 @@ DOCUMENT = Document("A title", ("lead",), (Section("One", ("words *here*", TABLE
 
 
 def test_cells_as_people_read_them() -> None:
-    cells = (None, math.nan, 12345, 0.12345, "text", Estimate(0.5, 0.4, 0.6), Estimate(math.nan, math.nan, math.nan))
+    cells = (
+        None,
+        math.nan,
+        12345,
+        0.12345,
+        "text",
+        Estimate.of(0.5, 0.4, 0.6),
+        Estimate.of(math.nan, math.nan, math.nan),
+    )
     assert [shown(cell) for cell in cells] == ["–", "–", "12,345", "0.123", "text", "0.500 (0.400-0.600)", "–"]
 
 

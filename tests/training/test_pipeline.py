@@ -16,7 +16,7 @@ from retigrade.data.cache import canonical, prepared
 from retigrade.data.manifest import read_manifest
 from retigrade.grader import load
 from retigrade.icdr import Status
-from retigrade.metrics.calibration import softmax
+from retigrade.metrics.decision import softmax
 from retigrade.training.export import Photographed, answer, receptive_field_offset, to_onnx
 from retigrade.training.network import Ensemble, Network, NetworkOutput
 from small_data import write_small_data

@@ -14,7 +14,6 @@ from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
     from retigrade.evaluation.tuning import Tuned
-    from retigrade.metadata import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +82,10 @@ def _tell(tuned: Tuned) -> None:
         f"({tuned.refused:.1%} of all had too poor a quality for a grade)."
     )
     console.print(f"Referable from probability {point.threshold:.4g}:")
-    console.print(f"  sensitivity {_shown(point.sensitivity, 3)}, specificity {_shown(point.specificity, 3)}")
+    console.print(f"  sensitivity {point.sensitivity}, specificity {point.specificity}")
     console.print(
         f"Of {PEOPLE} people with a gradable photograph, {PEOPLE * tuned.prevalence:.0f} of them referable, it would"
     )
-    console.print(f"  miss {_shown(tuned.missed, 1)}")
-    console.print(f"  refer {_shown(tuned.over_referred, 1)} who need not be")
+    console.print(f"  miss {tuned.missed:.1f}")
+    console.print(f"  refer {tuned.over_referred:.1f} who need not be")
     console.print("95 % intervals in brackets; on the photographs that chose the threshold, so expect a little less.")
-
-
-def _shown(interval: Interval, digits: int) -> str:
-    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f}-{interval.high:.{digits}f})"

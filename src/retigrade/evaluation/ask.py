@@ -8,8 +8,7 @@ import numpy as np
 
 from retigrade.arrays import Flags, Integers, Reals
 from retigrade.metrics.bootstrap import FEWEST_GROUPS, interval, intervals
-from retigrade.metrics.calibration import wilson
-from retigrade.metrics.quantity import Quantity
+from retigrade.metrics.estimate import Estimate, wilson
 
 Column = Reals | Integers | Flags
 """(n,) or (n, ...), one entry a photograph."""
@@ -22,27 +21,27 @@ class Ask:
         """rounds: resamples of the bootstrap."""
         self.rng, self.rounds = rng, rounds
 
-    def one(self, metric: Callable[..., float], *columns: Column, units: Integers) -> Quantity:
+    def one(self, metric: Callable[..., float], *columns: Column, units: Integers) -> Estimate:
         """One figure of the columns, with its interval."""
-        return Quantity.of(interval(metric, *columns, groups=units, rng=self.rng, rounds=self.rounds))
+        return interval(metric, *columns, groups=units, rng=self.rng, rounds=self.rounds)
 
-    def several(self, metric: Callable[..., Reals], *columns: Column, units: Integers) -> list[Quantity]:
+    def several(self, metric: Callable[..., Reals], *columns: Column, units: Integers) -> list[Estimate]:
         """Several figures (K,) of the same resamples."""
         found = intervals(metric, *columns, groups=units, rng=self.rng, rounds=self.rounds)
-        return [Quantity.of(one) for one in found]
+        return list(found)
 
-    def mean(self, values: Column, *, units: Integers) -> Quantity:
+    def mean(self, values: Column, *, units: Integers) -> Estimate:
         """The mean of one column."""
         return self.one(_mean, values, units=units)
 
-    def share(self, flags: Flags, *, units: Integers) -> Quantity:
+    def share(self, flags: Flags, *, units: Integers) -> Estimate:
         """The share of flags; where all are equal its interval is Wilson's, one trial a unit."""
         found = self.mean(flags, units=units)
         trials = len(np.unique(units))
         if found.value not in (0.0, 1.0) or trials < FEWEST_GROUPS:
             return found
         low, high = (float(end[0]) for end in wilson(found.value * np.array([trials]), np.array([trials])))
-        return Quantity(value=found.value, low=min(low, found.value), high=max(high, found.value))
+        return Estimate.of(found.value, min(low, found.value), max(high, found.value))
 
 
 def _mean(values: Column) -> float:

@@ -23,7 +23,7 @@ from retigrade.heatmap import on_frame
 from retigrade.icdr import REFERABLE_FROM
 from retigrade.metrics.bootstrap import intervals
 from retigrade.metrics.classification import mean_defined
-from retigrade.metrics.quantity import Part, Quantity
+from retigrade.metrics.estimate import Estimate, Record
 
 STEPS = 20
 _BLUR = 0.05  # deviation of what stands in for a deleted pixel, in diameters of the disc
@@ -52,22 +52,22 @@ class Scores:
     referable_insertion: float
 
 
-class MapFigures(Part):
+class MapFigures(Record):
     """One kind of map over all photographs; cool: photographs on which it shows nothing. ratio: share over chance."""
 
     photos: int
     cool: int
-    share: Quantity
-    chance: Quantity
-    ratio: Quantity
-    pointing: Quantity
-    deletion: Quantity
-    insertion: Quantity
-    referable_deletion: Quantity
-    referable_insertion: Quantity
+    share: Estimate
+    chance: Estimate
+    ratio: Estimate
+    pointing: Estimate
+    deletion: Estimate
+    insertion: Estimate
+    referable_deletion: Estimate
+    referable_insertion: Estimate
 
 
-class Faithfulness(Part):
+class Faithfulness(Record):
     """Each kind of map by its name, measured on the same photographs; without_field: those in which none was found."""
 
     maps: dict[str, MapFigures]
@@ -190,7 +190,7 @@ def _figures(scores: list[Scores], rng: np.random.Generator, rounds: int) -> Map
         ratio = rows[warm, share].mean() / expected if expected > 0 else np.nan
         return np.array([*(mean_defined(column) for column in rows.T), ratio])
 
-    found = [Quantity.of(one) for one in intervals(means, table, rng=rng, rounds=rounds)]
+    found = intervals(means, table, rng=rng, rounds=rounds)
     return MapFigures(
         photos=len(scores),
         cool=int(np.isnan(table[:, share]).sum()),

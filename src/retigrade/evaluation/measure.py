@@ -21,7 +21,7 @@ from retigrade.grader import LOW_CONFIDENCE, Grader
 from retigrade.icdr import GRADES, Status
 from retigrade.metrics import classification as metrics
 from retigrade.metrics.bootstrap import summary
-from retigrade.metrics.quantity import Quantity
+from retigrade.metrics.estimate import Estimate
 
 HEADLINE = {
     "accuracy": "accuracy",
@@ -103,13 +103,13 @@ def _count(verdicts: Predictions, status: Status) -> int:
     return sum(grading.status is status for grading in verdicts.gradings)
 
 
-def _headline(graded: Graded, ask: Ask) -> dict[str, Quantity]:
+def _headline(graded: Graded, ask: Ask) -> dict[str, Estimate]:
     if not len(graded):
         return {}
     found = summary(
         graded.probabilities, graded.predicted, graded.target, groups=graded.units, rng=ask.rng, rounds=ask.rounds
     )
-    return {key: Quantity.of(getattr(found, key)) for key in HEADLINE}
+    return {key: getattr(found, key) for key in HEADLINE}
 
 
 def _stages(graded: Graded, ask: Ask) -> Iterator[Stage]:

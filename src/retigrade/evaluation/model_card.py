@@ -110,12 +110,9 @@ def _absent(found: EvaluationResult) -> Iterator[Block]:
 
 def _claims(metadata: Metadata) -> Iterator[Block]:
     if metadata.figures:
-        rows = [
-            (one.set, str(one.photos), one.metric, f"{one.value:.3f} ({one.low:.3f}-{one.high:.3f})")
-            for one in metadata.figures
-        ]
+        rows = [(one.set, str(one.photos), str(one.graded), one.metric, str(one.estimate)) for one in metadata.figures]
         yield Text("What the bundle says of itself, measured when it was made:")
-        yield Table(("set", "photographs", "figure", "value (95 % interval)"), rows)
+        yield Table(("set", "photographs", "graded", "figure", "value (95 % interval)"), rows)
 
 
 def _slices(found: EvaluationResult) -> Iterator[Block]:

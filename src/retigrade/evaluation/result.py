@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from retigrade.errors import DataError
 from retigrade.evaluation.faithfulness import Faithfulness
 from retigrade.evaluation.robustness import Robustness
-from retigrade.metrics.quantity import Part, Quantity
+from retigrade.metrics.estimate import Estimate, Record
 
 
-class Photographs(Part):
+class Photographs(Record):
     """What was evaluated.
 
     part: of a split, or None for all. groups: independent patients or duplicate groups. fingerprint: the manifest's.
@@ -29,32 +29,32 @@ class Photographs(Part):
     notes: tuple[str, ...]
 
 
-class Stage(Part):
+class Stage(Record):
     """One stage against the rest: the publication's equations 1-4, F1 and AUROC."""
 
     stage: str
     support: int
     predicted: int
-    accuracy: Quantity
-    specificity: Quantity
-    sensitivity: Quantity
-    precision: Quantity
-    f1: Quantity
-    auroc: Quantity
+    accuracy: Estimate
+    specificity: Estimate
+    sensitivity: Estimate
+    precision: Estimate
+    f1: Estimate
+    auroc: Estimate
 
 
-class Point(Part):
+class Point(Record):
     """What a threshold on the probability of a referable stage reached here."""
 
     name: str
     threshold: float
     in_use: bool
-    sensitivity: Quantity
-    specificity: Quantity
-    precision: Quantity
+    sensitivity: Estimate
+    specificity: Estimate
+    precision: Estimate
 
 
-class Bin(Part):
+class Bin(Record):
     """One bin of the reliability diagram; low and high are the Wilson interval of its accuracy."""
 
     confidence: float
@@ -64,25 +64,25 @@ class Bin(Part):
     photos: int
 
 
-class Step(Part):
+class Step(Record):
     """The photographs whose decided grade has at least this probability, and how many of those are right."""
 
     at_least: float
     photos: int
     share: float
-    accuracy: Quantity
+    accuracy: Estimate
 
 
-class Sets(Part):
+class Sets(Record):
     """The sets of possible grades; sizes: photographs with 1, 2, 3, 4 and 5 possible grades."""
 
     promised: float
-    coverage: Quantity
-    size: Quantity
+    coverage: Estimate
+    size: Estimate
     sizes: tuple[int, int, int, int, int]
 
 
-class Trust(Part):
+class Trust(Record):
     """Whether the probabilities can be relied on, for all photographs or one source.
 
     ece_by_chance: the calibration error that chance alone leaves in as many. coverage, size: of the sets of possible
@@ -93,25 +93,25 @@ class Trust(Part):
     photos: int
     ece: float | None
     ece_by_chance: float | None
-    coverage: Quantity | None
-    size: Quantity | None
-    sensitivity: Quantity
-    specificity: Quantity
+    coverage: Estimate | None
+    size: Estimate | None
+    sensitivity: Estimate
+    specificity: Estimate
 
 
-class Slice(Part):
+class Slice(Record):
     """The figures of some of the photographs."""
 
     name: str
     photos: int
-    gradable: Quantity
-    accuracy: Quantity
-    quadratic_kappa: Quantity
-    referable_auroc: Quantity
-    any_auroc: Quantity
+    gradable: Estimate
+    accuracy: Estimate
+    quadratic_kappa: Estimate
+    referable_auroc: Estimate
+    any_auroc: Estimate
 
 
-class Mistake(Part):
+class Mistake(Record):
     """A wrong grade; cost: the squared distance from the true one."""
 
     name: str
@@ -124,7 +124,7 @@ class Mistake(Part):
     reasons: tuple[str, ...]
 
 
-class Refusal(Part):
+class Refusal(Record):
     """A photograph without a grade, and why."""
 
     name: str
@@ -133,7 +133,7 @@ class Refusal(Part):
     reasons: tuple[str, ...]
 
 
-class EvaluationResult(Part):
+class EvaluationResult(Record):
     """Everything an evaluation found.
 
     headline: named figures of the graded photographs, empty if none was graded. confusion: rows true, columns decided.
@@ -147,8 +147,8 @@ class EvaluationResult(Part):
     operating_point: str | None
     photographs: Photographs
     statuses: dict[str, int]
-    gradable: Quantity
-    headline: dict[str, Quantity]
+    gradable: Estimate
+    headline: dict[str, Estimate]
     confusion: tuple[tuple[int, ...], ...]
     stages: tuple[Stage, ...]
     points: tuple[Point, ...]

@@ -19,14 +19,14 @@ from retigrade.fundus.field import find_field
 from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.metrics.classification import quadratic_kappa
-from retigrade.metrics.quantity import Part, number
+from retigrade.metrics.estimate import Estimate, Record
 
 HEADLINE_SEVERITY = 3
 _NONE = -1  # in place of a grade
 _ROUND_ENOUGH = 0.02
 
 
-class Cell(Part):
+class Cell(Record):
     """One corruption at one severity.
 
     refused: share of the photographs graded clean that get no grade. agreement: share of the others that keep their
@@ -40,7 +40,7 @@ class Cell(Part):
     kappa_kept: float | None
 
 
-class Robustness(Part):
+class Robustness(Record):
     """The whole suite over some photographs: `photos` of them graded when clean, with `clean_kappa`."""
 
     photos: int
@@ -89,7 +89,7 @@ def suite(
     target, clean, corrupted = target[graded], grades[graded, 0], grades[graded, 1:]
     return Robustness(
         photos=len(target),
-        clean_kappa=number(quadratic_kappa(target, clean)),
+        clean_kappa=Estimate.of(quadratic_kappa(target, clean)).value,
         cells=tuple(_cells(kinds, target, clean, corrupted)),
     )
 
@@ -130,5 +130,5 @@ def _cells(
             severity=severity,
             refused=float(1 - kept.mean()) if len(kept) else 0.0,
             agreement=float(np.mean(grades[kept] == clean[kept])) if kept.any() else None,
-            kappa_kept=number(reached / before) if before > 0 else None,
+            kappa_kept=Estimate.of(reached / before).value if before > 0 else None,
         )

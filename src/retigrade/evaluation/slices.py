@@ -11,7 +11,7 @@ from retigrade.evaluation.ask import Ask
 from retigrade.evaluation.predictions import Graded, Predictions
 from retigrade.evaluation.result import Slice
 from retigrade.metrics import classification as metrics
-from retigrade.metrics.quantity import Quantity
+from retigrade.metrics.estimate import Estimate
 
 _TERCILES = ("lowest third", "middle third", "highest third")
 
@@ -35,11 +35,11 @@ def by_quality(graded: Graded, ask: Ask) -> Iterator[Slice]:
     for number, name in enumerate(_TERCILES):
         own = third == number
         low, high = graded.quality[own].min(), graded.quality[own].max()
-        everyone = Quantity(value=1.0)
+        everyone = Estimate.of(1.0)
         yield _slice(f"{name} ({low:.2f} to {high:.2f})", int(own.sum()), everyone, graded.where(own), ask)
 
 
-def _slice(name: str, photos: int, gradable: Quantity, graded: Graded, ask: Ask) -> Slice:
+def _slice(name: str, photos: int, gradable: Estimate, graded: Graded, ask: Ask) -> Slice:
     def figures(target: Integers, predicted: Integers, probabilities: Reals) -> Reals:
         referable = metrics.auroc(metrics.p_referable(probabilities), metrics.is_referable(target))
         any_stage = metrics.auroc(metrics.p_any(probabilities), target > 0)

@@ -10,9 +10,10 @@ import numpy as np
 from retigrade.arrays import Flags, Integers
 from retigrade.errors import DataError, UsageError
 from retigrade.evaluation.predictions import Predictions
-from retigrade.metadata import Interval, Metadata, OperatingPoint
-from retigrade.metrics.calibration import wilson
+from retigrade.metadata import Metadata
 from retigrade.metrics.classification import p_referable, threshold_for_sensitivity
+from retigrade.metrics.decision import OperatingPoint
+from retigrade.metrics.estimate import Estimate
 
 TUNED = "tuned"
 PEOPLE = 1000
@@ -29,8 +30,8 @@ class Tuned:
 
     point: OperatingPoint
     prevalence: float
-    missed: Interval
-    over_referred: Interval
+    missed: Estimate
+    over_referred: Estimate
     refused: float
     referable: int
     healthy: int
@@ -45,7 +46,7 @@ def tune(verdicts: Predictions, *, sensitivity: float, prevalence: float) -> Tun
     """Take the highest threshold whose sensitivity on the graded photographs is at least the wish.
 
     sensitivity: above 0, at most 1. prevalence: of referable retinopathy among the people to be screened, 0 to 1.
-    Intervals are Wilson's, counting each patient or duplicate group once. Raises UsageError where the wish is out of
+    Estimates are Wilson's, counting each patient or duplicate group once. Raises UsageError where the wish is out of
     range or cannot be met without referring everybody, DataError where a kind of photograph is absent.
     """
     if not 0 < sensitivity <= 1:
@@ -81,14 +82,12 @@ def tune(verdicts: Predictions, *, sensitivity: float, prevalence: float) -> Tun
     )
 
 
-def _share(flags: Flags, units: Integers) -> Interval:
+def _share(flags: Flags, units: Integers) -> Estimate:
     """The share of flags; its interval is as wide as if each unit had one photograph, and never degenerate."""
-    value, trials = float(flags.mean()), np.array([len(np.unique(units))])
-    low, high = (float(end[0]) for end in wilson(value * trials, trials))
-    return Interval(value=value, low=min(low, value), high=max(high, value))
+    return Estimate.proportion(float(flags.mean()), len(np.unique(units)))
 
 
-def _people(right: Interval, share: float) -> Interval:
+def _people(right: Estimate, share: float) -> Estimate:
     """How many of 1000 people, of whom `share` are of this kind, are judged wrongly."""
-    wrong = [PEOPLE * share * (1 - rate) for rate in (right.value, right.high, right.low)]
-    return Interval(value=wrong[0], low=wrong[1], high=wrong[2])
+    ends = (right.value, right.high, right.low)
+    return Estimate.of(*(PEOPLE * share * (1 - (1.0 if end is None else end)) for end in ends))

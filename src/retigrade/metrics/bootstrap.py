@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,25 +14,12 @@ from retigrade.arrays import Grades, Integers, Reals
 from retigrade.icdr import GRADES
 from retigrade.metrics import classification as metrics
 from retigrade.metrics.calibration import brier, expected_calibration_error, negative_log_likelihood
+from retigrade.metrics.estimate import Estimate
 
 FEWEST_GROUPS = 10
 """Below so many independent groups no interval is given: a bootstrap of a handful is noise."""
 
 Groups = npt.NDArray[Any]
-
-
-class Estimate(NamedTuple):
-    """A figure with the ends of its 95 % interval; the ends are nan where no interval can be given."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """Three decimals, as in `0.912 (0.887-0.934)`."""
-        if math.isnan(self.value):
-            return "not defined"
-        return f"{self.value:.3f}" if math.isnan(self.low) else f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
 
 
 def interval(
@@ -73,7 +60,7 @@ def intervals(
     values = np.asarray(metric(*arrays), dtype=np.float64)
     order, starts, sizes = _members(np.arange(count) if groups is None else groups)
     if sizes.size < FEWEST_GROUPS:
-        return tuple(Estimate(float(value), math.nan, math.nan) for value in values)
+        return tuple(Estimate.of(float(value)) for value in values)
     resampled = np.empty((rounds, values.size))
     for row in resampled:
         chosen = order[_draw(starts, sizes, rng)]
@@ -108,11 +95,11 @@ def _draw(starts: Integers, sizes: Integers, rng: np.random.Generator) -> Intege
 def _estimate(value: float, resampled: Reals, *, pivotal: bool) -> Estimate:
     defined = resampled[~np.isnan(resampled)]
     if math.isnan(value) or defined.size * 2 < resampled.size or np.ptp(defined) == 0:
-        return Estimate(value, math.nan, math.nan)
+        return Estimate.of(value)
     low, high = (float(end) for end in np.quantile(defined, (0.025, 0.975)))
     if pivotal:
         low, high = 2 * value - high, 2 * value - low
-    return Estimate(value, min(low, value), max(high, value))
+    return Estimate.of(value, min(low, value), max(high, value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +180,7 @@ def summary(
         threshold=threshold,
         support=tuple(int(n) for n in counts.sum(axis=1)),
         confusion=tuple(tuple(int(n) for n in row) for row in counts),
-        ece=Estimate(ece.value, max(0.0, ece.low) if not math.isnan(ece.low) else math.nan, ece.high),
+        ece=ece if ece.low is None else ece.model_copy(update={"low": max(0.0, ece.low)}),
         recall_per_grade=per_grade[: len(GRADES)],
         auroc_per_grade=per_grade[len(GRADES) :],
         **named,
@@ -254,7 +241,7 @@ def _figures(probabilities: Reals, predicted: Grades, target: Grades, threshold:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Estimate):
-        return {key: _plain(item) for key, item in value._asdict().items()}
+        return value.model_dump()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

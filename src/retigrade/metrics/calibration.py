@@ -1,6 +1,6 @@
-"""Whether probabilities mean what they say, and what is fitted on validation so that they do.
+"""Whether probabilities mean what they say.
 
-`confidence` is the probability of the decided grade, floats (N,) of 0..1; `correct` is bool (N,).
+`confidence` is the probability of the predicted grade, floats (N,) of 0..1; `correct` is bool (N,).
 """
 
 from __future__ import annotations
@@ -12,17 +12,13 @@ import numpy as np
 
 from retigrade.arrays import Flags, Grades, Integers, Reals
 from retigrade.metrics.classification import check_probabilities
+from retigrade.metrics.estimate import wilson
 
 SMALLEST_PROBABILITY = 1e-12
-TEMPERATURES = (0.1, 10.0)
-"""The range searched: outside it the validation grades are separated or pure noise, and no temperature helps."""
-
-
-_NEWTON_STEPS = 20  # the problem is convex; half as many are enough
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reliability:
+class ReliabilityDiagram:
     """A reliability diagram: one entry for each bin that holds photographs, by rising confidence.
 
     confidence, accuracy: float64 (B,), means within the bin; low, high: Wilson 95 % interval of the accuracy;
@@ -34,13 +30,6 @@ class Reliability:
     low: Reals
     high: Reals
     count: Integers
-
-
-def softmax(logits: Reals, *, temperature: float = 1.0) -> Reals:
-    """Probabilities float64 (N, 5) of logits (N, 5) divided by `temperature` (above 0)."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def negative_log_likelihood(probabilities: Reals, target: Grades) -> float:
@@ -74,24 +63,14 @@ def calibration_error_by_chance(confidence: Reals, *, rng: np.random.Generator, 
     if not confidence.size:
         return math.nan
     right = rng.random((rounds, confidence.size)) < confidence
-    return float(np.mean([expected_calibration_error(confidence, one) for one in right]))
+    return float(np.mean([expected_calibration_error(confidence, correct) for correct in right]))
 
 
-def reliability(confidence: Reals, correct: Flags, *, bins: int = 15, equal_mass: bool = True) -> Reliability:
+def reliability(confidence: Reals, correct: Flags, *, bins: int = 15, equal_mass: bool = True) -> ReliabilityDiagram:
     """Accuracy against confidence, in `bins` bins of equal mass (or of equal width); empty bins are left out."""
     means, accuracy, count = _binned(confidence, correct, bins=bins, equal_mass=equal_mass)
     low, high = wilson(accuracy * count, count)
-    return Reliability(means, accuracy, low, high, count)
-
-
-def wilson(successes: Reals, trials: Integers) -> tuple[Reals, Reals]:
-    """95 % interval of a proportion (Wilson 1927); trials above 0, any equal shapes."""
-    z = 1.959963984540054
-    share = successes / trials
-    centre = share + z**2 / (2 * trials)
-    half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    scale = 1 + z**2 / trials
-    return np.maximum(0.0, (centre - half) / scale), np.minimum(1.0, (centre + half) / scale)
+    return ReliabilityDiagram(means, accuracy, low, high, count)
 
 
 def _binned(confidence: Reals, correct: Flags, *, bins: int, equal_mass: bool) -> tuple[Reals, Reals, Integers]:
@@ -111,51 +90,3 @@ def _binned(confidence: Reals, correct: Flags, *, bins: int, equal_mass: bool) -
     means = np.bincount(place, weights=confidence, minlength=bins)[some] / count[some]
     accuracy = np.bincount(place, weights=correct, minlength=bins)[some] / count[some]
     return means, accuracy, count[some]
-
-
-def fit_prior(logits: Reals, target: Grades, *, pull: float = 0.005) -> Reals:
-    """Find what to add to the logits of each grade so that grades come as often as they are, float64 (5,), mean 0.
-
-    Training draws rare grades more often than they occur, which shifts the logits (Saerens, Latinne and Decaestecker
-    2002); the shift is the intercept that minimises the negative log-likelihood, `pull` drawing it towards 0.
-    logits: floats (N, 5); truth: integers (N,) of 0..4. By Newton's method.
-    """
-    shift = np.zeros(logits.shape[1])
-    for _ in range(_NEWTON_STEPS):
-        p = softmax(logits + shift)
-        slope = (p - np.eye(logits.shape[1])[target]).mean(axis=0) + pull * shift
-        curvature = np.diag(p.mean(axis=0)) - p.T @ p / len(p) + pull * np.eye(len(shift))
-        shift = shift - np.linalg.solve(curvature, slope)
-    return np.asarray(shift - shift.mean())
-
-
-def fit_temperature(logits: Reals, target: Grades) -> float:
-    """The temperature that makes logits (N, 5) most likely on validation (Guo et al. 2017), within 0.1..10.
-
-    The loss is convex in 1/T, so it has one valley in log T and a golden-section search finds it.
-    Raises ValueError without photographs or on logits that do not fit.
-    """
-    if not target.size:
-        raise ValueError("a temperature needs at least one validation photograph, got none")
-    check_probabilities(softmax(logits), target)
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits.astype(np.float64) / math.exp(log_temperature)
-        peak = scaled.max(axis=1)
-        total = np.log(np.exp(scaled - peak[:, None]).sum(axis=1)) + peak
-        return float((total - scaled[np.arange(target.size), target]).mean())
-
-    golden = (math.sqrt(5) - 1) / 2
-    low, high = (math.log(end) for end in TEMPERATURES)
-    left, right = high - golden * (high - low), low + golden * (high - low)
-    at_left, at_right = loss(left), loss(right)
-    while high - low > 1e-6:
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - golden * (high - low)
-            at_left = loss(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + golden * (high - low)
-            at_right = loss(right)
-    return math.exp((low + high) / 2)

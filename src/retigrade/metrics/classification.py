@@ -48,7 +48,7 @@ RATES = ("accuracy", "specificity", "sensitivity", "precision", "f1")
 
 
 @dataclass(frozen=True, slots=True)
-class OperatingPoint:
+class ThresholdRates:
     """What a threshold on a score yields; a photograph at or above it is called positive."""
 
     threshold: float
@@ -169,13 +169,13 @@ def is_referable(target: Grades) -> Flags:
     return np.asarray(target >= int(REFERABLE_FROM))
 
 
-def at_threshold(score: Reals, positive: Flags, threshold: float) -> OperatingPoint:
+def at_threshold(score: Reals, positive: Flags, threshold: float) -> ThresholdRates:
     """Sensitivity, specificity and precision when every score >= `threshold` is called positive."""
     _check_scores(score, positive)
     called = score >= threshold
     tp, fp = float(np.sum(called & positive)), float(np.sum(called & ~positive))
     fn, tn = float(np.sum(~called & positive)), float(np.sum(~called & ~positive))
-    return OperatingPoint(threshold, _share(tp, tp + fn), _share(tn, tn + fp), _share(tp, tp + fp))
+    return ThresholdRates(threshold, _share(tp, tp + fn), _share(tn, tn + fp), _share(tp, tp + fp))
 
 
 def threshold_for_sensitivity(score: Reals, positive: Flags, sensitivity: float) -> float:

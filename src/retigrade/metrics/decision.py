@@ -1,107 +1,74 @@
-"""How five probabilities become one grade: the rule is chosen on validation, for stages are ordered."""
+"""How five probabilities become one grade, and one a referral: the rules that travel in a bundle."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from retigrade.arrays import Grades, Integers, Reals
-from retigrade.metrics.classification import K, check_probabilities, quadratic_kappa
+from retigrade.arrays import Integers, Reals
+from retigrade.icdr import GRADES, Grade
+from retigrade.metrics.estimate import Estimate, Record
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Rule = Literal["argmax", "median", "mean"]
 Cuts = tuple[float, float, float, float]
 
 PLAIN_CUTS: Cuts = (0.5, 1.5, 2.5, 3.5)
-REACH = 0.25
-"""How far a tuned cut may lie from its plain place: further fits the validation photographs, not the scale."""
-STEP = 0.05
-MARGIN = 0.002
-"""The kappa by which a less simple rule must win."""
-TUNED_MARGIN = 0.005
-LOST_ACCURACY = 0.015
-"""What a rule may lose in accuracy against the most probable grade, whatever kappa it gains."""
-FEWEST_PHOTOS = 50
-FOLDS = 5
 
 
-def decide(probabilities: Reals, rule: Rule, cuts: Cuts = PLAIN_CUTS) -> Integers:
-    """Decide a grade for each row of probabilities (N, 5): int64 (N,).
+class Decision(Record):
+    """How five probabilities become one grade.
 
-    argmax: the most probable, the milder on a tie; median: the first grade at which the cumulative probability
-    reaches one half; mean: the number of `cuts` at or below the expected grade. A bundle decides in the same way.
-    Raises ValueError on another rule.
+    rule: `argmax`, the most probable grade, the milder on a tie; `median`, the first grade at which the cumulative
+    probability reaches one half; `mean`, the number of `cuts` at or below the expected grade.
+    cuts: four ascending expected grades, used by `mean` alone.
     """
-    match rule:
-        case "argmax":
-            return np.asarray(probabilities.argmax(axis=1))
-        case "median":
-            return np.asarray((np.cumsum(probabilities, axis=1) >= 0.5).argmax(axis=1))
-        case "mean":
-            return _cut(expected_grade(probabilities), np.array(cuts))
-        case _:
-            raise ValueError(f"the rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+
+    rule: Rule
+    cuts: Cuts
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        if any(low >= high for low, high in pairwise(self.cuts)):
+            raise ValueError(f"the cuts must ascend, got {self.cuts}")
+        return self
+
+    def decide(self, probabilities: Reals) -> Grade:
+        """Return the grade of one photo; probabilities: floats (5,), sum to 1."""
+        return Grade(int(self.decide_all(probabilities[None])[0]))
+
+    def decide_all(self, probabilities: Reals) -> Integers:
+        """Return the grade of each row of probabilities (N, 5): int64 (N,)."""
+        match self.rule:
+            case "argmax":
+                return np.asarray(probabilities.argmax(axis=1))
+            case "median":
+                return np.asarray((np.cumsum(probabilities, axis=1) >= 0.5).argmax(axis=1))
+            case "mean":
+                return np.asarray(np.searchsorted(self.cuts, expected_grade(probabilities), side="right"))
+
+
+class OperatingPoint(Record):
+    """A threshold on the probability of a referable stage, and what it reached on some photographs."""
+
+    threshold: Fraction
+    sensitivity: Estimate
+    specificity: Estimate
 
 
 def expected_grade(probabilities: Reals) -> Reals:
-    """Mean of the grades weighted by their probabilities, float64 (N,) of 0..4."""
-    return np.asarray(probabilities.astype(np.float64) @ np.arange(K))
+    """Mean of the grades weighted by their probabilities (N, 5), float64 (N,) of 0..4."""
+    return np.asarray(probabilities.astype(np.float64) @ np.arange(len(GRADES)))
 
 
-def fit_decision(probabilities: Reals, target: Grades) -> tuple[Rule, Cuts]:
-    """The rule and cuts with the highest quadratic weighted kappa on validation photographs.
+def softmax(logits: Reals, *, temperature: float = 1.0) -> Reals:
+    """Probabilities float64 (N, 5) of logits (N, 5) divided by `temperature` (above 0).
 
-    Tried from simple to less so: argmax, median, mean (rounded), mean with tuned cuts. A rule replaces a simpler one
-    only if it gains 0.002, tuned cuts 0.005 and that on photographs that did not tune them (5-fold), and only with 50
-    photographs or more; none may lose more than 0.015 of argmax's accuracy. Tuned cuts stay within 0.25 of the plain
-    ones. Where kappa is undefined the rule is argmax.
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
     """
-    check_probabilities(probabilities, target)
-    best: Rule = "argmax"
-    top = decide(probabilities, best)
-    kappa, needed = quadratic_kappa(target, top), np.mean(top == target) - LOST_ACCURACY
-    for rule in get_args(Rule):
-        predicted = decide(probabilities, rule)
-        if np.mean(predicted == target) >= needed and quadratic_kappa(target, predicted) > kappa + MARGIN:
-            best, kappa = rule, quadratic_kappa(target, predicted)
-    if target.size >= FEWEST_PHOTOS:
-        expected = expected_grade(probabilities)
-        predicted = _decided_out_of_fold(expected, target)
-        if np.mean(predicted == target) >= needed and quadratic_kappa(target, predicted) > kappa + TUNED_MARGIN:
-            return "mean", _tune(expected, target)
-    return best, PLAIN_CUTS
-
-
-def _decided_out_of_fold(expected: Reals, target: Grades) -> Integers:
-    """Grades decided by cuts that were tuned on the other folds; folds are dealt out grade by grade."""
-    fold = np.empty(target.size, np.int64)
-    fold[np.argsort(target, kind="stable")] = np.arange(target.size) % FOLDS
-    predicted = np.empty(target.size, np.int64)
-    for part in range(FOLDS):
-        held = fold == part
-        predicted[held] = _cut(expected[held], np.array(_tune(expected[~held], target[~held])))
-    return predicted
-
-
-def _tune(expected: Reals, target: Grades) -> Cuts:
-    """Coordinate search on a grid; each cut moves while that raises kappa, the smaller move winning a tie."""
-    steps = round(REACH / STEP)
-    moves = sorted(range(-steps, steps + 1), key=abs)
-    cuts = np.array(PLAIN_CUTS)
-    kappa = quadratic_kappa(target, _cut(expected, cuts))
-    improving = True
-    while improving:
-        improving = False
-        for place, plain in enumerate(PLAIN_CUTS):
-            for move in moves:
-                tried = cuts.copy()
-                tried[place] = round(plain + move * STEP, 2)
-                result = quadratic_kappa(target, _cut(expected, tried))
-                if result > kappa + 1e-9:
-                    cuts, kappa, improving = tried, result, True
-    first, second, third, fourth = (float(cut) for cut in cuts)
-    return first, second, third, fourth
-
-
-def _cut(expected: Reals, cuts: Reals) -> Integers:
-    return np.asarray(np.searchsorted(cuts, expected, side="right"))
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

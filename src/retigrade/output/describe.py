@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from retigrade.icdr import GRADES
-from retigrade.metadata import Decision, Interval, Metadata
+from retigrade.metadata import Metadata
+from retigrade.metrics.decision import Decision
 
 
 def describe(metadata: Metadata, *, bundle: str) -> RenderableType:
@@ -52,8 +53,10 @@ def _decisions(metadata: Metadata) -> Iterator[tuple[str, str]]:
     yield "temperature", f"{metadata.temperature:.3g}"
     yield "referable", f"from probability {metadata.referable_threshold:.3g}"
     for name, point in metadata.operating_points.items():
-        sensitivity, specificity = _interval(point.sensitivity), _interval(point.specificity)
-        yield name, f"from {point.threshold:.3g}: sensitivity {sensitivity}, specificity {specificity}"
+        yield (
+            name,
+            f"from {point.threshold:.3g}: sensitivity {point.sensitivity}, specificity {point.specificity}",
+        )
     yield (
         "possible stages",
         "not named"
@@ -83,10 +86,11 @@ def _figures(metadata: Metadata) -> RenderableType:
     if not metadata.figures:
         return Text("  nothing: this bundle carries no figures")
     table = Table.grid(padding=(0, 2))
-    table.add_row(*(Text(name, style="dim") for name in ("  set", "photographs", "metric", "value", "95 % interval")))
+    table.add_row(
+        *(Text(name, style="dim") for name in ("  set", "photographs", "graded", "metric", "value (95 % interval)"))
+    )
     for figure in metadata.figures:
-        interval = f"{figure.low:.3f} to {figure.high:.3f}"
-        cells = (f"  {figure.set}", str(figure.photos), figure.metric, f"{figure.value:.3f}", interval)
+        cells = (f"  {figure.set}", str(figure.photos), str(figure.graded), figure.metric, str(figure.estimate))
         table.add_row(*map(Text, cells))
     return table
 
@@ -106,7 +110,3 @@ def _facts(pairs: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Renderab
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

@@ -13,7 +13,7 @@ from itertools import chain
 
 import jinja2
 
-from retigrade.metrics.bootstrap import Estimate
+from retigrade.metrics.estimate import Estimate
 
 Cell = str | int | float | Estimate | None
 _MEDIA = {"svg": "image/svg+xml", "jpg": "image/jpeg"}
@@ -45,7 +45,9 @@ class Table:
         writer = csv.writer(out)
         writer.writerow(chain.from_iterable(names))
         for row in self.rows:
-            cells = chain.from_iterable(cell if isinstance(cell, Estimate) else [cell] for cell in row)
+            cells = chain.from_iterable(
+                [cell.value, cell.low, cell.high] if isinstance(cell, Estimate) else [cell] for cell in row
+            )
             writer.writerow(["" if _empty(cell) else cell for cell in cells])
         return out.getvalue()
 
@@ -129,7 +131,7 @@ class Document:
 def shown(cell: Cell) -> str:
     """A cell as people read it: whole numbers with separators, fractions to three decimals, nothing as a dash."""
     if isinstance(cell, Estimate):
-        return "–" if math.isnan(cell.value) else str(cell)
+        return "–" if cell.value is None else str(cell)
     if cell is None or _empty(cell):
         return "–"
     if isinstance(cell, int):

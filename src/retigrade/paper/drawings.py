@@ -10,8 +10,8 @@ from retigrade.arrays import Pixels
 from retigrade.fundus.field import WHOLE_FRAME
 from retigrade.heatmap import disease_evidence, make_heatmap
 from retigrade.icdr import GRADES, Grade
-from retigrade.metrics.calibration import softmax
 from retigrade.metrics.classification import confusion
+from retigrade.metrics.decision import softmax
 from retigrade.output.overlay import as_jpeg, fitted, thermal
 from retigrade.paper.document import Figure, Table
 from retigrade.paper.printed import STAGES, TABLE_1

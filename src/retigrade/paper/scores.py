@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from retigrade.arrays import Integers, Reals
 from retigrade.metrics import classification as metrics
-from retigrade.metrics.bootstrap import Estimate, intervals
+from retigrade.metrics.bootstrap import intervals
+from retigrade.metrics.estimate import Estimate
 from retigrade.paper.document import Cell, Table
 from retigrade.paper.printed import CLAIMS, NETWORKS, STAGES, TABLE_4
 from retigrade.paper.settings import Protocol, printed_name

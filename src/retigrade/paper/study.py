@@ -13,7 +13,7 @@ from retigrade.arrays import Integers, Reals
 from retigrade.data.groups import Groups
 from retigrade.data.manifest import Manifest
 from retigrade.data.splits import independent_groups
-from retigrade.metrics.calibration import softmax
+from retigrade.metrics.decision import softmax
 from retigrade.paper.protocols import Parts, leaking
 from retigrade.paper.settings import Job, Preparation, Protocol, Settings
 from retigrade.paper.trainer import Contestant, Trained

@@ -21,8 +21,8 @@ from matplotlib.ticker import MaxNLocator
 
 from retigrade.arrays import Flags, Integers, Reals
 from retigrade.icdr import GRADES
-from retigrade.metrics.calibration import Reliability
-from retigrade.metrics.classification import OperatingPoint, auroc, precision_recall_curve, roc_curve
+from retigrade.metrics.calibration import ReliabilityDiagram
+from retigrade.metrics.classification import ThresholdRates, auroc, precision_recall_curve, roc_curve
 
 Format = Literal["svg", "png"]
 
@@ -70,7 +70,7 @@ def confusion_plot(matrices: Mapping[str, Integers], *, columns: int = 3, format
 
 
 def referable_plot(
-    sets: Mapping[str, tuple[Reals, Flags]], *, points: Mapping[str, OperatingPoint], format: Format = "svg"
+    sets: Mapping[str, tuple[Reals, Flags]], *, points: Mapping[str, ThresholdRates], format: Format = "svg"
 ) -> bytes:
     """Receiver-operating and precision-recall curves of a score, with operating points marked on both.
 
@@ -101,7 +101,7 @@ def referable_plot(
         return _render(figure, format)
 
 
-def reliability_plot(diagrams: Mapping[str, Reliability], *, format: Format = "svg") -> bytes:
+def reliability_plot(diagrams: Mapping[str, ReliabilityDiagram], *, format: Format = "svg") -> bytes:
     """Accuracy against confidence, with the 95 % interval of each bin; on the dashed line confidence is earned."""
     _need(diagrams, "reliability diagram")
     with _drawing(4.4, 4.2) as figure:

@@ -9,12 +9,12 @@ import numpy as np
 
 from retigrade.arrays import Floats, Integers, Reals
 from retigrade.heatmap import disease_evidence
-from retigrade.metadata import Decision, Figure, Interval, OperatingPoint, OutOfDistributionDetector
-from retigrade.metrics.bootstrap import Estimate, summary
-from retigrade.metrics.calibration import fit_temperature, softmax, wilson
-from retigrade.metrics.classification import OperatingPoint as Reached
-from retigrade.metrics.classification import at_threshold, is_referable, p_referable
-from retigrade.metrics.decision import decide, fit_decision
+from retigrade.metadata import Figure, OutOfDistributionDetector
+from retigrade.metrics.bootstrap import summary
+from retigrade.metrics.classification import ThresholdRates, at_threshold, is_referable, p_referable
+from retigrade.metrics.decision import Decision, OperatingPoint, softmax
+from retigrade.metrics.estimate import Estimate
+from retigrade.metrics.fitting import fit_decision, fit_temperature
 from retigrade.training.export import ModelOutputs
 
 SENSITIVITY, SPECIFICITY = 0.95, 0.90  # that screening is to reach
@@ -24,23 +24,22 @@ _HOT = 0.995  # quantile of the contrast that is shown as hottest
 _COMPONENTS = 32
 _STRANGE = 0.998  # quantile of the distances of known photographs, beyond which one is refused, with a margin
 _MARGIN = 1.25
-_SHOWN = {
-    "accuracy": "accuracy",
-    "quadratic_kappa": "QWK",
-    "referable_auroc": "referable AUROC",
-    "any_auroc": "none-vs-any AUROC",
-    "referable_sensitivity": "referable sensitivity",
-    "referable_specificity": "referable specificity",
-    "balanced_accuracy": "balanced accuracy",
-    "ece": "ECE",
-}
+_SHOWN = (
+    "accuracy",
+    "quadratic_kappa",
+    "referable_auroc",
+    "any_auroc",
+    "referable_sensitivity",
+    "referable_specificity",
+    "balanced_accuracy",
+    "ece",
+)
 
 
 def calibrated(answers: ModelOutputs, grades: Integers) -> tuple[float, Decision]:
     """The temperature, and the decision with the highest kappa at it."""
     temperature = fit_temperature(answers.logits, grades)
-    rule, cuts = fit_decision(softmax(answers.logits, temperature=temperature), grades)
-    return temperature, Decision(rule=rule, cuts=cuts)
+    return temperature, fit_decision(softmax(answers.logits, temperature=temperature), grades)
 
 
 def operating_points(probabilities: Reals, grades: Integers) -> dict[str, OperatingPoint]:
@@ -56,7 +55,7 @@ def operating_points(probabilities: Reals, grades: Integers) -> dict[str, Operat
     points = [at_threshold(score, referable, float(threshold)) for threshold in np.unique(score)]
     sick, healthy = int(referable.sum()), int((~referable).sum())
 
-    def room(point: Reached) -> tuple[float, float]:
+    def room(point: ThresholdRates) -> tuple[float, float]:
         sure, spared = _room(point.sensitivity, SENSITIVITY, sick), _room(point.specificity, SPECIFICITY, healthy)
         return min(sure, spared), point.specificity
 
@@ -68,8 +67,8 @@ def operating_points(probabilities: Reals, grades: Integers) -> dict[str, Operat
     return {
         name: OperatingPoint(
             threshold=min(point.threshold, 1.0),
-            sensitivity=_share(point.sensitivity, sick),
-            specificity=_share(point.specificity, healthy),
+            sensitivity=Estimate.proportion(point.sensitivity, sick),
+            specificity=Estimate.proportion(point.specificity, healthy),
         )
         for name, point in chosen.items()
     }
@@ -82,7 +81,7 @@ def _room(reached: float, wished: float, photos: int) -> float:
 
 def low_confidence(probabilities: Reals, decision: Decision) -> float:
     """The probability of the decided grade below which a second reader is advised."""
-    predicted = decide(probabilities, decision.rule, decision.cuts)
+    predicted = decision.decide_all(probabilities)
     return float(np.quantile(probabilities[np.arange(len(predicted)), predicted], _DOUBTFUL))
 
 
@@ -116,7 +115,7 @@ def figures(
     probabilities: (N, 5); grades, groups: (N,); sets: positions among the N. Figures that so few photographs leave
     without an interval are left out.
     """
-    predicted = decide(probabilities, decision.rule, decision.cuts)
+    predicted = decision.decide_all(probabilities)
     for name, chosen in sets.items():
         found = summary(
             probabilities[chosen],
@@ -126,12 +125,7 @@ def figures(
             threshold=threshold,
             rng=np.random.default_rng(seed),
         )
-        for field, metric in _SHOWN.items():
-            estimate: Estimate = getattr(found, field)
-            if all(math.isfinite(value) for value in estimate):
-                yield Figure(set=name, photos=len(chosen), metric=metric, **estimate._asdict())
-
-
-def _share(value: float, trials: int) -> Interval:
-    low, high = (float(end[0]) for end in wilson(np.array([value * trials]), np.array([trials])))
-    return Interval(value=value, low=min(low, value), high=max(high, value))
+        for metric in _SHOWN:
+            estimate: Estimate = getattr(found, metric)
+            if estimate.low is not None:
+                yield Figure(set=name, photos=len(chosen), graded=len(chosen), metric=metric, estimate=estimate)

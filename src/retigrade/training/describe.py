@@ -14,9 +14,9 @@ from retigrade.arrays import Flags, Floats, Integers
 from retigrade.data.manifest import Manifest
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
-from retigrade.metadata import SCHEMA_VERSION, Conformal, Metadata, Training
-from retigrade.metrics.calibration import softmax
-from retigrade.metrics.conformal import conformal_quantile
+from retigrade.metadata import SCHEMA_VERSION, Metadata, Training
+from retigrade.metrics.conformal import Conformal, conformal_quantile
+from retigrade.metrics.decision import softmax
 from retigrade.training import calibrate as measured
 from retigrade.training.export import ModelOutputs
 from retigrade.training.recipe import Recipe
@@ -158,6 +158,7 @@ def _training(
         fingerprint=manifest.fingerprint,
         splits=hashlib.sha256(split_file).hexdigest(),
         annotated=evidence.annotated,
+        photo_hashes=Training.pack_hashes(manifest.entries[index].sha256 for index in evidence.train),
         epochs=recipe.epochs,
         protocol=f"recipe {recipe.name}; {_WORDS[min(folds, 1)].format(folds=folds)}; "
         f"{len(evidence.calibrate)} calibration and {len(evidence.test)} test photographs; operating points and "

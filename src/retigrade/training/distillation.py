@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from retigrade.arrays import Floats, Integers
-from retigrade.metrics.calibration import softmax
+from retigrade.metrics.decision import softmax
 from retigrade.training.dataset import TrainingData
 from retigrade.training.recipe import Recipe
 

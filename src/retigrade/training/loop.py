@@ -19,8 +19,8 @@ from retigrade.arrays import Floats, Integers, Pixels
 from retigrade.data.crop_matching import Frames
 from retigrade.errors import UsageError
 from retigrade.icdr import GRADES
-from retigrade.metrics.calibration import softmax
 from retigrade.metrics.classification import accuracy, quadratic_kappa
+from retigrade.metrics.decision import softmax
 from retigrade.training.augment import apply, draw
 from retigrade.training.cpu import fast_arithmetic, keep_memory
 from retigrade.training.dataset import TrainingData, order, sampling_weights

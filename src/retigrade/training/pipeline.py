@@ -31,7 +31,7 @@ from retigrade.data.splits import (
     write_splits,
 )
 from retigrade.files import write_whole
-from retigrade.metrics.calibration import fit_prior
+from retigrade.metrics.fitting import fit_prior
 from retigrade.training.dataset import TrainingData, soft_targets
 from retigrade.training.describe import Evidence, make_metadata
 from retigrade.training.distillation import Teach, cross_fitted_targets
