@@ -11,7 +11,17 @@ import retigrade.errors
 
 def test_the_public_names() -> None:
     errors = {name for name, value in vars(retigrade.errors).items() if isinstance(value, type)}
-    assert set(retigrade.__all__) == {"Bundle", "Grade", "Grader", "Grading", "Status", "load", *errors}
+    assert set(retigrade.__all__) == {
+        "Bundle",
+        "Grade",
+        "Grader",
+        "Grading",
+        "Status",
+        "check",
+        "load",
+        "write_eyes",
+        *errors,
+    }
     assert retigrade.__all__ == sorted(retigrade.__all__)
     assert set(dir(retigrade)) == {*retigrade.__all__, "__version__"}
 

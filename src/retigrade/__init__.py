@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from retigrade.bundle import Bundle
+    from retigrade.data.audit import check
     from retigrade.errors import (
         BundleError,
         DataError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from retigrade.grader import Grader, load
     from retigrade.grading import Grading
     from retigrade.icdr import Grade, Status
+    from retigrade.synthetic import write_eyes
 
 __version__ = "0.2.0"
 
@@ -39,7 +41,9 @@ __all__ = [
     "Status",
     "UnreadablePhoto",
     "UsageError",
+    "check",
     "load",
+    "write_eyes",
 ]
 
 _HOMES = {
@@ -48,7 +52,9 @@ _HOMES = {
     "Grader": "retigrade.grader",
     "Grading": "retigrade.grading",
     "Status": "retigrade.icdr",
+    "check": "retigrade.data.audit",
     "load": "retigrade.grader",
+    "write_eyes": "retigrade.synthetic",
 }
 
 

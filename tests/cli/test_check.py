@@ -13,7 +13,7 @@ from retigrade.data.splits import hold_out, write_splits
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
 
-KEYS = ["counts", "unreadable", "duplicates", "conflicts", "shortcut"]
+KEYS = ["counts", "unreadable", "unusable", "duplicates", "conflicts", "shortcut"]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def clinic(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shortcut audit has tests of its own."""
-    monkeypatch.setattr("retigrade.data.audit.find_shortcut", lambda *_, **__: None)
+    monkeypatch.setattr("retigrade.data.audit.audit_shortcut", lambda *_, **__: None)
 
 
 def test_json_has_the_findings_and_nothing_else(clinic: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from retigrade.arrays import Pixels
 from retigrade.data import shortcut as shortcut_room
-from retigrade.data.audit import audit
+from retigrade.data.audit import audit, check
 from retigrade.data.manifest import Manifest, read_manifest
-from retigrade.data.shortcut import FEATURES, find_shortcut, frame_features
+from retigrade.data.shortcut import FEATURES, audit_shortcut, frame_features
 from retigrade.data.splits import divide
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
@@ -74,12 +74,12 @@ def test_a_black_picture_has_features_too() -> None:
 
 def test_the_frame_tells_the_grade_less_after_the_canonical_field(manifest: Manifest) -> None:
     pytest.importorskip("sklearn")
-    found = find_shortcut(manifest, ((0, 12),), size=64)
+    found = audit_shortcut(manifest, ((0, 12),), size=64)
     assert found.before.accuracy > 0.9
     assert found.before.quadratic_kappa > 0.8
     assert found.canonical.quadratic_kappa < found.before.quadratic_kappa - 0.1
     assert found.drop == found.before.quadratic_kappa - found.after.quadratic_kappa
-    assert (found.photographs, found.folds, found.no_field) == (13, 5, ())
+    assert (found.photographs, found.folds) == (13, 5)
 
 
 def test_a_cut_that_goes_with_the_grade_survives_the_canonical_field_and_not_the_training_cut(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_cut_that_goes_with_the_grade_survives_the_canonical_field_and_not_the
         grade, cut = (0, 0.0) if number % 2 else (2, 0.12)
         eye = draw_eye(grade=Grade(grade), size=160, aspect=1.4, cut=cut, rng=np.random.default_rng(number)).pixels
         save(eye, tmp_path / FOLDERS[grade] / f"{number}.png")
-    found = find_shortcut(read_manifest(tmp_path), (), size=64)
+    found = audit_shortcut(read_manifest(tmp_path), (), size=64)
     assert found.canonical.quadratic_kappa > 0.9
     assert found.after.quadratic_kappa < 0.5
     assert found.after.quadratic_kappa < found.canonical.quadratic_kappa
@@ -104,7 +104,7 @@ def test_the_audit_counts_and_finds(manifest: Manifest) -> None:
     pytest.importorskip("sklearn")
     found = audit(manifest, size=64)
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
-    assert list(told) == ["counts", "unreadable", "duplicates", "conflicts", "shortcut"]
+    assert list(told) == ["counts", "unreadable", "unusable", "duplicates", "conflicts", "shortcut"]
     assert told["counts"]["photographs"] == 13
     assert told["counts"]["grades"] == {"0": 7, "1": 0, "2": 6, "3": 0, "4": 0}
     assert told["counts"]["sources"] == {"clinic": told["counts"]["grades"]}
@@ -114,12 +114,12 @@ def test_the_audit_counts_and_finds(manifest: Manifest) -> None:
     assert told["shortcut"]["before"]["quadratic_kappa"] > told["shortcut"]["majority_accuracy"]
     text = found.as_text()
     assert "Duplicates: 1 groups of 2 photographs; of these equal in bytes or pixels: 1 groups of 2" in text
-    assert all(stage in text for stage in ("whole frame", "canonical field ", "canonical field, training cut"))
+    assert all(stage in text for stage in ("whole frame", "canonical field ", "canonical field, crops matched"))
     assert "Note: no photographs of grades 1, 3, 4" in text
 
 
 def test_leaks_of_a_given_split_are_listed(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retigrade.data.audit.find_shortcut", lambda *_, **__: None)
+    monkeypatch.setattr("retigrade.data.audit.audit_shortcut", lambda *_, **__: None)
     one_each = Manifest(tuple(replace(item, patient=item.name) for item in manifest.entries[:12]))
     splits = divide(one_each, (), shares={"a": 0.5, "b": 0.5}, seed=0)
     together = Manifest(tuple(replace(item, patient="one") for item in one_each.entries))
@@ -138,7 +138,7 @@ def test_without_scikit_learn_the_rest_is_told(manifest: Manifest, monkeypatch: 
     found = audit(manifest)
     assert found.shortcut is None
     assert found.as_json()["shortcut"] is None
-    assert 'pip install "retigrade[train]"' in found.as_text()
+    assert "pip install scikit-learn" in found.as_text()
     assert len(found.duplicates) == 1
 
 
@@ -147,28 +147,29 @@ def test_one_grade_alone_has_no_shortcut_but_is_audited(manifest: Manifest) -> N
     healthy = Manifest(tuple(item for item in manifest.entries if item.grade == 0))
     found = audit(healthy, size=64)
     assert found.shortcut is None
-    assert "all photographs are of one grade" in found.as_text()
+    assert "one grade only" in found.as_text()
 
 
 def test_photographs_without_a_field_are_named(manifest: Manifest, clinic: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     path = tmp_path / "noise" / "Mild" / "dark.png"
     save(np.zeros((64, 64, 3), dtype=np.uint8), path)
-    found = audit(read_manifest([clinic, path.parents[1]]), size=64)
+    found = check([clinic, path.parents[1]], size=64)
+    assert [item["path"] for item in found.as_json()["unusable"]] == [str(path)]
+    assert "Without a retinal disc: 1" in found.as_text()
+    assert f"{path}: no retinal disc" in found.as_text()
     assert found.shortcut is not None
-    assert found.shortcut.no_field == (path,)
-    assert "dark.png" in found.as_text()
     assert len(manifest) == found.shortcut.photographs
 
 
 def test_unreadable_files_are_told(clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retigrade.data.audit.find_shortcut", lambda *_, **__: None)
+    monkeypatch.setattr("retigrade.data.audit.audit_shortcut", lambda *_, **__: None)
     broken = tmp_path / "more" / "Mild" / "broken.png"
     save(np.zeros((64, 64, 3), dtype=np.uint8), broken.with_name("fine.png"))
     broken.write_bytes(b"\x89PNG")
     found = audit(read_manifest([clinic, tmp_path / "more"], skip_unreadable=True))
     assert [item["path"] for item in found.as_json()["unreadable"]] == [str(broken)]
-    assert "Unreadable: 1" in found.as_text()
+    assert "Missing or unreadable: 1" in found.as_text()
     assert str(broken) in found.as_text()
 
 

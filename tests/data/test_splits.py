@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retigrade.data.groups import connected_components
+from retigrade.data.groups import connected_components, find_conflicts, independent_groups
 from retigrade.data.manifest import Entry, Manifest
 from retigrade.data.splits import (
     check_leaks,
     divide,
-    find_conflicts,
     find_leaks,
     hold_out,
-    independent_groups,
     k_fold,
     read_splits,
     three_way,
@@ -212,7 +210,7 @@ def test_a_missing_split_file_and_an_unwritable_place_are_one_sentence(tmp_path:
     with pytest.raises(DataError, match="cannot be read"):
         read_splits(tmp_path / "absent.json", manifest)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="cannot write"):
         write_splits(k_fold(manifest, (), folds=2, seed=0), tmp_path / "file" / "s.json", manifest)
 
 

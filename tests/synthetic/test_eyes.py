@@ -20,7 +20,7 @@ from retigrade.fundus.decode import Photo
 from retigrade.fundus.field import Field, find_field
 from retigrade.fundus.quality import Quality, QualityLimits, assess, measure
 from retigrade.icdr import GRADES, Grade, Status
-from retigrade.synthetic import MASKS, Phantom, demo_eyes, draw_eye, write_demo
+from retigrade.synthetic import MASKS, Phantom, demo_eyes, draw_eye, write_eyes
 
 
 def distance(phantom: Phantom) -> npt.NDArray[np.float64]:
@@ -273,19 +273,19 @@ def test_a_drawn_eye_out_of_focus_or_light_does_not_pass() -> None:
         assert judged(phantom).status is Status.UNGRADABLE, options
 
 
-def test_write_demo_writes_the_same_eyes_again_and_nothing_else(tmp_path: Path, demo: Mapping[str, Phantom]) -> None:
+def test_write_eyes_writes_the_same_eyes_again_and_nothing_else(tmp_path: Path, demo: Mapping[str, Phantom]) -> None:
     folder = tmp_path / "new" / "eyes"
-    paths = write_demo(folder)
+    paths = write_eyes(folder)
     assert sorted(folder.iterdir()) == sorted(paths)
     for path, (name, phantom) in zip(paths, demo.items(), strict=True):
         assert path.name == name
         np.testing.assert_array_equal(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), phantom.pixels)
 
 
-def test_write_demo_leaves_no_part_behind_when_it_fails(tmp_path: Path) -> None:
+def test_write_eyes_leaves_no_part_behind_when_it_fails(tmp_path: Path) -> None:
     (tmp_path / "healthy.png").mkdir()
     with pytest.raises(OSError, match=r"healthy\.png"):
-        write_demo(tmp_path)
+        write_eyes(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["healthy.png"]
 
 

@@ -11,16 +11,17 @@ from typing import Annotated, Literal
 import tyro
 
 from retigrade.cli.command import Command, notice
+from retigrade.cli.labelled import needs_train
 
-_UNREADABLE = 2
+_LEFT_OUT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Command):
     """Audit labelled photographs: counts, unreadable files, duplicates, conflicting grades, and shortcuts.
 
-    The shortcut audit tells the grade from the black frame alone. Exit code 2 where a photograph is missing or
-    unreadable.
+    The shortcut audit tells the grade from the black frame alone. Exit code 2 where a photograph is missing,
+    unreadable, or without a retinal disc.
     """
 
     data: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA...", help_behavior_hint="")]
@@ -33,27 +34,25 @@ class Check(Command):
     """Also look for photographs, duplicates and patients that the parts of this split share."""
 
     skip_unreadable: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    """Accept missing and unreadable photographs; they are listed all the same."""
+    """Accept photographs that cannot be used; they are listed all the same."""
 
     def run(self) -> int:
         """Read everything, look, and print the findings."""
-        from retigrade.data.audit import audit
-        from retigrade.data.manifest import read_manifest
-        from retigrade.data.splits import read_splits
+        from retigrade.data.audit import check
 
-        manifest = read_manifest(self.data, skip_unreadable=True)
-        splits = None if self.splits is None else read_splits(self.splits, manifest, allow_leaks=True)
-        found = audit(manifest, splits=splits)
+        with needs_train():
+            audit = check(self.data, splits=self.splits)
         if self.format == "json":
-            sys.stdout.write(json.dumps(found.as_json(), indent=1, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(audit.as_json(), indent=1, allow_nan=False) + "\n")
         else:
-            _print(found.as_text())
-        if manifest.unreadable and not self.skip_unreadable:
+            _print(audit.as_text())
+        unreadable, unusable = len(audit.manifest.unreadable), len(audit.manifest.unusable)
+        if unreadable + unusable and not self.skip_unreadable:
             notice(
-                f"{len(manifest.unreadable)} photographs are missing or unreadable; mend them, or accept that with "
-                "--skip-unreadable"
+                f"{unreadable} photographs are missing or unreadable, {unusable} show no retinal disc; fix them, or "
+                "leave them out with --skip-unreadable"
             )
-            return _UNREADABLE
+            return _LEFT_OUT
         return 0
 
 

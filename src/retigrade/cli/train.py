@@ -82,14 +82,14 @@ class Train(Command):
             raise UsageError(f'training needs {error.name}: pip install "retigrade[train]"') from error
         from retigrade.data.manifest import read_manifest
 
-        manifest = read_manifest(list(self.data), skip_unreadable=self.skip_unreadable)
+        recipe = RECIPES[self.recipe]
+        manifest = read_manifest(list(self.data), size=recipe.size, skip_unreadable=self.skip_unreadable)
         for sentence in manifest.notes:
             notice(sentence)
-        for unreadable in manifest.unreadable:
-            notice(f"left out {unreadable.path}: {unreadable.reason}")
+        for photograph in manifest.left_out:
+            notice(f"left out {photograph}")
         if self.lesions is not None:
             find_annotated(self.lesions)  # a wrong folder must not wait for the training
-        recipe = RECIPES[self.recipe]
         recipe = replace(
             recipe,
             epochs=self.epochs or recipe.epochs,

@@ -1,11 +1,12 @@
-"""What `retigrade check` tells of a labelled data set before anyone learns from it."""
+"""What `retigrade check` reports of a labelled data set before anyone learns from it."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.data.duplicates import find_pairs
-from retigrade.data.groups import Groups, connected_components
-from retigrade.data.manifest import Manifest
-from retigrade.data.shortcut import Shortcut, find_shortcut
-from retigrade.data.splits import Leak, Splits, find_conflicts, find_leaks
+from retigrade.data.groups import Groups, connected_components, find_conflicts
+from retigrade.data.manifest import Manifest, read_manifest
+from retigrade.data.shortcut import ShortcutAudit, audit_shortcut
+from retigrade.data.splits import Leak, Splits, find_leaks, read_splits
 from retigrade.errors import DataError, UsageError
 from retigrade.icdr import GRADES
 from retigrade.text import shown
@@ -37,14 +38,14 @@ class Audit:
     duplicates: Groups
     copies: Groups
     conflicts: Groups
-    shortcut: Shortcut | None
+    shortcut: ShortcutAudit | None
     leaks: tuple[Leak, ...] | None
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """The findings as plain JSON values; `leaks` is there only where a split was given."""
         manifest = self.manifest
-        found: dict[str, Any] = {
+        findings: dict[str, Any] = {
             "counts": {
                 "photographs": len(manifest),
                 "grades": _per_grade(manifest, np.full(len(manifest), True)),
@@ -53,16 +54,17 @@ class Audit:
                 "notes": list(self.notes),
             },
             "unreadable": [{"path": str(item.path), "reason": item.reason} for item in manifest.unreadable],
+            "unusable": [{"path": str(item.path), "reason": item.reason} for item in manifest.unusable],
             "duplicates": self._paths(self.duplicates),
             "conflicts": self._paths(self.conflicts),
             "shortcut": None if self.shortcut is None else _shortcut_json(self.shortcut),
         }
         if self.leaks is not None:
-            found["leaks"] = [
+            findings["leaks"] = [
                 {"shared": leak.shared, "photographs": self._paths([(leak.first, leak.second)])[0]}
                 for leak in self.leaks
             ]
-        return found
+        return findings
 
     def as_text(self) -> str:
         """The findings for people, in plain lines."""
@@ -83,41 +85,61 @@ class Audit:
         sizes = _sizes(manifest).most_common()
         common = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes[:_SHOWN])
         yield f"Sizes in pixels: {common}" + (f" and {len(sizes) - _SHOWN} more" if len(sizes) > _SHOWN else "")
-        yield f"Unreadable: {len(manifest.unreadable)}"
-        yield from (f"  {_named(item.path)}: {item.reason}" for item in manifest.unreadable[:_SHOWN])
+        yield f"Missing or unreadable: {len(manifest.unreadable)}"
+        yield from _some(map(str, manifest.unreadable), len(manifest.unreadable))
+        yield f"Without a retinal disc: {len(manifest.unusable)}"
+        yield from _some(map(str, manifest.unusable), len(manifest.unusable))
         yield f"Duplicates: {_tally(self.duplicates)}; of these equal in bytes or pixels: {_tally(self.copies)}"
         yield f"Duplicates with more than one grade: {_tally(self.conflicts)}"
-        for group in self.conflicts[:_SHOWN]:
-            yield "  " + "  ".join(f"{self._name(i)} (grade {manifest.entries[i].grade:d})" for i in group)
+        conflicts = (
+            "  ".join(f"{self._name(i)} (grade {manifest.entries[i].grade:d})" for i in group)
+            for group in self.conflicts
+        )
+        yield from _some(conflicts, len(self.conflicts))
         if self.leaks is not None:
             yield f"Shared between the parts of the split: {_leak_tally(self.leaks)}"
-            for leak in self.leaks[:_SHOWN]:
-                both = dict.fromkeys((self._name(leak.first), self._name(leak.second)))
-                yield f"  the same {leak.shared}: {' and '.join(both)}"
+            pairs = (dict.fromkeys((self._name(leak.first), self._name(leak.second))) for leak in self.leaks)
+            shared = (
+                f"the same {leak.shared}: {' and '.join(pair)}" for leak, pair in zip(self.leaks, pairs, strict=True)
+            )
+            yield from _some(shared, len(self.leaks))
         if self.shortcut is not None:
             yield from _shortcut_lines(self.shortcut)
         yield from (f"Note: {note}" for note in self.notes)
 
     def _name(self, index: int) -> str:
-        return _named(self.manifest.entries[index].path)
+        return shown(str(self.manifest.entries[index].path))
 
     def _paths(self, groups: Groups | list[tuple[int, ...]]) -> list[list[str]]:
         return [[str(self.manifest.entries[index].path) for index in group] for group in groups]
 
 
+def check(data: Path | Sequence[Path], *, splits: Path | None = None, size: int = 224, seed: int = 0) -> Audit:
+    """Audit labelled photographs before anyone learns from them, as `retigrade check` does.
+
+    data: labelled folders or CSV files. splits: a split file to search for what its parts share. size: side in pixels
+    of the canonical pictures. seed: of the shortcut audit's random forest.
+    The audit's manifest lists what cannot be used as `unreadable` and `unusable`. Raises DataError where a layout is
+    not recognised, a grade is wrong, or the split is of other photographs.
+    """
+    manifest = read_manifest(data, size=size, skip_unreadable=True)
+    parts = None if splits is None else read_splits(splits, manifest, allow_leaks=True)
+    return audit(manifest, splits=parts, size=size, seed=seed)
+
+
 def audit(manifest: Manifest, *, splits: Splits | None = None, size: int = 224, seed: int = 0) -> Audit:
     """Look for duplicates, conflicting grades, leaks between the parts of `splits`, and shortcuts in the frame.
 
-    size, seed: as `find_shortcut` takes them.
+    manifest: read with the same `size`. size, seed: as `audit_shortcut` takes them.
     """
-    pairs = find_pairs(manifest.entries)
+    pairs = find_pairs(manifest.paths)
     duplicates = connected_components(((pair.first, pair.second) for pair in pairs), size=len(manifest))
     notes = manifest.notes
     shortcut = None
     try:
-        shortcut = find_shortcut(manifest, duplicates, size=size, seed=seed)
-    except (UsageError, DataError) as reason:
-        notes += (f"the shortcut audit was left out: {reason}",)
+        shortcut = audit_shortcut(manifest, duplicates, size=size, seed=seed)
+    except (UsageError, DataError) as error:
+        notes += (f"the shortcut audit was left out: {error}",)
     return Audit(
         manifest=manifest,
         duplicates=duplicates,
@@ -129,9 +151,11 @@ def audit(manifest: Manifest, *, splits: Splits | None = None, size: int = 224, 
     )
 
 
-def _named(path: Path) -> str:
-    """The path for one line of text, whatever is in it."""
-    return shown(str(path))
+def _some(lines: Iterable[str], count: int) -> Iterator[str]:
+    """The first few lines, indented, and how many more there are."""
+    yield from (f"  {line}" for line in islice(lines, _SHOWN))
+    if count > _SHOWN:
+        yield f"  and {count - _SHOWN} more"
 
 
 def _sources(manifest: Manifest) -> list[str]:
@@ -156,7 +180,7 @@ def _leak_tally(leaks: tuple[Leak, ...]) -> str:
     return ", ".join(f"{shared}s {count}" for shared, count in sorted(counts.items())) or "nothing"
 
 
-def _shortcut_json(shortcut: Shortcut) -> dict[str, Any]:
+def _shortcut_json(shortcut: ShortcutAudit) -> dict[str, Any]:
     return {
         "before": _defined(asdict(shortcut.before)),
         "canonical_field": _defined(asdict(shortcut.canonical)),
@@ -165,7 +189,6 @@ def _shortcut_json(shortcut: Shortcut) -> dict[str, Any]:
         "majority_accuracy": shortcut.majority,
         "photographs": shortcut.photographs,
         "folds": shortcut.folds,
-        "without_field": [str(path) for path in shortcut.no_field],
     }
 
 
@@ -174,7 +197,7 @@ def _defined(figures: dict[str, float]) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
-def _shortcut_lines(shortcut: Shortcut) -> Iterator[str]:
+def _shortcut_lines(shortcut: ShortcutAudit) -> Iterator[str]:
     yield (
         f"The black frame alone tells the grade ({shortcut.folds} folds, patients and duplicates kept together; "
         f"always answering the most frequent grade: accuracy {shortcut.majority:.3f}):"
@@ -183,9 +206,7 @@ def _shortcut_lines(shortcut: Shortcut) -> Iterator[str]:
     stages = (
         ("whole frame", shortcut.before),
         ("canonical field", shortcut.canonical),
-        ("canonical field, training cut", shortcut.after),
+        ("canonical field, crops matched", shortcut.after),
     )
-    for name, told in stages:
-        yield f"  {name:<30}{told.accuracy:>10.3f}{told.quadratic_kappa:>8.3f}{told.referable_auroc:>18.3f}"
-    if shortcut.no_field:
-        yield f"  left out for want of a retinal disc: {len(shortcut.no_field)}, e.g. {_named(shortcut.no_field[0])}"
+    for name, scores in stages:
+        yield f"  {name:<30}{scores.accuracy:>10.3f}{scores.quadratic_kappa:>8.3f}{scores.referable_auroc:>18.3f}"

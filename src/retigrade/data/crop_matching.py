@@ -1,4 +1,4 @@
-"""Cut training photographs so that the frame's cut no longer tells the grade.
+"""Crops training photographs so that the frame's cut no longer tells the grade.
 
 Clinics' cameras differ by stage: in the public sets most healthy discs are whole and most diseased ones are cut off
 at top and bottom. Here each photograph is cut to the depth that its rank among the photographs of its own grade has
@@ -9,11 +9,11 @@ shallowest distribution that every grade can reach; afterwards all grades share 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from retigrade.arrays import Pixels, Reals
+from retigrade.arrays import Integers, Pixels, Reals
 from retigrade.fundus.crop import LIT
 
 _RANKS = np.linspace(0, 1, 401)
@@ -22,8 +22,11 @@ _DEEPEST = 0.21  # of the disc's height, at top and at bottom
 _UNEVEN = 0.02  # how much deeper than the other side either may be cut
 
 
-def hidden(pixels: Pixels) -> tuple[float, float]:
-    """How much of the canonical square is black above and below the retina's middle, in fractions of its side."""
+def cut_depths(pixels: Pixels) -> tuple[float, float]:
+    """How much of a canonical picture is black above and below the retina's middle, in fractions of its side.
+
+    pixels: uint8 (S, S, 3).
+    """
     side = pixels.shape[0]
     middle = pixels[:, side * 3 // 8 : side * 5 // 8].max(axis=2)
     rows = np.flatnonzero(np.percentile(middle, 75, axis=1) > LIT)
@@ -32,18 +35,22 @@ def hidden(pixels: Pixels) -> tuple[float, float]:
     return rows[0] / side, 1 - (rows[-1] + 1) / side
 
 
-class Frames:
-    """The cuts of one training part: draws, for any of its photographs, a cut that is independent of the grade."""
+class CropMatching:
+    """Draws, for any photograph of one training part, a cut that is independent of the grade."""
 
-    def __init__(self, photos: Iterable[Pixels], grades: npt.NDArray[np.int64]) -> None:
-        """photos: N canonical pictures, uint8 (S, S, 3); grades: int64 (N,), 0..4."""
-        self._own = np.array([hidden(pixels) for pixels in photos]).reshape(-1, 2)
+    def __init__(self, depths: Reals, grades: Integers) -> None:
+        """depths: float64 (N, 2), the `cut_depths` of N photographs; grades: int64 (N,), 0..4."""
         self._grades = grades
-        self._depth = self._own.max(axis=1)
+        self._depth = depths.max(axis=1)
         self._sorted = {grade: np.sort(self._depth[grades == grade]) for grade in np.unique(grades)}
-        self._common = np.max([np.quantile(depths, _RANKS) for depths in self._sorted.values()], axis=0)
+        self._common = np.max([np.quantile(of_grade, _RANKS) for of_grade in self._sorted.values()], axis=0)
 
-    def draw(self, positions: npt.NDArray[np.int64], rng: np.random.Generator) -> Reals:
+    @classmethod
+    def of_photos(cls, photos: Iterable[Pixels], grades: Integers) -> Self:
+        """Measure the cuts of N canonical pictures, uint8 (S, S, 3), and match them; grades: int64 (N,), 0..4."""
+        return cls(np.array([cut_depths(pixels) for pixels in photos]).reshape(-1, 2), grades)
+
+    def draw(self, positions: Integers, rng: np.random.Generator) -> Reals:
         """Draw cuts for some photographs: float64 (n, 2), fractions of the side hidden at top and at bottom."""
         # Both sides as deep as the deeper one: a photograph's own unevenness would tell its camera, and so its grade.
         depth = np.maximum(self._depth[positions], np.interp(self._ranks(positions, rng), _RANKS, self._common))
@@ -51,7 +58,7 @@ class Frames:
         depth = np.where(deeper, np.maximum(depth, rng.uniform(0, _DEEPEST, len(positions))), depth)
         return np.asarray(depth[:, None] + rng.uniform(0, _UNEVEN, (len(positions), 2)))
 
-    def _ranks(self, positions: npt.NDArray[np.int64], rng: np.random.Generator) -> Reals:
+    def _ranks(self, positions: Integers, rng: np.random.Generator) -> Reals:
         """Each photograph's rank by depth within its grade, 0..1, drawn at random among equals."""
         ranks = np.empty(len(positions))
         for place, position in enumerate(positions):

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -62,31 +61,24 @@ class _Sketch:
     fine: npt.NDArray[np.int8]
 
 
-class Filed(Protocol):
-    """Anything with a photograph's path: an entry of a manifest, or a photograph with marked lesions."""
-
-    @property
-    def path(self) -> Path:
-        """Its file."""
-
-
-def find_duplicates(entries: Sequence[Filed]) -> Groups:
-    """Group the photographs that show the same view of one eye, as indices into `entries`.
+def find_duplicates(photographs: Sequence[Path]) -> Groups:
+    """Group the photographs that show the same view of one eye, as indices into `photographs`.
 
     Raises UnreadablePhoto where one cannot be decoded.
     """
-    return connected_components(((pair.first, pair.second) for pair in find_pairs(entries)), size=len(entries))
+    return connected_components(((pair.first, pair.second) for pair in find_pairs(photographs)), size=len(photographs))
 
 
-def find_pairs(entries: Sequence[Filed]) -> tuple[Pair, ...]:
-    """Find the pairs that link exact and near duplicates.
+def find_pairs(photographs: Sequence[Path]) -> tuple[Pair, ...]:
+    """Find the pairs that link exact and near duplicates, as indices into `photographs`.
 
     Of equal photographs each is paired with the first alone, and the first stands for all when near ones are sought.
     Raises UnreadablePhoto where one cannot be decoded.
     """
     with ThreadPoolExecutor() as pool:
-        sketches = list(pool.map(_sketch, entries))
-    by_bytes, by_pixels = positions_by_key(s.sha256 for s in sketches), positions_by_key(s.pixels for s in sketches)
+        sketches = list(pool.map(_sketch, photographs))
+    by_bytes = positions_by_key(sketch.sha256 for sketch in sketches)
+    by_pixels = positions_by_key(sketch.pixels for sketch in sketches)
     equal = connected_components([*by_bytes, *by_pixels], size=len(sketches))
     exact = [Pair(group[0], other, exact=True, likeness=1.0) for group in equal for other in group[1:]]
     copies = {pair.second for pair in exact}
@@ -98,8 +90,8 @@ def find_pairs(entries: Sequence[Filed]) -> tuple[Pair, ...]:
     return tuple(sorted([*exact, *near], key=lambda pair: (pair.first, pair.second)))
 
 
-def _sketch(entry: Filed) -> _Sketch:
-    photo = decode(entry.path, min_side=decode_side(_SIDE))
+def _sketch(path: Path) -> _Sketch:
+    photo = decode(path, min_side=decode_side(_SIDE))
     picture = crop(photo, _field(photo), size=_SIDE)
     size = np.array(photo.pixels.shape)
     return _Sketch(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.data.layouts import Listed, Listing, read_layouts
-from retigrade.errors import DataError, PhotoError
+from retigrade.data.layouts import Listed, read_layouts
+from retigrade.errors import DataError, NotAFundus, PhotoError
+from retigrade.fundus.crop import decode_side
 from retigrade.fundus.decode import decode
+from retigrade.fundus.field import find_field
 from retigrade.icdr import GRADES, Grade
-
-_log = logging.getLogger(__name__)
+from retigrade.text import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +42,27 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class LeftOut:
     """A listed photograph that cannot be used, and why."""
 
     path: Path
     reason: str
+
+    def __str__(self) -> str:
+        return f"{shown(str(self.path))}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
     """The graded photographs of a data set, in the order of their names.
 
-    unreadable: listed but not usable, hence not among the entries. notes: what a user should know, in sentences.
+    unreadable: missing or not to be decoded, unusable: without a retinal disc; neither is among the entries.
+    notes: what a user should know, in sentences. Raises DataError without entries, or where two go by one name.
     """
 
     entries: tuple[Entry, ...]
-    unreadable: tuple[Unreadable, ...] = ()
+    unreadable: tuple[LeftOut, ...] = ()
+    unusable: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -76,9 +81,19 @@ class Manifest:
         return np.array([entry.grade for entry in self.entries], dtype=np.int64)
 
     @property
+    def paths(self) -> list[Path]:
+        """The files, N."""
+        return [entry.path for entry in self.entries]
+
+    @property
     def sources(self) -> npt.NDArray[np.str_]:
         """str (N,), the source of each entry."""
         return np.array([entry.source for entry in self.entries])
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """All photographs that cannot be used."""
+        return (*self.unreadable, *self.unusable)
 
     @property
     def fingerprint(self) -> str:
@@ -87,42 +102,43 @@ class Manifest:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_manifest(data: Path | Sequence[Path], *, skip_unreadable: bool = False) -> Manifest:
+def read_manifest(data: Path | Sequence[Path], *, size: int | None = None, skip_unreadable: bool = False) -> Manifest:
     """Read one or more labelled folders or CSVs, decode every photograph once, and fingerprint the whole.
 
-    Raises DataError where a layout is not recognised, a grade is wrong or given twice, or a listed photograph is
-    missing or unreadable; with `skip_unreadable` those are left out and listed in the manifest instead.
+    size: the side in pixels of the canonical pictures that will be made of them; where it is given, photographs without
+    a retinal disc cannot be used. skip_unreadable: leave out what cannot be used, and list it in the manifest.
+    Raises DataError where a layout is not recognised, a grade is wrong or given twice, or, unless skipped, with a list
+    of all photographs that cannot be used.
     """
     folders = [data] if isinstance(data, Path) else list(data)
     listings = [listing for folder in folders for listing in read_layouts(folder)]
     _refuse_twice(item.path for listing in listings for item in listing.pictures)
     listed = [(item, listing.root) for listing in listings for item in listing.pictures]
-    unreadable = [Unreadable(path, "no such file") for listing in listings for path in listing.missing]
-    entries = []
+    unreadable = [LeftOut(path, "no such file") for listing in listings for path in listing.missing]
+    unusable: list[LeftOut] = []
+    entries: list[Entry] = []
     with ThreadPoolExecutor() as pool:
-        for entry in pool.map(lambda pair: _verified(*pair), listed):
-            if isinstance(entry, Unreadable):
-                unreadable.append(entry)
-            else:
+        for (item, _), entry in zip(
+            listed, pool.map(lambda pair: _entry_or_why(*pair, size=size), listed), strict=True
+        ):
+            if isinstance(entry, Entry):
                 entries.append(entry)
-    if unreadable and not skip_unreadable:
-        first = unreadable[0]
+            else:
+                reason = str(entry).removeprefix(f"{shown(item.path.name)}: ")
+                (unusable if isinstance(entry, NotAFundus) else unreadable).append(LeftOut(item.path, reason))
+    left_out = [*unreadable, *unusable]
+    if left_out and not skip_unreadable:
+        total = len(left_out) + len(entries)
         raise DataError(
-            f"{first.path}: {first.reason} ({len(unreadable)} of {len(listed) + _missing(listings)} photographs are "
-            "missing or unreadable; mend them, or leave them out with --skip-unreadable)"
+            f"{len(left_out)} of {total} photographs cannot be used; fix them, or leave them out with "
+            "--skip-unreadable:\n" + "\n".join(f"  {photograph}" for photograph in left_out)
         )
-    if unreadable:
-        _log.warning("%d photographs left out as missing or unreadable", len(unreadable))
     notes = [note for listing in listings for note in listing.notes]
     absent = sorted(set(GRADES) - {entry.grade for entry in entries})
     if absent:
         notes.append(f"no photographs of {'grade' if len(absent) == 1 else 'grades'} {', '.join(map(str, absent))}")
     entries.sort(key=lambda entry: entry.name)
-    return Manifest(tuple(entries), tuple(unreadable), tuple(notes))
-
-
-def _missing(listings: Iterable[Listing]) -> int:
-    return sum(len(listing.missing) for listing in listings)
+    return Manifest(tuple(entries), tuple(unreadable), tuple(unusable), tuple(notes))
 
 
 def _refuse_twice(paths: Iterable[Path]) -> None:
@@ -131,12 +147,14 @@ def _refuse_twice(paths: Iterable[Path]) -> None:
         raise DataError(f"{path}: is listed {times} times; give each photograph once")
 
 
-def _verified(item: Listed, root: Path) -> Entry | Unreadable:
-    """The entry of a photograph that decodes, or why it cannot be used."""
+def _entry_or_why(item: Listed, root: Path, *, size: int | None) -> Entry | PhotoError:
+    """The entry of a photograph that can be used, or why it cannot."""
     try:
-        photo = decode(item.path, min_side=1)
+        photo = decode(item.path, min_side=1 if size is None else decode_side(size))
+        if size is not None:
+            find_field(photo)
     except PhotoError as error:
-        return Unreadable(item.path, str(error).removeprefix(f"{item.path.name}: "))
+        return error
     scope = root.resolve().name
     inside = item.path.relative_to(root) if item.path.is_relative_to(root) else item.path
     name = f"{scope}/{inside.as_posix()}"

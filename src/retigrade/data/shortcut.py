@@ -10,7 +10,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Flags, Integers, Pixels, Reals
-from retigrade.data.crop_matching import Frames
-from retigrade.data.groups import Groups
+from retigrade.data.cache import decode_listed
+from retigrade.data.crop_matching import CropMatching, cut_depths
+from retigrade.data.groups import Groups, independent_groups
 from retigrade.data.manifest import Entry, Manifest
-from retigrade.data.splits import assign, independent_groups
-from retigrade.errors import DataError, NotAFundus, UsageError
-from retigrade.fundus.crop import crop, decode_side
-from retigrade.fundus.decode import decode
-from retigrade.fundus.field import Field, find_field, lit
+from retigrade.data.splits import assign
+from retigrade.errors import DataError, UsageError
+from retigrade.fundus.crop import crop
+from retigrade.fundus.field import find_field, lit
 from retigrade.icdr import GRADES
 from retigrade.metrics import classification as metrics
 
@@ -40,7 +39,7 @@ Features = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FrameScores:
     """How well the frame alone tells the grade, on photographs that the classifier never saw."""
 
     accuracy: float
@@ -49,68 +48,61 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shortcut:
+class ShortcutAudit:
     """What the frame tells of the grade at three stages, over the same photographs.
 
     before: the whole frame, squeezed to a square as most pipelines do. canonical: the canonical field. after: the
-    canonical field under one draw of the cut that training applies, which is what a network here learns from.
-    majority: accuracy of always answering the most frequent grade. no_field: the photographs left out for want of a
-    retinal disc.
+    canonical field under one draw of the crop matching of training, which is what a network here learns from.
+    majority: accuracy of always answering the most frequent grade. folds: of the cross-validation.
     """
 
-    before: Told
-    canonical: Told
-    after: Told
+    before: FrameScores
+    canonical: FrameScores
+    after: FrameScores
     majority: float
     photographs: int
     folds: int
-    no_field: tuple[Path, ...] = ()
 
     @property
     def drop(self) -> float:
-        """By how much the canonical field and the cut lower the quadratic weighted kappa."""
+        """By how much the canonical field and crop matching lower the quadratic weighted kappa."""
         return self.before.quadratic_kappa - self.after.quadratic_kappa
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Look:
-    """One photograph's frame: squeezed, as nine numbers; canonical, as a mask of retina, packed to bits."""
+class _Frame:
+    """One photograph's frame: squeezed, as nine numbers; canonical, as a mask of retina packed to bits; its cuts."""
 
-    field: Field
     squeezed: Features
     canonical: npt.NDArray[np.uint8]
+    cut_depths: tuple[float, float]
 
     def mask(self, size: int) -> Flags:
         return np.unpackbits(self.canonical, count=size * size).reshape(size, size).astype(bool)
 
 
-def find_shortcut(manifest: Manifest, groups: Groups, *, size: int = 224, seed: int = 0) -> Shortcut:
+def audit_shortcut(manifest: Manifest, duplicates: Groups, *, size: int = 224, seed: int = 0) -> ShortcutAudit:
     """Tell the grade from the frame by a random forest, cross-validated with patients and duplicates kept together.
 
-    size: side of the square pictures in pixels. Raises UsageError without scikit-learn, DataError where there are too
-    few photographs to tell.
+    size: side of the square pictures in pixels. Raises NotAFundus where a photograph has no retinal disc, UsageError
+    without scikit-learn, DataError where there are too few photographs to tell.
     """
     forest = _forest(seed)
+    target = manifest.grades
+    fold = _folds(target, independent_groups(manifest, duplicates), seed)
     with ThreadPoolExecutor() as pool:
-        looks = list(pool.map(lambda entry: _look(entry, size), manifest.entries))
-        found = [(index, look) for index, look in enumerate(looks) if look is not None]
-        if not found:
-            raise DataError("no retinal disc in any photograph")
-        kept = np.array([index for index, _ in found], dtype=np.int64)
-        target = manifest.grades[kept]
-        fold = _folds(target, independent_groups(manifest, groups)[kept], seed)
-        # Prepared once more, one by one: kept in memory they would be a hundred times their masks.
-        pictures = pool.map(lambda item: _canonical(manifest.entries[item[0]], item[1].field, size), found)
-        cuts = Frames(pictures, target).draw(np.arange(len(kept)), np.random.default_rng(seed))
-    masks = [look.mask(size) for _, look in found]
-    return Shortcut(
-        before=_told(forest, np.stack([look.squeezed for _, look in found]), target, fold),
-        canonical=_told(forest, np.stack([_features(mask) for mask in masks]), target, fold),
-        after=_told(forest, np.stack([_features(_cut(*pair)) for pair in zip(masks, cuts, strict=True)]), target, fold),
+        frames = list(pool.map(lambda entry: _frame(entry, size), manifest.entries))
+    matching = CropMatching(np.array([frame.cut_depths for frame in frames]), target)
+    cuts = matching.draw(np.arange(len(target)), np.random.default_rng(seed))
+    masks = [frame.mask(size) for frame in frames]
+    matched = [_features(_cut(mask, cut)) for mask, cut in zip(masks, cuts, strict=True)]
+    return ShortcutAudit(
+        before=_scores(forest, np.stack([frame.squeezed for frame in frames]), target, fold),
+        canonical=_scores(forest, np.stack([_features(mask) for mask in masks]), target, fold),
+        after=_scores(forest, np.stack(matched), target, fold),
         majority=float(np.bincount(target).max() / len(target)),
-        photographs=len(kept),
+        photographs=len(target),
         folds=int(fold.max()) + 1,
-        no_field=tuple(entry.path for entry, look in zip(manifest.entries, looks, strict=True) if look is None),
     )
 
 
@@ -136,19 +128,11 @@ def _features(mask: Flags) -> Features:
     return np.array([*margins, *(edge.mean() for edge in edges), 1 - mask.mean()])
 
 
-def _look(entry: Entry, size: int) -> _Look | None:
-    """The frame of one photograph; None where no field is found."""
-    photo = decode(entry.path, min_side=decode_side(size))
-    try:
-        field = find_field(photo)
-    except NotAFundus:
-        return None
+def _frame(entry: Entry, size: int) -> _Frame:
+    photo = decode_listed(entry, size=size)
+    canonical = crop(photo, find_field(photo), size=size)
     squeezed = cv2.resize(photo.pixels, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    return _Look(field, frame_features(squeezed), np.packbits(lit(crop(photo, field, size=size))))
-
-
-def _canonical(entry: Entry, field: Field, size: int) -> Pixels:
-    return crop(decode(entry.path, min_side=decode_side(size)), field, size=size)
+    return _Frame(frame_features(squeezed), np.packbits(lit(canonical)), cut_depths(canonical))
 
 
 def _cut(mask: Flags, hidden: Reals) -> Flags:
@@ -158,14 +142,14 @@ def _cut(mask: Flags, hidden: Reals) -> Flags:
     return np.asarray(mask & kept[:, None])
 
 
-def _folds(target: Integers, unit: Integers, seed: int) -> Integers:
+def _folds(target: Integers, group_of: Integers, seed: int) -> Integers:
     """The fold of each photograph, int64 (N,); as many folds as the rarest grade allows, 2 to 5."""
     grades = np.unique(target)
     if len(grades) < 2:
-        raise DataError("all photographs are of one grade, so the frame has nothing to tell")
-    fewest = min(len(np.unique(unit[target == grade])) for grade in grades)
+        raise DataError("the photographs have one grade only, so the frame has nothing to tell")
+    fewest = min(len(np.unique(group_of[target == grade])) for grade in grades)
     folds = min(max(fewest, 2), _MOST_FOLDS)
-    fold = assign(unit, target, np.full(folds, 1 / folds), np.random.default_rng(seed))
+    fold = assign(group_of, target, np.full(folds, 1 / folds), np.random.default_rng(seed))
     if len(np.unique(fold)) < folds:
         raise DataError("too few independent photographs to cross-validate what the frame tells")
     return fold
@@ -175,18 +159,18 @@ def _forest(seed: int) -> Any:
     try:
         ensemble = import_module("sklearn.ensemble")
     except ModuleNotFoundError as error:
-        raise UsageError('needs scikit-learn; install it with: pip install "retigrade[train]"') from error
+        raise UsageError("it needs scikit-learn; install it with: pip install scikit-learn") from error
     return ensemble.RandomForestClassifier(n_estimators=300, min_samples_leaf=3, random_state=seed)
 
 
-def _told(forest: Any, features: Features, target: Integers, fold: Integers) -> Told:
+def _scores(forest: Any, features: Features, target: Integers, fold: Integers) -> FrameScores:
     probabilities = np.zeros((len(target), len(GRADES)))
     for number in np.unique(fold):
         unseen = fold == number
         forest.fit(features[~unseen], target[~unseen])
         probabilities[np.ix_(unseen, forest.classes_)] = forest.predict_proba(features[unseen])
     predicted = probabilities.argmax(axis=1)
-    return Told(
+    return FrameScores(
         accuracy=metrics.accuracy(target, predicted),
         quadratic_kappa=metrics.quadratic_kappa(target, predicted),
         referable_auroc=metrics.auroc(metrics.p_referable(probabilities), metrics.is_referable(target)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,9 +15,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from retigrade.arrays import Integers
-from retigrade.data.groups import Groups, connected_components, positions_by_key
+from retigrade.data.groups import Groups, independent_groups, positions_by_key
 from retigrade.data.manifest import Manifest
 from retigrade.errors import DataError, LeakError, UsageError
+from retigrade.files import write_whole
 from retigrade.icdr import Grade
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -59,19 +59,6 @@ class Splits:
         return {name: self.part(name) for name in self.names}
 
 
-def independent_groups(manifest: Manifest, groups: Groups) -> Integers:
-    """Number the independent units: int64 (N,), equal where photographs share a file, a group, a patient, or a chain.
-
-    Splits keep a unit whole, and intervals resample units.
-    """
-    files = positions_by_key(entry.sha256 for entry in manifest.entries)
-    patients = positions_by_key(entry.patient for entry in manifest.entries)
-    unit = np.arange(len(manifest), dtype=np.int64)
-    for together in connected_components([*groups, *files, *patients], size=len(manifest)):
-        unit[list(together)] = together[0]
-    return unit
-
-
 def hold_out(manifest: Manifest, groups: Groups, *, fraction: float, seed: int) -> Splits:
     """Keep about `fraction` of each grade of each source apart: parts `train` and `test`.
 
@@ -96,9 +83,9 @@ def k_fold(manifest: Manifest, groups: Groups, *, folds: int, seed: int) -> Spli
     """
     if folds < 2:
         raise UsageError(f"{folds} folds: need at least 2")
-    unit = independent_groups(manifest, groups)
+    group_of = independent_groups(manifest, groups)
     for grade in map(Grade, np.unique(manifest.grades)):
-        with_grade = unit[manifest.grades == grade]
+        with_grade = group_of[manifest.grades == grade]
         if len(np.unique(with_grade)) < folds:
             raise DataError(
                 f"grade {grade:d} ({grade.stage}) has {len(with_grade)} photographs of {len(np.unique(with_grade))} "
@@ -125,31 +112,31 @@ def divide(manifest: Manifest, groups: Groups, *, shares: Mapping[str, float], s
     """
     if not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
         raise UsageError(f"each part needs a positive share, and all together 1; got {dict(shares)}")
-    unit = independent_groups(manifest, groups)
+    group_of = independent_groups(manifest, groups)
     strata = np.unique([f"{entry.source}\n{entry.grade:d}" for entry in manifest.entries], return_inverse=True)[1]
-    part_of = assign(unit, strata, np.array(list(shares.values())), np.random.default_rng(seed))
+    part_of = assign(group_of, strata, np.array(list(shares.values())), np.random.default_rng(seed))
     splits = Splits(tuple(shares), part_of, groups, manifest.fingerprint, seed)
     for name, indices in splits.parts().items():
         if len(indices) == 0:
             raise DataError(
-                f"part {name!r} stays empty: {len(manifest)} photographs of {len(np.unique(unit))} independent "
+                f"part {name!r} stays empty: {len(manifest)} photographs of {len(np.unique(group_of))} independent "
                 f"patients or duplicate groups are too few for {len(shares)} parts"
             )
     check_leaks(splits.parts(), groups, manifest)
     return splits
 
 
-def assign(unit: Integers, strata: Integers, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> Integers:
-    """Give each unit to the part that lacks its strata most, the rarest stratum and the largest units first.
+def assign(group_of: Integers, strata: Integers, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> Integers:
+    """Give each group to the part that lacks its strata most, the rarest stratum and the largest groups first.
 
-    unit, strata: int64 (N,); shares: one a part, summing to 1. Returns the part of each photograph, int64 (N,).
+    group_of, strata: int64 (N,); shares: one a part, summing to 1. Returns the part of each photograph, int64 (N,).
     Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011.
     """
-    units, of_unit = np.unique(unit, return_inverse=True)
-    counts = np.zeros((len(units), strata.max() + 1))
-    np.add.at(counts, (of_unit, strata), 1)
+    groups, position = np.unique(group_of, return_inverse=True)
+    counts = np.zeros((len(groups), strata.max() + 1))
+    np.add.at(counts, (position, strata), 1)
     lacking = shares[:, None] * counts.sum(axis=0)
-    assigned = np.full(len(units), -1)
+    assigned = np.full(len(groups), -1)
     for stratum in np.argsort((counts > 0).sum(axis=0), kind="stable"):
         waiting = rng.permutation(np.flatnonzero((counts[:, stratum] > 0) & (assigned < 0)))
         for index in waiting[np.argsort(-counts[waiting].sum(axis=1), kind="stable")]:
@@ -159,7 +146,7 @@ def assign(unit: Integers, strata: Integers, shares: npt.NDArray[np.float64], rn
             part = rng.choice(tied[total == total.max()])
             assigned[index] = part
             lacking[part] -= counts[index]
-    return np.asarray(assigned[of_unit], dtype=np.int64)
+    return np.asarray(assigned[position], dtype=np.int64)
 
 
 def check_leaks(parts: Mapping[str, Sequence[int] | Integers], groups: Groups, manifest: Manifest) -> None:
@@ -196,12 +183,6 @@ def find_leaks(parts: Mapping[str, Sequence[int] | Integers], groups: Groups, ma
                     break
 
 
-def find_conflicts(groups: Groups, manifest: Manifest) -> Groups:
-    """The duplicate groups whose photographs carry different grades."""
-    grades = manifest.grades
-    return tuple(group for group in groups if len(set(grades[list(group)])) > 1)
-
-
 class _File(BaseModel):
     """The split file: photographs by name, the data set's fingerprint, and the digest of all else in the file."""
 
@@ -234,16 +215,7 @@ def write_splits(splits: Splits, path: Path, manifest: Manifest) -> None:
         duplicates=[[names[index] for index in group] for group in splits.groups],
     )
     file.sha256 = file.digest()
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(file.model_dump_json(indent=1), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    write_whole(path, file.model_dump_json(indent=1).encode())
 
 
 def read_splits(path: Path, manifest: Manifest, *, allow_leaks: bool = False) -> Splits:
@@ -277,9 +249,9 @@ def read_splits(path: Path, manifest: Manifest, *, allow_leaks: bool = False) ->
     return splits
 
 
-def _check_fingerprint(found: str, manifest: Manifest, what: str) -> None:
-    if found != manifest.fingerprint:
+def _check_fingerprint(fingerprint: str, manifest: Manifest, what: str) -> None:
+    if fingerprint != manifest.fingerprint:
         raise DataError(
-            f"{what}: made for another data set (fingerprint {found[:12]}, these photographs have "
+            f"{what}: made for another data set (fingerprint {fingerprint[:12]}, these photographs have "
             f"{manifest.fingerprint[:12]}); give the folders that it was made from, or make the split anew"
         )

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from retigrade.arrays import Flags, Integers, Reals
 from retigrade.data.duplicates import find_duplicates
+from retigrade.data.groups import independent_groups
 from retigrade.data.manifest import Entry, Manifest
-from retigrade.data.splits import Splits, independent_groups
+from retigrade.data.splits import Splits
 from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.icdr import Status
@@ -29,7 +30,7 @@ class LabelledSet:
     @classmethod
     def of(cls, manifest: Manifest, splits: Splits | None = None, *, part: str | None = None) -> LabelledSet:
         """Take a whole manifest, or one part of a split of it, whose duplicates are then those of the split."""
-        groups = find_duplicates(manifest.entries) if splits is None else splits.groups
+        groups = find_duplicates(manifest.paths) if splits is None else splits.groups
         units = independent_groups(manifest, groups)
         chosen = np.arange(len(manifest)) if splits is None or part is None else splits.part(part)
         return cls(tuple(manifest.entries[index] for index in chosen), units[chosen])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,11 +9,8 @@ import cv2
 import numpy as np
 
 from retigrade.arrays import Pixels
-from retigrade.data.cache import prepared
+from retigrade.data.cache import cached, decode_listed, prepared
 from retigrade.data.manifest import Entry, Manifest
-from retigrade.errors import DataError, PhotoError, UsageError
-from retigrade.fundus.crop import decode_side
-from retigrade.fundus.decode import decode
 from retigrade.fundus.field import lit
 from retigrade.paper.settings import Preparation
 
@@ -41,16 +34,14 @@ def pictures(manifest: Manifest, *, view: View, preparation: Preparation, size: 
     plain = _plain(manifest, view=view, size=size, folder=folder)
     if preparation is Preparation.COLOUR:
         return plain
+    place = {entry.name: index for index, entry in enumerate(manifest.entries)}
     path = folder / f"{view}-{preparation}-{manifest.fingerprint[:16]}-{size}.npy"
-    return _kept(path, lambda index: gaussian(plain[index]), count=len(manifest), size=size)
+    return cached(path, lambda entry: gaussian(plain[place[entry.name]]), manifest, size=size)
 
 
 def squeezed(entry: Entry, *, size: int) -> Pixels:
     """The whole frame resized to a square, whatever its aspect: uint8 (size, size, 3)."""
-    try:
-        pixels = decode(entry.path, min_side=decode_side(size)).pixels
-    except PhotoError as error:
-        raise DataError(f"{entry.name}: {error}; remove it from the data set") from error
+    pixels = decode_listed(entry, size=size).pixels
     shrinks = min(pixels.shape[:2]) > size
     kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (size, size), interpolation=kernel), np.uint8)
@@ -75,24 +66,4 @@ def _plain(manifest: Manifest, *, view: View, size: int, folder: Path) -> Pixels
     if view is View.CANONICAL:
         return prepared(manifest, size=size, folder=folder)
     path = folder / f"{view}-{manifest.fingerprint[:16]}-{size}.npy"
-    return _kept(path, lambda index: squeezed(manifest.entries[index], size=size), count=len(manifest), size=size)
-
-
-def _kept(path: Path, make: Callable[[int], Pixels], *, count: int, size: int) -> Pixels:
-    if not path.exists():
-        part = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
-            with ThreadPoolExecutor() as pool:
-                for index, pixels in enumerate(pool.map(make, range(count))):
-                    array[index] = pixels
-            array.flush()
-            part.replace(path)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}; choose a folder with room for it") from error
-        finally:
-            with suppress(OSError):
-                part.unlink()
-    kept: Pixels = np.load(path, mmap_mode="r")
-    return kept
+    return cached(path, lambda entry: squeezed(entry, size=size), manifest, size=size)

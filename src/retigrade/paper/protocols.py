@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retigrade.arrays import Integers
-from retigrade.data.groups import Groups
+from retigrade.data.groups import Groups, independent_groups
 from retigrade.data.manifest import Manifest
-from retigrade.data.splits import Splits, assign, check_leaks, independent_groups, k_fold
+from retigrade.data.splits import Splits, assign, check_leaks, k_fold
 from retigrade.errors import DataError
 from retigrade.icdr import Grade
 from retigrade.paper.audit_data import PUBLIC_TRAINING

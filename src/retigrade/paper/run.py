@@ -97,7 +97,7 @@ def _division(manifest: Manifest, path: Path, settings: Settings) -> Splits:
             return division
         groups = division.groups
     else:
-        groups = find_duplicates(manifest.entries)
+        groups = find_duplicates(manifest.paths)
     division = protocols.divide_honestly(manifest, groups, folds=settings.most_folds, seed=settings.seed)
     write_splits(division, path, manifest)
     return division

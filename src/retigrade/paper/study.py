@@ -10,9 +10,8 @@ from itertools import groupby
 import numpy as np
 
 from retigrade.arrays import Integers, Reals
-from retigrade.data.groups import Groups
+from retigrade.data.groups import Groups, independent_groups
 from retigrade.data.manifest import Manifest
-from retigrade.data.splits import independent_groups
 from retigrade.metrics.decision import softmax
 from retigrade.paper.protocols import Parts, leaking
 from retigrade.paper.settings import Job, Preparation, Protocol, Settings

@@ -1,6 +1,5 @@
 """Synthetic eyes: fundus photographs drawn from nothing, with the truth about what is in them."""
 
-from retigrade.synthetic.demo import demo_eyes, write_demo
-from retigrade.synthetic.eye import MASKS, Phantom, draw_eye
+from retigrade.synthetic.eye import MASKS, Phantom, demo_eyes, draw_eye, write_eyes
 
-__all__ = ["MASKS", "Phantom", "demo_eyes", "draw_eye", "write_demo"]
+__all__ = ["MASKS", "Phantom", "demo_eyes", "draw_eye", "write_eyes"]

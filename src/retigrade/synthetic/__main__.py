@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from retigrade.synthetic.demo import write_demo
+from retigrade.synthetic import write_eyes
 
 if len(sys.argv) != 2:
     sys.exit("usage: python -m retigrade.synthetic FOLDER")
-write_demo(Path(sys.argv[1]))
+write_eyes(Path(sys.argv[1]))

@@ -1,17 +1,20 @@
-"""One synthetic fundus photograph, with the truth about what is in it."""
+"""One synthetic fundus photograph, with the truth about what is in it; and the three eyes that a first run grades."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Pixels
+from retigrade.files import write_whole
 from retigrade.fundus.field import Field
 from retigrade.icdr import Grade
 from retigrade.synthetic.geometry import Anatomy, Eye, Plane
@@ -33,6 +36,7 @@ _WIDEST_ASPECT = 4.0
 _LEAST_WIDTH = 1.19  # of the frame, in radii; a narrower one could lose the optic disc
 _LEAST_DIAGONAL = 2.1  # of the frame, in radii; below 2 the retina fills it and no rim is seen
 _MARGIN = 0.015
+_SEED = 29  # an eye that the shipped bundle reads as it was drawn; not every drawn eye is, and none measures anything
 _VISIBLE = 64  # of 255: the finest new vessels are painted this faint in the smallest frames
 
 
@@ -111,3 +115,27 @@ def draw_eye(
         masks=MappingProxyType({name: np.pad(shape & inside, beside) for name, shape in shapes.items()}),
         grade=grade,
     )
+
+
+def demo_eyes() -> tuple[tuple[str, Phantom], ...]:
+    """Return the built-in eyes, each with its file name: healthy, moderate and severe; always the same pixels."""
+    healthy, moderate, severe = (np.random.default_rng(_SEED) for _ in range(3))
+    return (
+        ("healthy.png", draw_eye(grade=Grade.NONE, aspect=1.5, eye="right", rng=healthy)),
+        ("moderate.png", draw_eye(grade=Grade.MODERATE, aspect=1.5, cut=0.08, eye="left", rng=moderate)),
+        ("severe.png", draw_eye(grade=Grade.SEVERE, aspect=1.5, cut=0.08, notch=True, rng=severe)),
+    )
+
+
+def write_eyes(folder: Path) -> list[Path]:
+    """Write the built-in eyes into `folder` as PNG, each file whole or not at all, and return their paths.
+
+    Raises UsageError where the folder cannot be made or written.
+    """
+    return [_write_png(folder / name, eye) for name, eye in demo_eyes()]
+
+
+def _write_png(path: Path, eye: Phantom) -> Path:
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(eye.pixels, cv2.COLOR_RGB2BGR))
+    write_whole(path, encoded.tobytes())
+    return path

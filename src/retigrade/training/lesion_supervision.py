@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import cv2
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from retigrade.arrays import Floats, Integers, Pixels
 from retigrade.data.annotations import AnnotatedPhoto
-from retigrade.data.duplicates import Filed, find_pairs
+from retigrade.data.duplicates import find_pairs
 from retigrade.data.groups import connected_components
 from retigrade.fundus.canonical import canonical_view
 from retigrade.training.dataset import TrainingData
@@ -67,10 +68,10 @@ def prepare_lesions(annotated: Iterable[AnnotatedPhoto], *, size: int) -> Lesion
     return Lesions(np.stack(photos), np.stack(lesions), np.stack(margins), np.stack(retinas), tuple(digests))
 
 
-def not_of_an_eye_in(others: Sequence[Filed], annotated: Sequence[AnnotatedPhoto]) -> list[AnnotatedPhoto]:
+def not_of_an_eye_in(others: Sequence[Path], annotated: Sequence[AnnotatedPhoto]) -> list[AnnotatedPhoto]:
     """Leave out the marked photographs that show the same eye as one of the others, which must stay unseen."""
     first = len(others)
-    pairs = find_pairs([*others, *annotated])
+    pairs = find_pairs([*others, *(photo.path for photo in annotated)])
     linked = connected_components(((pair.first, pair.second) for pair in pairs), size=first + len(annotated))
     known = {index - first for group in linked if group[0] < first for index in group if index >= first}
     return [one for place, one in enumerate(annotated) if place not in known]

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from retigrade.arrays import Floats, Integers, Pixels
-from retigrade.data.crop_matching import Frames
+from retigrade.data.crop_matching import CropMatching
 from retigrade.errors import UsageError
 from retigrade.icdr import GRADES
 from retigrade.metrics.classification import accuracy, quadratic_kappa
@@ -146,7 +146,8 @@ class Run:
         self.schedule = schedule_of(self.optimizer, recipe, self.steps)
         self.average = copy.deepcopy(self._plain).eval() if recipe.average else None
         own_grades = lesson.grades[lesson.train]
-        self.frames = Frames((lesson.photos[i] for i in lesson.train), own_grades) if recipe.cuts else None
+        photos = (lesson.photos[i] for i in lesson.train)
+        self.crop_matching = CropMatching.of_photos(photos, own_grades) if recipe.cuts else None
         self.sampling_weights = sampling_weights(lesson, recipe)
         self.history: list[Epoch] = []
         self._best: dict[str, Tensor] = {}
@@ -246,7 +247,7 @@ class Run:
     ) -> tuple[Tensor, Tensor]:
         """This process's share of a batch; all draw for the whole batch, so that their number changes nothing."""
         lesson, device = self.lesson, self.fabric.device
-        cut = self.frames.draw(positions, rng) if self.frames else np.zeros((len(positions), 2))
+        cut = self.crop_matching.draw(positions, rng) if self.crop_matching else np.zeros((len(positions), 2))
         drawn = draw(torch.from_numpy(cut).float(), self.recipe.strength, generator)
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
         indices = lesson.train[positions][share]

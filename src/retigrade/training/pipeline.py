@@ -17,13 +17,13 @@ from retigrade.bundle import reseal
 from retigrade.data.annotations import read_annotated
 from retigrade.data.cache import prepared
 from retigrade.data.duplicates import find_duplicates
+from retigrade.data.groups import independent_groups
 from retigrade.data.manifest import Manifest
 from retigrade.data.splits import (
     TEST,
     TRAIN,
     VALIDATION,
     Splits,
-    independent_groups,
     k_fold,
     read_splits,
     three_way,
@@ -185,7 +185,7 @@ def _parts(manifest: Manifest, splits: Splits, plan: TrainConfig) -> Iterator[_P
 def _splits(manifest: Manifest, plan: TrainConfig, path: Path) -> Splits:
     if path.exists():
         return read_splits(path, manifest)
-    groups = find_duplicates(manifest.entries)
+    groups = find_duplicates(manifest.paths)
     if plan.folds:
         splits = k_fold(manifest, groups, folds=plan.folds, seed=plan.seed)
     else:
@@ -212,7 +212,7 @@ def _marked(manifest: Manifest, plan: TrainConfig, part: _Part) -> Lesions | Non
     if plan.lesions is None:
         return None
     unseen = np.setdiff1d(np.arange(len(manifest)), part.train)
-    annotated = not_of_an_eye_in([manifest.entries[index] for index in unseen], list(read_annotated(plan.lesions)))
+    annotated = not_of_an_eye_in([manifest.entries[index].path for index in unseen], list(read_annotated(plan.lesions)))
     return prepare_lesions(annotated, size=plan.recipe.size) if annotated else None
 
 
