@@ -12,7 +12,7 @@ from gradings import graded, refused
 from retigrade.data.manifest import Entry, Manifest
 from retigrade.evaluation.predictions import LabelledSet, Predictions
 from retigrade.grading import Grading
-from retigrade.icdr import Grade
+from retigrade.icdr import REFERABLE_FROM, Grade
 
 
 def entry(number: int, grade: int, **changes: Any) -> Entry:
@@ -33,13 +33,17 @@ def entry(number: int, grade: int, **changes: Any) -> Entry:
 
 
 def answer(probabilities: Sequence[float], **changes: Any) -> Grading:
-    """The most probable grade."""
+    """The most probable grade, referable from 0.4 on."""
     p = np.array(probabilities, dtype=np.float64)
     p /= p.sum()
     p_referable = min(1.0, float(p[2:].sum()))
-    values: dict[str, Any] = {"prediction_set": None, "reasons": (), "quality": 0.9}
-    fixed = {"grade": Grade(int(p.argmax())), "probabilities": p, "p_referable": p_referable}
-    return graded(**fixed, referable=p_referable >= 0.4, **{**values, **changes})
+    grade = Grade(int(p.argmax()))
+    verdict = {"grade": grade, "probabilities": p, "p_referable": p_referable}
+    values: dict[str, Any] = {"prediction_set": None, "reasons": (), "quality": 0.9, **changes}
+    referable = p_referable >= 0.4 or grade >= REFERABLE_FROM
+    if referable and grade < REFERABLE_FROM:
+        values["reasons"] = ("refer: moderate or worse is possible", *values["reasons"])
+    return graded(**verdict, referable=referable, **values)
 
 
 def around(grade: int, sure: float) -> list[float]:

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import itertools
 import logging
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import retigrade.grader
 from gradings import graded
@@ -16,7 +18,7 @@ from retigrade.errors import BundleError, UsageError
 from retigrade.fundus.crop import decode_side
 from retigrade.fundus.decode import decode
 from retigrade.fundus.quality import Quality
-from retigrade.grader import LOW_CONFIDENCE, Grader, load
+from retigrade.grader import LOW_CONFIDENCE, Grader, Source, load
 from retigrade.grading import Grading
 from retigrade.icdr import GRADES, Grade, Status
 from retigrade.metadata import OutOfDistributionDetector
@@ -24,6 +26,8 @@ from retigrade.metrics.conformal import Conformal
 from retigrade.metrics.decision import Decision, OperatingPoint
 from retigrade.metrics.estimate import Estimate
 from tiny_bundle import CHANNELS, SIZE, write_tiny_bundle
+
+ALWAYS_NONE = Decision(rule="mean", cuts=(5, 6, 7, 8))
 
 
 @pytest.fixture
@@ -75,12 +79,12 @@ class TestOnePhoto:
         assert grading.bundle == grader.bundle.identity
         assert grading.sha256 == hashlib.sha256(photos[0].read_bytes()).hexdigest()
         assert grading.quality == 0.8
-        assert grading.reasons == ()
         assert 0 < grading.seconds < 60
         assert grading.probabilities is not None
+        assert grading.reasons == grader.bundle.metadata.decide(grading.probabilities).reasons
         assert grading.grade is grader.bundle.metadata.decision.decide(grading.probabilities)
         assert grading.p_referable == pytest.approx(grading.probabilities[2:].sum())
-        assert grading.referable == (grading.p_referable >= 0.4)
+        assert grading.referable == (grading.p_referable >= 0.4 or grading.grade >= Grade.MODERATE)
         assert grading.heat is not None
         assert grading.heat.shape == (300, 400)
 
@@ -90,6 +94,46 @@ class TestOnePhoto:
         assert from_bytes.path == "(bytes)"
         assert answers(from_file) == answers(from_text)
         assert answers(from_file) == {**answers(from_bytes), "path": str(photos[0])}
+
+    def test_a_file_object_gets_what_its_file_gets(self, grader: Grader, photos: list[Path]) -> None:
+        with photos[0].open("rb") as file:
+            assert answers(grader.grade(file)) == answers(grader.grade(photos[0]))
+        unnamed = grader.grade(io.BytesIO(photos[0].read_bytes()))
+        assert answers(unnamed) == {**answers(grader.grade(photos[0])), "path": "(bytes)"}
+        with photos[0].open(encoding="latin-1") as text, pytest.raises(TypeError, match="binary mode"):
+            grader.grade(text)  # type: ignore[arg-type]
+
+    def test_an_array_and_a_pil_image_get_what_their_pixels_say(self, grader: Grader, photos: list[Path]) -> None:
+        pixels = np.asarray(cv2.cvtColor(cv2.imread(str(photos[0])), cv2.COLOR_BGR2RGB), np.uint8)
+        from_array, from_file = grader.grade(pixels), grader.grade(photos[0])
+        assert from_array.sha256 == hashlib.sha256(pixels.tobytes()).hexdigest()
+        assert answers(from_array) == {**answers(from_file), "path": "(pixels)", "sha256": from_array.sha256}
+        assert answers(grader.grade(np.asfortranarray(pixels))) == answers(from_array)
+        with Image.open(photos[0]) as image:
+            assert answers(grader.grade(image)) == {**answers(from_array), "path": str(photos[0])}
+        image = Image.fromarray(pixels).rotate(90, expand=True)
+        image.getexif()[0x0112] = 6
+        assert grader.grade(image).sha256 == from_array.sha256
+
+    @pytest.mark.parametrize(
+        "source",
+        [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((0, 9, 3), np.uint8), Image.new("I", (9, 9))],
+    )
+    def test_pixels_of_another_kind_are_a_usage_error_alone_and_a_row_among_others(
+        self, grader: Grader, photos: list[Path], source: Source
+    ) -> None:
+        with pytest.raises(UsageError, match=r"uint8 \(h, w, 3\)|convert it to RGB"):
+            grader.grade(source)
+        assert [grading.status for grading in grader.grade_many([source, photos[0]])] == [Status.ERROR, Status.GRADED]
+
+    def test_what_is_no_photo_at_all_is_a_type_error(self, grader: Grader) -> None:
+        with pytest.raises(TypeError, match="got int"):
+            grader.grade(3)  # type: ignore[arg-type]
+
+    def test_its_text_is_one_short_line(self, grader: Grader, bundle: Path) -> None:
+        assert repr(grader) == f"<Grader {grader.bundle.identity}>"
+        assert repr(load(bundle, operating_point="screening")).endswith(", operating point 'screening'>")
+        assert repr(grader.bundle) == f"<Bundle {grader.bundle.identity}>"
 
     def test_heat_is_made_only_if_wanted(self, grader: Grader, photos: list[Path]) -> None:
         grading = grader.grade(photos[0], heat=False)
@@ -112,16 +156,19 @@ class TestOnePhoto:
 
     def test_referable_starts_at_the_bundles_threshold(self, tmp_path: Path, photos: list[Path]) -> None:
         always, never = (
-            load(write_tiny_bundle(tmp_path / "t.onnx", referable_threshold=value)).grade(photos[0]).referable
+            load(write_tiny_bundle(tmp_path / "t.onnx", referable_threshold=value, decision=ALWAYS_NONE)).grade(
+                photos[0]
+            )
             for value in (0.0, 1.0)
         )
-        assert (always, never) == (True, False)
+        assert (always.referable, never.referable) == (True, False)
+        assert always.reasons[0] == f"refer: moderate or worse is possible at {always.p_referable:.2f}"
 
     def test_low_confidence_is_said(self, tmp_path: Path, photos: list[Path]) -> None:
         path = write_tiny_bundle(tmp_path / "t.onnx", low_confidence=1.0)
         grading = load(path).grade(photos[0])
         assert grading.status is Status.GRADED
-        assert grading.reasons == (LOW_CONFIDENCE,)
+        assert grading.reasons[-1] == LOW_CONFIDENCE
 
     def test_a_photo_unlike_those_learned_from_gets_no_grade(self, tmp_path: Path, photos: list[Path]) -> None:
         far = OutOfDistributionDetector.pack(
@@ -147,10 +194,10 @@ class TestOnePhoto:
     def test_an_operating_point_moves_the_threshold_and_nothing_else(self, bundle: Path, photos: list[Path]) -> None:
         point = Estimate(value=0.9, low=0.8, high=1.0)
         points = {"never": OperatingPoint(threshold=1.0, sensitivity=point, specificity=point)}
-        path = write_tiny_bundle(bundle, operating_points=points, referable_threshold=0.0)
+        path = write_tiny_bundle(bundle, operating_points=points, referable_threshold=0.0, decision=ALWAYS_NONE)
         plain, named = load(path).grade(photos[0]), load(path, operating_point="never").grade(photos[0])
         assert (plain.referable, named.referable) == (True, False)
-        assert answers(named) == {**answers(plain), "referable": False}
+        assert answers(named) == {**answers(plain), "referable": False, "reasons": plain.reasons[1:]}
 
     def test_possible_grades_come_from_the_card(self, grader: Grader, tmp_path: Path, photos: list[Path]) -> None:
         assert grader.grade(photos[0]).prediction_set is None
@@ -187,7 +234,8 @@ def test_what_the_gate_refuses_gets_its_reasons_and_no_grade(
 ) -> None:
     monkeypatch.setattr(retigrade.grader, "assess", lambda *seen: Quality(0.1, status, ("blurred", "dark")))
     grading = grader.grade(photos[0])
-    assert (grading.status, grading.reasons, grading.quality) == (status, ("blurred", "dark"), 0.1)
+    assert (grading.status, grading.reasons) == (status, ("blurred", "dark"))
+    assert grading.quality == (0.1 if status is Status.UNGRADABLE else None)
     assert grading.probabilities is grading.grade is grading.heatmap is None
     assert grading.sha256 is not None
 

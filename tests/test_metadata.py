@@ -62,8 +62,9 @@ def test_probabilities_survive_huge_logits() -> None:
 
 def test_referable_counts_moderate_and_worse_from_the_threshold_on() -> None:
     metadata = tiny_card(referable_threshold=0.5)
-    assert metadata.refers(np.array([0.25, 0.25, 0.25, 0.125, 0.125])) == (0.5, True)
-    assert metadata.refers(np.array([0.25, 0.5, 0.0, 0.125, 0.125])) == (0.25, False)
+    assert metadata.decide(np.array([0.25, 0.25, 0.25, 0.125, 0.125])).referable
+    verdict = metadata.decide(np.array([0.25, 0.5, 0.0, 0.125, 0.125]))
+    assert (verdict.p_referable, verdict.referable, verdict.reasons) == (0.25, False, ())
 
 
 def test_a_typical_photo_is_near_and_a_strange_one_far() -> None:
@@ -123,8 +124,52 @@ def test_an_operating_point_says_from_where_a_photo_is_referable() -> None:
     probabilities = np.array([0.7, 0.0, 0.3, 0.0, 0.0])
     assert metadata.threshold() == 0.5
     assert metadata.threshold("screening") == 0.2
-    assert metadata.refers(probabilities) == (0.3, False)
-    assert metadata.refers(probabilities, operating_point="screening") == (0.3, True)
+    assert metadata.decide(probabilities) == (Grade.NONE, 0.3, False, ())
+    assert metadata.decide(probabilities, operating_point="screening") == (
+        Grade.NONE,
+        0.3,
+        True,
+        ("refer: moderate or worse is possible at 0.30",),
+    )
+
+
+def test_a_stage_that_is_not_the_most_probable_says_why() -> None:
+    probabilities = np.array([0, 0, 0.06, 0.44, 0.5])
+    mean = tiny_card(decision=Decision(rule="mean", cuts=EVEN)).decide(probabilities)
+    assert mean.grade is Grade.SEVERE
+    assert mean.reasons == ("stage severe, as the mean grade is 3.44; the most probable is proliferative at 0.50",)
+    median = tiny_card(decision=Decision(rule="median", cuts=EVEN)).decide(probabilities)
+    assert median.reasons == (
+        "stage severe, as half of the probability lies at it or below; the most probable is proliferative at 0.50",
+    )
+
+
+@pytest.mark.parametrize("each", [200, pytest.param(2500, marks=pytest.mark.slow)])
+def test_stage_and_referral_never_contradict_each_other(each: int) -> None:
+    rng = np.random.default_rng(0)
+    point = Estimate(value=0.5, low=0.0, high=1.0)
+    rules = ("argmax", "median", "mean")
+    contradictions = 0
+    for number in range(40):
+        thresholds = {name: float(rng.beta(1, 1.5)) for name in ("a", "b")}
+        metadata = tiny_card(
+            decision=Decision(rule=rules[number % 3], cuts=tuple(np.sort(rng.uniform(0, 4, 4)).tolist())),  # type: ignore[arg-type]
+            referable_threshold=thresholds["a"],
+            operating_points={
+                name: OperatingPoint(threshold=threshold, sensitivity=point, specificity=point)
+                for name, threshold in thresholds.items()
+            },
+        )
+        for probabilities in rng.dirichlet(np.full(5, 0.5), each):
+            for name in thresholds:
+                grade, _, referable, reasons = metadata.decide(probabilities, operating_point=name)
+                said = any(reason.startswith("refer: moderate or worse is possible at ") for reason in reasons)
+                contradictions += grade >= Grade.MODERATE and not referable
+                contradictions += grade < Grade.MODERATE and referable != said
+                contradictions += (probabilities[grade] < probabilities.max()) != any(
+                    reason.startswith("stage ") for reason in reasons
+                )
+    assert contradictions == 0
 
 
 def test_an_unknown_operating_point_lists_those_there_are() -> None:

@@ -95,7 +95,7 @@ def shipped_bundle() -> Path:
     return path
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bundle:
     """A checked bundle, ready to run; safe to share between threads.
 
@@ -105,6 +105,9 @@ class Bundle:
     metadata: Metadata
     identity: str
     session: ort.InferenceSession
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.identity}>"
 
     @classmethod
     def load(cls, path: Path, *, threads: int | None = None) -> Self:

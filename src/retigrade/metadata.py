@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from datetime import date
 from functools import cached_property
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from retigrade.arrays import Floats, Reals
 from retigrade.errors import BundleError, UsageError
 from retigrade.fundus.quality import QualityLimits
-from retigrade.icdr import REFERABLE_FROM
+from retigrade.icdr import GRADES, REFERABLE_FROM, Grade
 from retigrade.metrics.conformal import Conformal
 from retigrade.metrics.decision import Decision, Fraction, OperatingPoint, softmax
 from retigrade.metrics.estimate import Estimate, Record
@@ -139,6 +139,19 @@ class OutOfDistributionDetector(Record):
         return np.asarray(np.linalg.norm(residual, axis=1), np.float32)
 
 
+class Verdict(NamedTuple):
+    """Stage and referral of one photo.
+
+    p_referable: the probability of a moderate or worse stage, 0..1. reasons: sentences on what a reader would stumble
+    over: a referral that the stage alone does not explain, a stage that is not the most probable one.
+    """
+
+    grade: Grade
+    p_referable: float
+    referable: bool
+    reasons: tuple[str, ...]
+
+
 class Metadata(Record):
     """All that a bundle knows beside its weights.
 
@@ -204,10 +217,29 @@ class Metadata(Record):
             raise UsageError(f"there is no operating point {operating_point!r} in this bundle; there are: {names}")
         return self.operating_points[operating_point].threshold
 
-    def refers(self, probabilities: Reals, *, operating_point: str | None = None) -> tuple[float, bool]:
-        """Return the probability of a referable stage, and whether it reaches the threshold; probabilities: (5,)."""
+    def decide(self, probabilities: Reals, *, operating_point: str | None = None) -> Verdict:
+        """Return stage and referral of one photo, which never contradict each other; probabilities: (5,), sum to 1.
+
+        The stage follows the bundle's `decision`. A photo is referable where the probability of a moderate or worse
+        stage reaches the threshold, or where the stage is itself moderate or worse. Raises UsageError on an unknown
+        operating point.
+        """
+        grade, threshold = self.decision.decide(probabilities), self.threshold(operating_point)
         p_referable = min(float(probabilities[REFERABLE_FROM:].sum()), 1.0)
-        return p_referable, p_referable >= self.threshold(operating_point)
+        reached, by_stage = p_referable >= threshold, grade >= REFERABLE_FROM
+        reasons = []
+        if reached and not by_stage:
+            reasons.append(f"refer: moderate or worse is possible at {p_referable:.2f}")
+        if by_stage and not reached:
+            reasons.append(f"refer: the stage is {grade.stage}, though at {p_referable:.2f} below {threshold:.2f}")
+        top = Grade(int(np.argmax(probabilities)))
+        if probabilities[grade] < probabilities[top]:
+            median, mean = "half of the probability lies at it or below", float(probabilities @ np.arange(len(GRADES)))
+            why = median if self.decision.rule == "median" else f"the mean grade is {mean:.2f}"
+            reasons.append(
+                f"stage {grade.stage}, as {why}; the most probable is {top.stage} at {probabilities[top]:.2f}"
+            )
+        return Verdict(grade, p_referable, reached or by_stage, tuple(reasons))
 
 
 def _packed(values: Floats) -> str:

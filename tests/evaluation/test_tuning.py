@@ -57,7 +57,7 @@ def test_the_card_takes_the_point_as_its_default() -> None:
     metadata = tuned.metadata(tiny_card())
     assert set(metadata.operating_points) == {"screening", "tuned"}
     assert metadata.threshold() == metadata.threshold("tuned") == tuned.point.threshold
-    assert metadata.refers(np.array([0.1, 0, 0.9, 0, 0]))[1]
+    assert metadata.decide(np.array([0.1, 0, 0.9, 0, 0])).referable
 
 
 @pytest.mark.parametrize("sensitivity", [0.0, -1.0, 1.01, float("nan")])
