@@ -127,23 +127,6 @@ def test_auroc_of_one_kind_is_nan():
     assert np.isnan(metrics.auroc(np.empty(0), np.empty(0, bool)))
 
 
-@pytest.mark.parametrize("digits", [1, 6])
-def test_curves_equal_scikit_learn(case, digits):
-    _, probabilities, _, target = case
-    score, positive = metrics.p_referable(probabilities).round(digits), metrics.is_referable(target)
-    roc = metrics.roc_curve(score, positive)
-    fpr, tpr, thresholds = sk.roc_curve(positive, score, drop_intermediate=False)
-    np.testing.assert_allclose(roc.x, fpr)
-    np.testing.assert_allclose(roc.y, tpr)
-    np.testing.assert_allclose(roc.thresholds, thresholds)
-    assert np.trapezoid(roc.y, roc.x) == pytest.approx(metrics.auroc(score, positive))
-    curve = metrics.precision_recall_curve(score, positive)
-    precision, recall, thresholds = sk.precision_recall_curve(positive, score)
-    np.testing.assert_allclose(curve.y, precision[:-1][::-1])
-    np.testing.assert_allclose(curve.x, recall[:-1][::-1])
-    np.testing.assert_allclose(curve.thresholds, thresholds[::-1])
-
-
 def test_operating_point_and_its_threshold(case):
     _, probabilities, _, target = case
     score, positive = metrics.p_referable(probabilities), metrics.is_referable(target)

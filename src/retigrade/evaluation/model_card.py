@@ -37,7 +37,7 @@ def model_card(bundle: Bundle, found: EvaluationResult) -> str:
     return as_markdown(
         Document(
             title=f"Model card: {found.bundle}",
-            subtitle=f"Made from the bundle and its evaluation of {found.made}; do not edit.",
+            lead=(f"Made from the bundle and its evaluation of {found.made}; do not edit.",),
             sections=tuple(_sections(bundle.metadata, found)),
         )
     )

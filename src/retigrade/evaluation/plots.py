@@ -11,11 +11,11 @@ from retigrade.evaluation.result import EvaluationResult
 from retigrade.evaluation.robustness import Robustness
 from retigrade.metrics import classification as metrics
 from retigrade.metrics.calibration import reliability
-from retigrade.report.document import Picture
+from retigrade.report.document import Image
 from retigrade.report.plots import confusion_plot, curves_plot, grid_plot, referable_plot, reliability_plot
 
 
-def draw(graded: Graded, found: EvaluationResult) -> dict[str, Picture]:
+def draw(graded: Graded, found: EvaluationResult) -> dict[str, Image]:
     """Return the pictures by what they show: confusion, referable, reliability, confidence, robustness.
 
     Those that need graded photographs, or a corruption suite, are left out where there are none.
@@ -23,7 +23,7 @@ def draw(graded: Graded, found: EvaluationResult) -> dict[str, Picture]:
     return dict(_drawn(graded, found))
 
 
-def _drawn(graded: Graded, found: EvaluationResult) -> Iterator[tuple[str, Picture]]:
+def _drawn(graded: Graded, found: EvaluationResult) -> Iterator[tuple[str, Image]]:
     if len(graded):
         yield (
             "confusion",
@@ -48,8 +48,8 @@ def _drawn(graded: Graded, found: EvaluationResult) -> Iterator[tuple[str, Pictu
         )
 
 
-def _svg(data: bytes, caption: str) -> Picture:
-    return Picture(data, "svg+xml", caption)
+def _svg(data: bytes, caption: str) -> Image:
+    return Image(data, "svg", caption)
 
 
 def _referable(graded: Graded, found: EvaluationResult) -> bytes:

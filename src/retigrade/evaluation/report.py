@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from retigrade.evaluation import tables
 from retigrade.evaluation.result import EvaluationResult
 from retigrade.evaluation.robustness import HEADLINE_SEVERITY
-from retigrade.report.document import Block, Document, Gallery, Picture, Section, Text
+from retigrade.report.document import Block, Document, Gallery, Image, Section, Text
 
 _INTERVALS = (
     "Figures are followed by their 95 % interval, from a bootstrap that resamples patients and groups of duplicates as "
@@ -16,18 +16,16 @@ _INTERVALS = (
 )
 
 
-def compose(found: EvaluationResult, pictures: Mapping[str, Picture], *, errors: Sequence[Picture] = ()) -> Document:
+def compose(found: EvaluationResult, pictures: Mapping[str, Image], *, errors: Sequence[Image] = ()) -> Document:
     """Return the report; pictures: as `draw` makes them; errors: the costliest mistakes with their thermal maps."""
     return Document(
         title=f"Evaluation of {found.bundle}",
-        subtitle=f"{found.photographs.count} photographs, {found.made}",
+        lead=(f"{found.photographs.count} photographs, {found.made}",),
         sections=tuple(_sections(found, pictures, tuple(errors))),
     )
 
 
-def _sections(
-    found: EvaluationResult, pictures: Mapping[str, Picture], errors: tuple[Picture, ...]
-) -> Iterator[Section]:
+def _sections(found: EvaluationResult, pictures: Mapping[str, Image], errors: tuple[Image, ...]) -> Iterator[Section]:
     remarks = [Text(remark, warning=True) for remark in found.remarks]
     missing = [Text(f"The bundle lacks {what}.") for what in found.missing]
     notes = [Text(f"Note: {note}.") for note in found.photographs.notes]
@@ -61,7 +59,7 @@ def _listed(count: int) -> str:
     return f"The first {tables.LISTED} of {count} are listed; report.json has them all."
 
 
-def _drawn(pictures: Mapping[str, Picture], *names: str) -> tuple[Picture, ...]:
+def _drawn(pictures: Mapping[str, Image], *names: str) -> tuple[Image, ...]:
     return tuple(pictures[name] for name in names if name in pictures)
 
 
@@ -70,7 +68,7 @@ def _advice(found: EvaluationResult) -> Iterator[Block]:
         yield Text(f"A second reader is advised for {found.advised:.1%} of the graded photographs.")
 
 
-def _confidence(found: EvaluationResult, pictures: Mapping[str, Picture]) -> Iterator[Block]:
+def _confidence(found: EvaluationResult, pictures: Mapping[str, Image]) -> Iterator[Block]:
     yield from _drawn(pictures, "reliability", "confidence")
     yield tables.steps(found)
     if found.rises is not None:
@@ -89,7 +87,7 @@ def _confidence(found: EvaluationResult, pictures: Mapping[str, Picture]) -> Ite
     yield tables.trust(found)
 
 
-def _robustness(found: EvaluationResult, pictures: Mapping[str, Picture]) -> Iterator[Section]:
+def _robustness(found: EvaluationResult, pictures: Mapping[str, Image]) -> Iterator[Section]:
     if (suite := found.robustness) is None:
         return
     kept = suite.mean_kept()

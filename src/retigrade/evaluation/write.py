@@ -13,7 +13,7 @@ from retigrade.files import make_folder, write_whole
 from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.icdr import GRADES
-from retigrade.report.document import Document, Picture, as_html, as_markdown
+from retigrade.report.document import Document, Image, as_html, as_markdown
 
 ILLUSTRATED = 20
 """The mistakes that are shown with their thermal maps."""
@@ -27,14 +27,14 @@ Illustrate = Callable[[Sequence[Grading]], Sequence[bytes | None]]
 """Makes a JPEG file of each graded photo and its map, None where it cannot."""
 
 
-def illustrate_worst(verdicts: Predictions, grader: Grader, illustrate: Illustrate) -> tuple[Picture, ...]:
+def illustrate_worst(verdicts: Predictions, grader: Grader, illustrate: Illustrate) -> tuple[Image, ...]:
     """Grade the costliest mistakes once more, now with their maps, and make a picture of each."""
     positions = worst(verdicts)[:ILLUSTRATED]
     entries = [verdicts.labelled.entries[position] for position in positions]
     gradings = [grader.grade(entry.path) for entry in entries]
     drawn = illustrate(gradings)
     return tuple(
-        Picture(data, "jpeg", f"{entry.name}: {entry.grade.stage}, decided {grading.stage or grading.status}")
+        Image(data, "jpg", f"{entry.name}: {entry.grade.stage}, decided {grading.stage or grading.status}")
         for entry, grading, data in zip(entries, gradings, drawn, strict=True)
         if data is not None
     )

@@ -1,6 +1,6 @@
-"""How well decided grades and probabilities fit the truth; pure functions of numpy arrays.
+"""How well predicted grades and probabilities fit the target; pure functions of numpy arrays.
 
-Arrays throughout: `truth` and `decided` are integers (N,) of 0..4; `probabilities` are floats (N, 5) whose rows
+Arrays throughout: `target` and `predicted` are integers (N,) of 0..4; `probabilities` are floats (N, 5) whose rows
 sum to 1; `score` is floats (N,) where more means worse; `positive` is bool (N,). A figure whose denominator is
 zero is nan, never a made-up 0 or 1, so that averages and intervals can leave it out.
 """
@@ -22,8 +22,8 @@ class Rates:
     """The publication's equations 1-4 for each grade against the rest, with F1 and support.
 
     support: int64 (5,), photographs of that grade. The others: float64 (5,), 0..1, or nan where undefined:
-    sensitivity of a grade without photographs; precision and F1 of a grade neither present nor decided. A
-    grade that is present and never decided has precision 0.
+    sensitivity of a grade without photographs; precision and F1 of a grade neither present nor predicted. A
+    grade that is present and never predicted has precision 0.
     """
 
     support: Integers
@@ -57,17 +57,8 @@ class ThresholdRates:
     precision: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Curve:
-    """Points of a receiver-operating or precision-recall curve, float64 (M,), one for each threshold, falling."""
-
-    thresholds: Reals
-    x: Reals
-    y: Reals
-
-
 def confusion(target: Grades, predicted: Grades) -> Integers:
-    """Count photographs by true grade (row) and decided grade (column): int64 (5, 5).
+    """Count photographs by true grade (row) and predicted grade (column): int64 (5, 5).
 
     Raises ValueError if the arrays are not whole grades 0..4 of one length.
     """
@@ -101,17 +92,17 @@ def accuracy(target: Grades, predicted: Grades) -> float:
 
 
 def balanced_accuracy(target: Grades, predicted: Grades) -> float:
-    """Mean sensitivity over the grades present in the truth, 0..1."""
+    """Mean sensitivity over the grades present in the target, 0..1."""
     return rates(confusion(target, predicted)).macro()["sensitivity"]
 
 
 def macro_f1(target: Grades, predicted: Grades) -> float:
-    """Mean F1 over the grades present in the truth or decided, 0..1."""
+    """Mean F1 over the grades present or predicted, 0..1."""
     return rates(confusion(target, predicted)).macro()["f1"]
 
 
 def off_by_two(target: Grades, predicted: Grades) -> float:
-    """Share of photographs decided two or more grades from the truth, 0..1."""
+    """Share of photographs predicted two or more grades off, 0..1."""
     check_grades(target, predicted)
     return float(np.mean(np.abs(target.astype(np.int64) - predicted) >= 2)) if target.size else float("nan")
 
@@ -119,7 +110,7 @@ def off_by_two(target: Grades, predicted: Grades) -> float:
 def quadratic_kappa(target: Grades, predicted: Grades) -> float:
     """Cohen's kappa with squared-distance weights (Cohen 1968): 1 perfect, 0 chance, below 0 worse.
 
-    nan where truth and decision hold one and the same single grade, for then chance alone agrees wholly.
+    nan where target and prediction hold one and the same single grade, for then chance alone agrees wholly.
     """
     return quadratic_kappa_of(confusion(target, predicted))
 
@@ -137,7 +128,7 @@ _SQUARED_DISTANCE: Integers = np.subtract.outer(np.arange(K), np.arange(K)) ** 2
 
 
 def auroc(score: Reals, positive: Flags) -> float:
-    """Chance that a positive scores above a negative, ties counted half (Mann-Whitney U); nan without both kinds."""
+    """Chance that a positive scores above a negative, ties counted half (Mann-Whitney U); nan of one class only."""
     _check_scores(score, positive)
     negatives = np.sort(score[~positive])
     positives = score[positive]
@@ -181,7 +172,7 @@ def at_threshold(score: Reals, positive: Flags, threshold: float) -> ThresholdRa
 def threshold_for_sensitivity(score: Reals, positive: Flags, sensitivity: float) -> float:
     """The highest threshold whose sensitivity on these photographs is at least `sensitivity` (0..1].
 
-    Raises ValueError if there is no positive photograph or the wish lies outside 0..1.
+    Raises ValueError if there is no positive photograph or `sensitivity` lies outside 0..1.
     """
     _check_scores(score, positive)
     if not 0 < sensitivity <= 1:
@@ -191,23 +182,6 @@ def threshold_for_sensitivity(score: Reals, positive: Flags, sensitivity: float)
         raise ValueError("a sensitivity needs at least one positive photograph, got none")
     needed = int(np.ceil(sensitivity * positives.size - 1e-9))
     return float(positives[needed - 1])
-
-
-def roc_curve(score: Reals, positive: Flags) -> Curve:
-    """Receiver-operating curve: x = 1 - specificity, y = sensitivity, from (0, 0) to (1, 1)."""
-    thresholds, tp, fp = _cumulated(score, positive)
-    negatives, positives = np.sum(~positive), np.sum(positive)
-    return Curve(
-        np.concatenate(([np.inf], thresholds)),
-        np.concatenate(([0.0], _ratio(fp, np.full(fp.shape, negatives)))),
-        np.concatenate(([0.0], _ratio(tp, np.full(tp.shape, positives)))),
-    )
-
-
-def precision_recall_curve(score: Reals, positive: Flags) -> Curve:
-    """Precision-recall curve: x = recall (sensitivity), y = precision, from the highest threshold down."""
-    thresholds, tp, fp = _cumulated(score, positive)
-    return Curve(thresholds, _ratio(tp, np.full(tp.shape, np.sum(positive))), _ratio(tp, tp + fp))
 
 
 def mean_defined(values: Reals) -> float:
@@ -224,11 +198,11 @@ def check_grades(target: Grades, predicted: Grades) -> None:
         if grades.size and not (grades.min() >= 0 and grades.max() < K):
             raise ValueError(f"{name} must be grades 0..{K - 1}, got {grades.min()}..{grades.max()}")
     if target.shape != predicted.shape:
-        raise ValueError(f"truth and decided must be of one length, got {target.size} and {predicted.size}")
+        raise ValueError(f"target and predicted must be of one length, got {target.size} and {predicted.size}")
 
 
 def check_probabilities(probabilities: Reals, target: Grades) -> None:
-    """Raise ValueError unless `probabilities` (N, 5) are distributions for the N grades of `truth`."""
+    """Raise ValueError unless `probabilities` (N, 5) are distributions for the N grades of `target`."""
     check_grades(target, target)
     if probabilities.shape != (target.size, K):
         raise ValueError(f"need probabilities ({target.size}, {K}), got {probabilities.shape}")
@@ -243,17 +217,6 @@ def _check_scores(score: Reals, positive: Flags) -> None:
         )
     if np.isnan(score).any():
         raise ValueError(f"{int(np.isnan(score).sum())} of {score.size} scores are nan")
-
-
-def _cumulated(score: Reals, positive: Flags) -> tuple[Reals, Integers, Integers]:
-    """Distinct thresholds, falling, with the true and false positives at each: three (M,) arrays."""
-    _check_scores(score, positive)
-    order = np.argsort(-score, kind="stable")
-    falling = score[order]
-    last_of_tie = np.append(falling[1:] != falling[:-1], True)[: falling.size]
-    tp = np.cumsum(positive[order])[last_of_tie]
-    called = np.flatnonzero(last_of_tie) + 1
-    return falling[last_of_tie], tp, called - tp
 
 
 def _ratio(part: Integers, whole: Integers) -> Reals:

@@ -18,7 +18,7 @@ from retigrade.files import Draft, writing
 from retigrade.icdr import GRADES, Status
 from retigrade.metadata import Metadata
 from retigrade.output.illustrate import Illustrated
-from retigrade.report.page import template
+from retigrade.report.style import template
 
 _PACKAGE = "retigrade.output"
 _CHUNK = 1 << 20  # characters

@@ -1,6 +1,6 @@
-"""Figures of a training and its results, as SVG or PNG bytes to embed; equal input gives equal bytes.
+"""Plots of a training and its results, as SVG or PNG bytes to embed; equal input gives equal bytes.
 
-Drawn with matplotlib's objects alone: no window, no pyplot. Its settings are replaced while a figure is drawn, so a
+Drawn with matplotlib's objects alone: no window, no pyplot. Its settings are replaced while a plot is drawn, so a
 user's own do not show, and put back after; do not draw from several threads at once.
 """
 
@@ -18,16 +18,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from retigrade.arrays import Flags, Integers, Reals
 from retigrade.icdr import GRADES
 from retigrade.metrics.calibration import ReliabilityDiagram
-from retigrade.metrics.classification import ThresholdRates, auroc, precision_recall_curve, roc_curve
+from retigrade.metrics.classification import ThresholdRates
+from retigrade.report.style import FAINT, INK, PLOT_COLOURS
 
 Format = Literal["svg", "png"]
 
-COLOURS = ("#1b5e8a", "#d1603d", "#4f8a4b", "#7d5ba6", "#8a6d3b", "#5c6670")
-INK, FAINT = "#22303a", "#c9d1d6"
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -55,7 +55,7 @@ STAGES = tuple(grade.stage for grade in GRADES)
 def confusion_plot(matrices: Mapping[str, Integers], *, columns: int = 3, format: Format = "svg") -> bytes:
     """Confusion matrices side by side, each cell with its count and its share of the true stage's row.
 
-    matrices: title to counts (5, 5), rows true and columns decided; at most `columns` in a row.
+    matrices: title to counts (5, 5), rows true and columns predicted; at most `columns` in a row.
     """
     _need(matrices, "confusion matrix")
     across = min(columns, len(matrices))
@@ -74,21 +74,23 @@ def referable_plot(
 ) -> bytes:
     """Receiver-operating and precision-recall curves of a score, with operating points marked on both.
 
-    sets: name to score (N,) and whether each photograph is positive (N,); a set without both kinds is named in the
-    legend and not drawn. points: name to what a threshold yields.
+    sets: name to score (N,) and whether each photograph is positive (N,); a set of one class only is named in
+    the legend and not drawn. points: name to what a threshold yields.
     """
     _need(sets, "set of scores")
     with _drawing(8.0, 3.8) as figure:
         left, right = figure.subplots(1, 2)
         for colour, (name, (score, positive)) in zip(_colours(len(sets)), sets.items(), strict=True):
-            area = auroc(score, positive)
-            if math.isnan(area):
+            if not positive.any() or positive.all():
                 for panel in (left, right):
-                    panel.plot([], [], color=colour, label=f"{name}: of one kind only")
+                    panel.plot([], [], color=colour, label=f"{name}: one class only")
                 continue
-            roc, recall = roc_curve(score, positive), precision_recall_curve(score, positive)
-            left.plot(roc.x, roc.y, color=colour, label=f"{name} (area {area:.3f})")
-            right.plot(recall.x, recall.y, color=colour, label=f"{name} ({np.mean(positive):.0%} positive)")
+            fall_out, sensitivity, _ = roc_curve(positive, score)
+            precision, recall, _ = precision_recall_curve(positive, score)
+            area = auc(fall_out, sensitivity)
+            left.plot(fall_out, sensitivity, color=colour, label=f"{name} (area {area:.3f})")
+            # scikit-learn's last point, recall 0 at precision 1, is of no threshold.
+            right.plot(recall[:-1], precision[:-1], color=colour, label=f"{name} ({np.mean(positive):.0%} positive)")
         for marker, (name, point) in zip(_cycled("osD^v", len(points)), points.items(), strict=True):
             style = {"marker": marker, "linestyle": "none", "color": INK, "markerfacecolor": "white", "zorder": 3}
             left.plot([1 - point.specificity], [point.sensitivity], label=f"{name} (≥ {point.threshold:.2f})", **style)
@@ -236,7 +238,7 @@ def _unit_square(panel: Axes, x: str, y: str, title: str) -> None:
 
 
 def _colours(count: int) -> list[str]:
-    return _cycled(COLOURS, count)
+    return _cycled(PLOT_COLOURS, count)
 
 
 def _cycled(values: Sequence[str], count: int) -> list[str]:
@@ -245,7 +247,7 @@ def _cycled(values: Sequence[str], count: int) -> list[str]:
 
 def _need(given: Mapping[str, object], what: str) -> None:
     if not given:
-        raise ValueError(f"a figure needs at least one {what}, got none")
+        raise ValueError(f"a plot needs at least one {what}, got none")
 
 
 @contextmanager

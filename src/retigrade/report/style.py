@@ -1,4 +1,12 @@
-"""The stages' colours and the caption, the same in the table, the pictures and the reports."""
+"""What every page and plot shares: colours, the caption, and templates that escape what they are given."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import jinja2
+
+from retigrade.text import shown
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -6,4 +14,25 @@ Colour = tuple[int, int, int]
 STAGE_COLOURS: tuple[Colour, ...] = ((82, 183, 136), (188, 208, 92), (244, 180, 68), (238, 120, 62), (222, 66, 82))
 """One for each grade, from calm to alarming."""
 
+PLOT_COLOURS = ("#1b5e8a", "#d1603d", "#4f8a4b", "#7d5ba6", "#8a6d3b", "#5c6670")
+INK, FAINT = "#22303a", "#c9d1d6"
+
 CAPTION = "evidence for retinopathy, not a lesion segmentation; research use only, not a medical device"
+
+
+@cache
+def template(package: str, name: str) -> jinja2.Template:
+    """Return a template of `package`; it may include `style.css`, whatever it shows is escaped unless it is Markup.
+
+    Every template knows `caption` and `colours`, and the filter `shown`, which makes any name fit for a page.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("retigrade.report")]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    environment.globals.update(caption=CAPTION, colours=[f"rgb{colour}" for colour in STAGE_COLOURS])
+    return environment.get_template(name)
