@@ -1,0 +1,171 @@
+"""The worklist: patients and photographs on one page that searches, filters and sorts itself, without a network.
+
+The rows are data in the page and a small script of ours draws them a screenful at a time, so thousands cost little.
+Nothing typed by users reaches the page as markup: the script sets text, and the data hold no character that ends them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib import resources
+
+from markupsafe import Markup
+
+from retigrade.grader import LOW_CONFIDENCE
+from retigrade.icdr import GRADES, Status
+from retigrade.metadata import Metadata
+from retigrade.output.patients import Action, EyeResult, Visit
+from retigrade.output.progression import Timeline, timeline_svg
+from retigrade.output.rows import Row
+from retigrade.report.page import template
+from retigrade.text import shown
+
+_PACKAGE = "retigrade.output"
+_PLOTTED = 200
+"""Timelines that are drawn; of more, the words stand alone, or the page would grow too large to open."""
+_ACTION_WORDS = {Action.REFER: "refer", Action.REPHOTOGRAPH: "photograph again", Action.RESCREEN: "rescreen"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """One photograph on the page.
+
+    thumbnail: the address of its picture, a file beside the page or the picture itself; heat: of its thermal picture.
+    """
+
+    row: Row
+    thumbnail: str | None = None
+    heat: str | None = None
+
+
+def embedded(jpeg: bytes) -> str:
+    """Return a JPEG file as an address, so that the page needs no other file."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def worklist_page(
+    tiles: Sequence[Tile],
+    *,
+    visits: Sequence[Visit],
+    timelines: Sequence[Timeline],
+    metadata: Metadata,
+    bundle: str,
+    operating_point: str | None,
+    total: int,
+    skipped: Sequence[str],
+) -> Iterator[str]:
+    """Yield the page in pieces.
+
+    tiles: of the photographs in order; visits, timelines: of the patients, empty where none is known. bundle: the
+    bundle's identity. total: the inputs that there were; more than there are tiles if the run was interrupted. skipped:
+    one sentence for each file that was left out.
+    """
+    rows = [tile.row for tile in tiles]
+    statuses = Counter(row.status for row in rows)
+    grades = Counter(row.grade for row in rows if row.grade is not None)
+    actions = Counter(visit.action for visit in visits)
+    script, script_hash = _script()
+    yield from template(_PACKAGE, "worklist.html.j2").generate(
+        metadata=metadata,
+        figures=metadata.figures,
+        bundle=bundle,
+        operating_point=operating_point,
+        threshold=metadata.threshold(operating_point),
+        done=len(rows),
+        total=total,
+        patients=len({visit.patient for visit in visits}),
+        actions=[(words, actions[action]) for action, words in _ACTION_WORDS.items()] if visits else [],
+        statuses=[(status, statuses[status]) for status in Status],
+        grades=[(grade, grades[grade]) for grade in GRADES],
+        referable=sum(bool(row.referable) for row in rows),
+        skipped=skipped,
+        when=datetime.now().astimezone(),
+        data=_data(tiles, visits, timelines),
+        script=script,
+        script_hash=script_hash,
+    )
+
+
+@cache
+def _script() -> tuple[Markup, str]:
+    """Return the page's script, and the hash by which the page allows it and no other (W3C CSP 3)."""
+    text = resources.files(_PACKAGE).joinpath("templates", "worklist.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return Markup(text), f"sha256-{digest}"
+
+
+def _data(tiles: Iterable[Tile], visits: Iterable[Visit], timelines: Sequence[Timeline]) -> Iterator[Markup]:
+    yield Markup('{"rows": [')
+    yield from _joined(map(_tile, tiles))
+    yield Markup('], "visits": [')
+    yield from _joined(map(_visit, visits))
+    yield Markup('], "timelines": ')
+    yield _json(_timelines(timelines))
+    yield Markup("}")
+
+
+def _joined(values: Iterable[object]) -> Iterator[Markup]:
+    for place, value in enumerate(values):
+        yield Markup(",\n" if place else "") + _json(value)
+
+
+def _json(value: object) -> Markup:
+    """Return a value as JSON that no HTML parser can end before its end."""
+    return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _tile(tile: Tile) -> dict[str, object]:
+    row = tile.row
+    return {
+        "path": shown(row.path),
+        "status": row.status,
+        "grade": row.grade,
+        "p": [round(p, 4) for p in row.probabilities],
+        "pReferable": row.p_referable,
+        "referable": row.referable,
+        "set": row.prediction_set,
+        "quality": row.quality,
+        "reasons": [shown(reason) for reason in row.reasons],
+        "second": LOW_CONFIDENCE in row.reasons,
+        "patient": row.patient,
+        "eye": row.eye,
+        "date": row.date,
+        "thumbnail": tile.thumbnail,
+        "heat": tile.heat,
+    }
+
+
+def _visit(visit: Visit) -> dict[str, object]:
+    return {
+        "patient": visit.patient,
+        "date": visit.date,
+        "right": _eye(visit.right),
+        "left": _eye(visit.left),
+        "pReferable": visit.p_referable,
+        "action": visit.action.value,
+        "secondReader": visit.second_reader,
+        "reasons": [shown(reason) for reason in visit.reasons],
+    }
+
+
+def _eye(eye: EyeResult) -> dict[str, object]:
+    return {"status": eye.status.value, "grade": eye.grade}
+
+
+def _timelines(timelines: Sequence[Timeline]) -> dict[str, list[dict[str, str]]]:
+    """Return the timelines of more than one visit by patient."""
+    several = [timeline for timeline in timelines if len(timeline.points) > 1]
+    by_patient: dict[str, list[dict[str, str]]] = {}
+    for timeline in several:
+        svg = timeline_svg(timeline) if len(several) <= _PLOTTED else ""
+        by_patient.setdefault(timeline.patient, []).append(
+            {"eye": timeline.eye.value, "words": str(timeline), "svg": svg}
+        )
+    return by_patient
