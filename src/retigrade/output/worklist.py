@@ -24,7 +24,7 @@ from retigrade.metadata import Metadata
 from retigrade.output.patients import Action, EyeResult, Visit
 from retigrade.output.progression import Timeline, timeline_svg
 from retigrade.output.rows import Row
-from retigrade.report.page import template
+from retigrade.report.style import template
 from retigrade.text import shown
 
 _PACKAGE = "retigrade.output"
