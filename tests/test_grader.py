@@ -165,7 +165,7 @@ class TestOnePhoto:
         assert always.reasons[0] == f"refer: moderate or worse is possible at {always.p_referable:.2f}"
 
     def test_low_confidence_is_said(self, tmp_path: Path, photos: list[Path]) -> None:
-        path = write_tiny_bundle(tmp_path / "t.onnx", low_confidence=1.0)
+        path = write_tiny_bundle(tmp_path / "t.onnx", second_reader_spread=0.0)
         grading = load(path).grade(photos[0])
         assert grading.status is Status.GRADED
         assert grading.reasons[-1] == LOW_CONFIDENCE

@@ -86,7 +86,7 @@ def tiny_card(**changes: Any) -> Metadata:
         "referable_threshold": 0.4,
         "operating_points": {"screening": OperatingPoint(threshold=0.2, sensitivity=point, specificity=point)},
         "conformal": None,
-        "low_confidence": 0.0,
+        "second_reader_spread": 4.0,
         "out_of_distribution": None,
         "quality": QualityLimits(),
         "cam_maximum": 2.0,

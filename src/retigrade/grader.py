@@ -29,6 +29,7 @@ from retigrade.heatmap import make_heatmap
 from retigrade.icdr import Status
 from retigrade.inputs import Input
 from retigrade.metadata import OutOfDistributionDetector
+from retigrade.metrics.decision import needs_second_reader
 from retigrade.text import shown
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ class Grader:
         metadata = self.bundle.metadata
         probabilities = metadata.probabilities(outputs.logits)[0]
         grade, p_referable, referable, why = metadata.decide(probabilities, operating_point=self.operating_point)
-        advice = () if probabilities[grade] >= metadata.low_confidence else (LOW_CONFIDENCE,)
+        doubtful = needs_second_reader(probabilities, limit=metadata.second_reader_spread)
+        advice = (LOW_CONFIDENCE,) if doubtful else ()
         heatmap = make_heatmap(
             outputs.maps[0],
             probabilities,

@@ -25,6 +25,7 @@ from retigrade.metrics.estimate import Estimate, Record
 
 SCHEMA_VERSION: Final = 3
 HASH_DIGITS: Final = 8
+MAX_SPREAD: Final = 4.0  # that five probabilities can have
 
 CellPlace = Annotated[float, Field(ge=-1, le=2)]
 Count = Annotated[int, Field(ge=0)]
@@ -157,10 +158,10 @@ class Metadata(Record):
 
     backbone: the network's name in timm. input_size: side of the photo's square in pixels. field_version: the geometry
     of the canonical field that it learned on. temperature: divides the logits. referable_threshold: the probability of
-    a referable stage from which a photo is referable. conformal: the grades that are possible; None names none.
-    low_confidence: a second reader is advised where the decided grade has less probability than this. features:
-    refuses photos unlike those learned from; None refuses none. heat_scale: the contrast of the maps that is shown as
-    hottest; heat_centre: see `heat.heat_of`.
+    a referable stage from which a photo is referable. conformal: makes the prediction sets; None makes none.
+    second_reader_spread: a second reader is advised beyond this `retigrade.metrics.decision.spread`; 4 advises none.
+    out_of_distribution: refuses photos unlike those learned from; None refuses none. cam_maximum: the disease evidence
+    that is shown as hottest; receptive_field_offset: see `retigrade.heatmap.make_heatmap`.
     """
 
     schema_version: Literal[3]
@@ -174,7 +175,7 @@ class Metadata(Record):
     referable_threshold: Fraction
     operating_points: dict[Text, OperatingPoint]
     conformal: Conformal | None
-    low_confidence: Fraction
+    second_reader_spread: Annotated[float, Field(ge=0, le=MAX_SPREAD)]
     out_of_distribution: OutOfDistributionDetector | None
     quality: QualityLimits
     cam_maximum: Annotated[float, Field(gt=0)]

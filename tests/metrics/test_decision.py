@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from retigrade.metrics.classification import quadratic_kappa
-from retigrade.metrics.decision import PLAIN_CUTS, Decision, expected_grade, softmax
+from retigrade.metrics.decision import PLAIN_CUTS, Decision, expected_grade, needs_second_reader, softmax, spread
 from retigrade.metrics.fitting import REACH, fit_decision
 
 
@@ -73,3 +73,14 @@ def test_cuts_are_not_tuned_to_noise_or_few_photographs():
 def test_a_single_grade_is_decided_by_argmax():
     assert fit_decision(np.full((60, 5), 0.2), np.zeros(60, int)) == Decision(rule="argmax", cuts=PLAIN_CUTS)
     assert fit_decision(np.full((1, 5), 0.2), np.array([3])) == Decision(rule="argmax", cuts=PLAIN_CUTS)
+
+
+def test_doubt_between_far_stages_needs_a_second_reader_and_between_neighbours_less() -> None:
+    two_peaked, neighbours, sure = (
+        np.array(row) for row in ([0.33, 0.03, 0.01, 0.01, 0.62], [0.0, 0.0, 0.1, 0.5, 0.4], [0.98, 0.02, 0, 0, 0])
+    )
+    assert spread(np.array([[0.5, 0, 0, 0, 0.5]])) == pytest.approx([4.0])
+    assert spread(np.eye(5)) == pytest.approx(np.zeros(5))
+    assert spread(np.array([[0.0, 0.5, 0.5, 0.0, 0.0]])) == pytest.approx([0.25])
+    assert [needs_second_reader(row, limit=1.0) for row in (two_peaked, neighbours, sure)] == [True, False, False]
+    assert not needs_second_reader(two_peaked, limit=4.0)

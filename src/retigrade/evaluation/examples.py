@@ -9,7 +9,7 @@ import numpy as np
 from retigrade.evaluation.predictions import Graded, Predictions, worst
 from retigrade.evaluation.result import Mistake, Refusal
 from retigrade.icdr import Status
-from retigrade.metadata import Metadata
+from retigrade.metadata import MAX_SPREAD, Metadata
 from retigrade.metrics.bootstrap import FEWEST_GROUPS
 
 
@@ -49,8 +49,8 @@ def missing(metadata: Metadata) -> Iterator[str]:
         yield "operating points"
     if metadata.conformal is None:
         yield "sets of possible grades"
-    if metadata.low_confidence == 0:
-        yield "a confidence below which a second reader is advised"
+    if metadata.second_reader_spread >= MAX_SPREAD:
+        yield "a limit beyond which a second reader is advised"
     if metadata.out_of_distribution is None:
         yield "limits by which a photograph unlike those learned from is refused"
 

@@ -125,8 +125,8 @@ def _refusal(metadata: Metadata, found: EvaluationResult) -> Iterator[Block]:
     yield tables.statuses(found)
     if found.advised is not None:
         yield Text(
-            f"A second reader is advised for {found.advised:.1%} of the graded photographs: those whose stage has a "
-            f"probability below {metadata.low_confidence:.3g}."
+            f"A second reader is advised for {found.advised:.1%} of the graded photographs: those whose "
+            f"probabilities have a variance above {metadata.second_reader_spread:.3g} squared stages."
         )
 
 

@@ -64,6 +64,24 @@ def expected_grade(probabilities: Reals) -> Reals:
     return np.asarray(probabilities.astype(np.float64) @ np.arange(len(GRADES)))
 
 
+def spread(probabilities: Reals) -> Reals:
+    """Variance of the grade under each row of probabilities (N, 5), float64 (N,).
+
+    0 where the grade is certain, 4 where it is none or proliferative alike: doubt between far grades counts more.
+    """
+    p, grades = probabilities.astype(np.float64), np.arange(len(GRADES))
+    return np.asarray((p * (grades - expected_grade(p)[:, None]) ** 2).sum(axis=1))
+
+
+def needs_second_reader(probabilities: Reals, *, limit: float) -> bool:
+    """Whether a second reader is advised: the probabilities (5,) are spread beyond `limit`, in squared grades.
+
+    On validation photographs the most widely spread 15 % hold as many wrong stages as the 15 % with the least probable
+    stage, and more than twice as many that are two or more stages off.
+    """
+    return bool(spread(probabilities[None])[0] > limit)
+
+
 def softmax(logits: Reals, *, temperature: float = 1.0) -> Reals:
     """Probabilities float64 (N, 5) of logits (N, 5) divided by `temperature` (above 0).
 

@@ -63,7 +63,7 @@ def _decisions(metadata: Metadata) -> Iterator[tuple[str, str]]:
         if metadata.conformal is None
         else f"hold the true one for {metadata.conformal.coverage:.0%} of photographs like those learned from",
     )
-    yield "second reader", f"advised where the stage has probability below {metadata.low_confidence:.3g}"
+    yield "second reader", f"advised where the variance of the stage is above {metadata.second_reader_spread:.3g}"
     yield (
         "strangers",
         "not recognised"

@@ -12,7 +12,7 @@ from retigrade.heatmap import disease_evidence
 from retigrade.metadata import Figure, OutOfDistributionDetector
 from retigrade.metrics.bootstrap import summary
 from retigrade.metrics.classification import ThresholdRates, at_threshold, is_referable, p_referable
-from retigrade.metrics.decision import Decision, OperatingPoint, softmax
+from retigrade.metrics.decision import Decision, OperatingPoint, softmax, spread
 from retigrade.metrics.estimate import Estimate
 from retigrade.metrics.fitting import fit_decision, fit_temperature
 from retigrade.training.export import ModelOutputs
@@ -79,10 +79,9 @@ def _room(reached: float, wished: float, photos: int) -> float:
     return (reached - wished) * math.sqrt(photos / (wished * (1 - wished)))
 
 
-def low_confidence(probabilities: Reals, decision: Decision) -> float:
-    """The probability of the decided grade below which a second reader is advised."""
-    predicted = decision.decide_all(probabilities)
-    return float(np.quantile(probabilities[np.arange(len(predicted)), predicted], _DOUBTFUL))
+def second_reader_spread(probabilities: Reals) -> float:
+    """The spread of probabilities (N, 5) beyond which a second reader is advised."""
+    return float(np.quantile(spread(probabilities), 1 - _DOUBTFUL))
 
 
 def cam_maximum(answers: ModelOutputs, probabilities: Reals) -> float:

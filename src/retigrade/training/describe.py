@@ -114,7 +114,7 @@ def make_metadata(
             coverage=COVERAGE,
             quantile=conformal_quantile(known[at_home], grades[evidence.calibrate][at_home], COVERAGE),
         ),
-        low_confidence=measured.low_confidence(known, decision),
+        second_reader_spread=measured.second_reader_spread(known),
         out_of_distribution=measured.fit_out_of_distribution(features, calibration_features),
         quality=QualityLimits(**QualityLimits().model_dump()),
         cam_maximum=measured.cam_maximum(evidence.calibration, known),
