@@ -215,7 +215,7 @@ class TestEveryKindInOneFolder:
         ("name", "words"),
         [
             ("truncated.png", "cut short"),
-            ("truncated.jpg", "cut short"),
+            ("truncated.jpg", "part of the JPEG is missing"),
             ("fifo.jpg", "a named pipe"),
             ("socket.jpg", "a socket"),
             ("dangling.jpg", "a link to a file that is missing"),

@@ -131,6 +131,10 @@ def failure(data: bytes, name: str = "eye.jpg") -> str:
     return text
 
 
+def decoded(data: bytes) -> Image:
+    return decode_bytes(data, name="eye").pixels
+
+
 class TestFormats:
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_recognised_by_content_whatever_the_name(self, tmp_path: Path, rgb: Image, suffix: str) -> None:
@@ -289,14 +293,17 @@ class TestDamaged:
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_one_byte_short(self, rgb: Image, suffix: str) -> None:
-        assert "is cut short" in failure(lossless(rgb, suffix)[:-1])
+        data = lossless(rgb, suffix)
+        if suffix == ".jpg":  # half of the end marker: nothing is lost
+            assert np.array_equal(decoded(data[:-1]), decoded(data))
+        else:
+            assert "is cut short" in failure(data[:-1])
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_every_short_prefix_is_an_error(self, rgb: Image, suffix: str) -> None:
         data = lossless(rgb, suffix)
-        for length in range(1, min(len(data), 700)):
-            with pytest.raises(HeaderError):
-                read_header(data[:length])
+        for length in range(1, min(len(data) - 2, 700)):
+            failure(data[:length])
 
     def test_truncated_tiff_of_many_strips(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
@@ -311,11 +318,11 @@ class TestDamaged:
         data = encode(rgb, ".jpg")
         data = data[:2] + block + data[2:]
         assert decode_bytes(data, name="eye").width == 64
-        assert "is cut short" in failure(data[: -len(thumbnail) // 3])
+        assert "part of the JPEG is missing" in failure(data[: -len(thumbnail) // 3])
 
     def test_jpeg_padded_with_zeros(self, rgb: Image) -> None:
         data = encode(rgb, ".jpg")
-        assert "is cut short" in failure(data[: -len(data) // 4].ljust(len(data), b"\0"))
+        assert "part of the JPEG is missing" in failure(data[: -len(data) // 4].ljust(len(data), b"\0"))
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_bytes_after_the_end_are_fine(self, rgb: Image, suffix: str) -> None:
@@ -339,7 +346,7 @@ class TestDamaged:
         assert capfd.readouterr().err == ""
 
     def test_png_of_too_few_rows(self, rgb: Image) -> None:
-        assert "cannot be decoded" in failure(png(rows(rgb[:20]), 64, 40))
+        assert "rows are missing" in failure(png(rows(rgb[:20]), 64, 40))
 
     def test_png_without_pixels(self) -> None:
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 40, 8, 2, 0, 0, 0))

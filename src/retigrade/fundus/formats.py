@@ -1,8 +1,9 @@
-"""What a picture file declares about itself, read before any pixel is allocated.
+"""What kind of picture a file is and what it declares of itself, read before any pixel is allocated.
 
-Small parsers for JPEG (ITU-T T.81), PNG (third edition), TIFF 6.0 and BigTIFF, WebP (RFC 9649) and BMP. Each checks
-the declared size against the limits as soon as it knows it, and then that the file is whole: the C libraries
-behind OpenCV fill what is missing with grey, or complain on stderr, and neither may happen here.
+Small parsers for PNG (third edition), WebP (RFC 9649) and BMP; JPEG and TIFF have modules of their own. Each checks
+the declared size against the limits as soon as it knows it, and then that the file is whole. Pillow reads the pixels,
+but not this: it skips the checksums of a PNG's pixels, allocates a WebP before its size can be judged, fills a BMP's
+missing runs with black, and puts Python warnings about odd metadata on the terminal.
 """
 
 from __future__ import annotations
@@ -11,10 +12,18 @@ import struct
 import zlib
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
-
-from retigrade.fundus.header import Header, HeaderError, check_size, cut_short, damaged
+from retigrade.fundus.header import (
+    ZEROS,
+    Header,
+    HeaderError,
+    Primaries,
+    check_size,
+    cut_short,
+    damaged,
+    several,
+    unreadable_kind,
+)
+from retigrade.fundus.jpeg import read_jpeg
 from retigrade.fundus.tiff import TIFF_LAYOUTS, exif_orientation, read_tiff
 
 READABLE = frozenset({"JPEG", "PNG", "TIFF", "WebP", "BMP"})
@@ -64,13 +73,6 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def unreadable_kind(kind: str) -> HeaderError:
-    """The error of a picture of a kind that cannot be read: it names the kind and the way out."""
-    if kind == "DICOM":
-        return HeaderError("DICOM cannot be read here, export the photograph as JPEG or PNG")
-    return HeaderError(f"{kind} pictures cannot be read, convert it to JPEG or PNG")
-
-
 def read_header(data: bytes) -> Header:
     """Read what `data`, a whole file, declares, and check that it is a picture, within the limits and complete.
 
@@ -87,66 +89,23 @@ def read_header(data: bytes) -> Header:
         raise cut_short(kind) from None
 
 
-# JPEG -----------------------------------------------------------------------------------------------------------------
-
-_SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-
-def _jpeg(data: bytes) -> Header:
-    at, width, height, orientation = 2, 0, 0, 0
-    markers: npt.NDArray[np.intp] | None = None
-    while True:
-        while data[at] == data[at + 1] == 0xFF:  # fill bytes may stand before a marker
-            at += 1
-        filler, marker, length = *data[at : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == _EOI and filler == 0xFF:
-            break
-        if filler != 0xFF or marker < 0xC0 or 0xD0 <= marker <= _SOI or length < 2:
-            raise damaged("JPEG", f"no valid marker at byte {at}")
-        if at + 2 + length > len(data):
-            raise cut_short("JPEG")
-        if marker in _FRAMES and not width:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            check_size(width, height)
-        elif marker == _APP1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = exif_orientation(data[at + 10 : at + 2 + length])
-        at += 2 + length
-        if marker == _SOS:
-            markers = _markers(data, at) if markers is None else markers
-            following = int(np.searchsorted(markers, at))
-            if following == len(markers):
-                raise cut_short("JPEG")
-            at = int(markers[following])
-    if not width or markers is None:
-        raise damaged("JPEG", "it holds no picture")
-    return Header("JPEG", width, height, orientation or 1, False, data)
-
-
-def _markers(data: bytes, start: int) -> npt.NDArray[np.intp]:
-    """Where, from `start` on, a byte 0xFF ends a scan: it starts neither a stuffed byte nor fill nor a restart."""
-    view = np.frombuffer(data, np.uint8)[start:]
-    at = np.flatnonzero(view[:-1] == 0xFF)
-    code = view[at + 1]
-    markers: npt.NDArray[np.intp] = at[(code != 0) & (code != 0xFF) & (code & 0xF8 != 0xD0)] + start
-    return markers
-
-
 # PNG ------------------------------------------------------------------------------------------------------------------
 
-_PALETTE, _WITH_ALPHA = 3, (4, 6)
+_PALETTE = 3
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PROFILE_LIMIT = 2**24
 
 
 def _png(data: bytes) -> Header:
-    length, kind, width, height, _, colour = struct.unpack_from(">I4sIIBB", data, 8)
+    length, kind, width, height, bits, colour = struct.unpack_from(">I4sIIBB", data, 8)
     if kind != b"IHDR" or length != 13:
         raise damaged("PNG", "no IHDR chunk")
     check_size(width, height)
-    # Only the chunks that make the pixels go to libpng: it warns on stderr about faults in the others, such as colour
-    # profiles. Transparency of one colour key is no border but an accident in a photograph, so it is not among them.
+    # Only the chunks that make the pixels go to the decoder: it warns about faults in the others. Transparency of one
+    # colour key is no border but an accident in a photograph, so it is not among them.
     needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == _PALETTE else set())
     view = memoryview(data)
-    body, kinds, orientation, at = [view[:8]], set(), 1, 8
+    body, chunks, at = [view[:8]], dict[bytes, bytes](), 8
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
@@ -156,27 +115,70 @@ def _png(data: bytes) -> Header:
             if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
                 raise damaged("PNG", f"wrong checksum at byte {at}")
             body.append(view[at:end])
-            kinds.add(kind)
-        elif kind == b"eXIf":
-            orientation = exif_orientation(data[at + 8 : end - 4])
         elif not kind[0] & 0x20:  # an upper-case first letter: the picture cannot be read without it
             raise damaged("PNG", f"unknown chunk at byte {at}")
+        chunks.setdefault(kind, data[at + 8 : end - 4] if kind not in needed else b"")
         at = end
-    if b"IDAT" not in kinds:
+    if b"IDAT" not in chunks:
         raise damaged("PNG", "it holds no picture")
-    return Header("PNG", width, height, orientation, colour in _WITH_ALPHA or b"tRNS" in kinds, b"".join(body))
+    if (frames := int.from_bytes(chunks.get(b"acTL", b"")[:4], "big")) > 1:
+        raise several(frames, "frames of an animation")
+    return Header(
+        "PNG", width, height, exif_orientation(chunks.get(b"eXIf", b"")), b"".join(body), bits=bits,
+        used_bits=max(chunks.get(b"sBIT", b""), default=None),
+        profile=_png_profile(chunks[b"iCCP"]) if b"iCCP" in chunks else None,
+        primaries=None if {b"iCCP", b"sRGB"} & chunks.keys() else _png_primaries(chunks),
+    )  # fmt: skip
+
+
+def check_png_rows(body: bytes) -> None:
+    """Raise HeaderError where the compressed data of a PNG, checked by `read_header`, are fewer than its rows take."""
+    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", body, 16)
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    # First column and row and the steps between them, of the only pass or of Adam7's seven.
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = ((-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes)
+    lacking = sum(rows * (1 + -(-columns * samples * bits // 8)) for columns, rows in sizes if columns)
+    inflate, at = zlib.decompressobj(), 8
+    while at < len(body) and lacking > 0:
+        length, kind = struct.unpack_from(">I4s", body, at)
+        piece = body[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
+        at += 12 + length
+        while piece and not inflate.eof:
+            lacking -= len(inflate.decompress(piece, 2**24))
+            piece = inflate.unconsumed_tail
+    if lacking > 0:
+        raise damaged("PNG", "rows are missing")
+
+
+def _png_profile(chunk: bytes) -> bytes:
+    """The profile of an iCCP chunk; no bytes, which are no profile either, where it cannot be unpacked."""
+    try:
+        return zlib.decompressobj().decompress(chunk[chunk.index(b"\0") + 2 :], _PROFILE_LIMIT)
+    except (ValueError, zlib.error):
+        return b""
+
+
+def _png_primaries(chunks: dict[bytes, bytes]) -> Primaries | None:
+    """What gAMA and cHRM say; None where there is no gAMA, as chromaticities alone say too little."""
+    gamma, points = chunks.get(b"gAMA", b""), chunks.get(b"cHRM", b"")
+    if len(gamma) != 4 or gamma == bytes(4):
+        return None
+    chromaticities = tuple(value / 1e5 for value in struct.unpack(">8I", points)) if len(points) == 32 else None
+    return Primaries(int.from_bytes(gamma, "big") / 1e5, chromaticities)
 
 
 # WebP -----------------------------------------------------------------------------------------------------------------
 
-_ANIMATED, _TRANSPARENT = 0x02, 0x10
+_ANIMATED = 0x02
 
 
 def _webp(data: bytes) -> Header:
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise cut_short("WebP")
-    at, width, height, orientation, alpha, pixels = 12, 0, 0, 1, False, False
+    at, width, height, orientation, pixels = 12, 0, 0, 1, False
+    profile: bytes | None = None
     while at + 8 <= end:
         kind, length = struct.unpack_from("<4sI", data, at)
         if at + 8 + length > end:
@@ -185,24 +187,26 @@ def _webp(data: bytes) -> Header:
         if kind == b"VP8X":
             if chunk[0] & _ANIMATED:
                 raise HeaderError("the WebP is an animation, not a photograph")
-            alpha = bool(chunk[0] & _TRANSPARENT)
             width, height = (1 + int.from_bytes(chunk[i : i + 3], "little") for i in (4, 7))
         elif kind == b"VP8L":
-            pixels = True
             bits = int.from_bytes(chunk[1:5], "little")
-            alpha = alpha or bool(bits >> 28 & 1)
             width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         elif kind == b"VP8 ":
-            pixels = True
             width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", chunk, 6))
+        elif kind == b"ICCP":
+            profile = data[at + 8 : at + 8 + length]
         elif kind == b"EXIF":
             orientation = exif_orientation(data[at + 8 : at + 8 + length])
         if kind[:3] == b"VP8":
             check_size(width, height)
+        if kind in (b"VP8 ", b"VP8L"):
+            pixels = True
+            if data.find(ZEROS, at + 8, at + 8 + length) >= 0:
+                raise damaged("WebP", "a piece of it was overwritten with zeros")
         at += 8 + length + length % 2
     if not pixels:
         raise damaged("WebP", "it holds no picture")
-    return Header("WebP", width, height, orientation, alpha, data)
+    return Header("WebP", width, height, orientation, data, profile=profile)
 
 
 # BMP ------------------------------------------------------------------------------------------------------------------
@@ -223,12 +227,11 @@ def _bmp(data: bytes) -> Header:
     rows = stored if compression in _BMP_RLE else (width * depth + 31) // 32 * 4 * height
     if pixels + rows > len(data):
         raise cut_short("BMP")
-    # The fourth byte of a BMP's pixel is unused far oftener than it is transparency, so it is not read as such.
-    return Header("BMP", width, height, 1, False, data)
+    return Header("BMP", width, height, 1, data)
 
 
 _PARSERS: dict[str, Callable[[bytes], Header]] = {
-    "JPEG": _jpeg,
+    "JPEG": read_jpeg,
     "PNG": _png,
     "TIFF": read_tiff,
     "WebP": _webp,
