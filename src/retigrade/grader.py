@@ -132,6 +132,8 @@ class Grader:
             raise
         except UsageError as error:
             return self._refuse(_name(source), Status.ERROR, str(error))
+        except MemoryError:
+            return self._refuse(_name(source), Status.ERROR, "not enough memory to grade it: grade fewer at once")
         except Exception as error:  # ours, not the photo's; the others must not pay for it
             _logger.debug("grading %s failed", _name(source), exc_info=True)
             return self._refuse(_name(source), Status.ERROR, f"internal error: {type(error).__name__}: {error}")
@@ -181,7 +183,7 @@ class Grader:
             if metadata.conformal is None
             else metadata.conformal.prediction_set(probabilities, grade),
             quality=quality.score,
-            reasons=(*quality.reasons, *why, *advice),
+            reasons=(*quality.reasons, *why, *advice, *photo.notes),
             sha256=photo.sha256,
             heatmap=heatmap if heat else None,
         )

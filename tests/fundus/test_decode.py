@@ -9,7 +9,6 @@ import socket
 import struct
 import threading
 import time
-import zlib
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from picture_files import chunk, encode, exif, lossless, png, rows, tiff, with_orientation
 from retigrade.errors import UnreadablePhoto
 from retigrade.fundus import decode as decoding
 from retigrade.fundus import header
@@ -48,78 +48,8 @@ def rgb() -> Image:
     return np.stack([x * 3, y * 5, 100 + x + y], axis=-1).astype(np.uint8)
 
 
-def encode(rgb: npt.NDArray[np.generic], suffix: str, *options: int) -> bytes:
-    bgr = rgb[..., ::-1] if rgb.ndim == 3 and rgb.shape[2] == 3 else rgb
-    ok, data = cv2.imencode(suffix, np.ascontiguousarray(bgr), list(options))
-    assert ok
-    return data.tobytes()
-
-
-def lossless(rgb: npt.NDArray[np.generic], suffix: str) -> bytes:
-    return encode(rgb, suffix, *((cv2.IMWRITE_WEBP_QUALITY, 101) if suffix == ".webp" else ()))
-
-
-def exif(orientation: int) -> bytes:
-    return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png(raw: bytes, width: int, height: int, *, depth: int = 8, colour: int = 2, between: bytes = b"") -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    packed = chunk(b"IDAT", zlib.compress(raw))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + between + packed + chunk(b"IEND", b"")
-
-
-def rows(image: Image) -> bytes:
-    return b"".join(b"\0" + row.tobytes() for row in image)
-
-
-def tiff(image: npt.NDArray[np.generic], *, orientation: int = 1, order: str = "<", big: bool = False) -> bytes:
-    """An uncompressed TIFF or BigTIFF in one strip; four channels are RGB and unassociated alpha."""
-    height, width, samples = image.shape
-    pixels = image.astype(image.dtype.newbyteorder(order)).tobytes()
-    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [image.itemsize * 8] * samples), 259: (3, [1])}
-    tags |= {262: (3, [2]), 274: (3, [orientation]), 277: (3, [samples]), 278: (4, [height]), 279: (4, [len(pixels)])}
-    start, room = (16, 8) if big else (8, 4)
-    tags |= {273: (4, [start]), 338: (3, [2])} if samples == 4 else {273: (4, [start])}
-    directory = start + len(pixels)
-    after = directory + (8 if big else 2) + len(tags) * (20 if big else 12) + room
-    entries, tail = b"", b""
-    for tag, (kind, values) in sorted(tags.items()):
-        body = struct.pack(f"{order}{len(values)}{'H' if kind == 3 else 'I'}", *values)
-        if len(body) > room:
-            tail, body = tail + body, struct.pack(order + ("Q" if big else "I"), after + len(tail))
-        entries += struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, len(values)) + body.ljust(room, b"\0")
-    magic = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
-    first = struct.pack(order + "HHQ", 8, 0, directory) if big else struct.pack(order + "I", directory)
-    count = struct.pack(order + ("Q" if big else "H"), len(tags))
-    return magic + first + pixels + count + entries + b"\0" * room + tail
-
-
-def with_orientation(stored: Image, suffix: str, orientation: int) -> bytes:
-    block = exif(orientation)
-    if suffix == ".tif":
-        return tiff(stored, orientation=orientation)
-    data = lossless(stored, suffix) if suffix == ".webp" else encode(stored, suffix)
-    if suffix == ".jpg":
-        return data[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(block)) + b"Exif\0\0" + block + data[2:]
-    if suffix == ".png":
-        return data[:-12] + chunk(b"eXIf", block) + data[-12:]
-    size = struct.pack("<I", stored.shape[1] - 1)[:3] + struct.pack("<I", stored.shape[0] - 1)[:3]
-    body = b"WEBPVP8X" + struct.pack("<II", 10, 0x08) + size + data[12:]
-    body += b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) % 2)
-    return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
 def close(got: Image, want: Image, *, within: int) -> bool:
     return got.shape == want.shape and int(np.abs(got.astype(int) - want).max()) <= within
-
-
-def log_level() -> int:
-    return cv2.getLogLevel() if hasattr(cv2, "getLogLevel") else cv2.utils.logging.getLogLevel()
 
 
 def failure(data: bytes, name: str = "eye.jpg") -> str:
@@ -359,10 +289,8 @@ class TestDamaged:
 
     def test_what_opencv_refuses_is_said_once(self, rgb: Image, capfd: pytest.CaptureFixture[str]) -> None:
         data = tiff(rgb).replace(struct.pack("<HHIH", 262, 3, 1, 2), struct.pack("<HHIH", 262, 3, 1, 4711))
-        before = log_level()
         assert "cannot be decoded" in failure(data)
         assert capfd.readouterr().err == ""
-        assert log_level() == before
 
     def test_header_of_another_size(self, rgb: Image) -> None:
         data = with_orientation(rgb, ".webp", 1)
@@ -493,14 +421,3 @@ class TestFiles:
         assert text.isprintable()
         assert text.startswith(r"new\nline \x1b[31m\udcff \u202e.png: not a picture")
         assert text.encode()
-
-
-def test_threads_leave_the_log_level_as_it_was() -> None:
-    data = encode(np.zeros((40, 64, 3), np.uint8), ".png")
-    before = log_level()
-    threads = [threading.Thread(target=lambda: [decode_bytes(data, name="eye") for _ in range(50)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert log_level() == before

@@ -35,12 +35,15 @@ def to_srgb(samples: Samples, header: Header) -> tuple[Pixels, tuple[str, ...]]:
         highest, guessed = _highest(samples, header.used_bits)
         if guessed:
             notes.append(f"{highest.bit_length()} of the 16 bits of its samples are in use, taken as the full range")
-    primaries = header.primaries
-    if primaries is not None and not _is_srgb(primaries):
-        pixels = _from_primaries(samples, primaries, highest)
-    elif samples.dtype == np.uint16:
+    pixels: Pixels | None = None
+    if header.primaries is not None and not _is_srgb(header.primaries):
+        try:
+            pixels = _from_primaries(samples, header.primaries, highest)
+        except ValueError:
+            notes.append("its gamma and primaries cannot be used, its colours are taken as sRGB")
+    if pixels is None and samples.dtype == np.uint16:
         pixels = np.asarray(cv2.convertScaleAbs(samples, alpha=255 / highest), np.uint8)
-    else:
+    elif pixels is None:
         pixels = np.asarray(samples, np.uint8)
     if header.profile is not None:
         try:
@@ -128,9 +131,9 @@ def _to_xyz(points: tuple[float, ...]) -> npt.NDArray[np.float64]:
 
     Raises ValueError where they lie on one line.
     """
-    white, *primaries = ((x / y, 1.0, (1 - x - y) / y) for x, y in zip(points[::2], points[1::2], strict=True) if y)
-    columns = np.array(primaries).T
-    if columns.shape != (3, 3):
+    if not all(points[1::2]):
         raise ValueError("a chromaticity of zero")
+    white, *primaries = ((x / y, 1.0, (1 - x - y) / y) for x, y in zip(points[::2], points[1::2], strict=True))
+    columns = np.array(primaries).T
     scale = np.linalg.solve(columns, np.array(white))
     return np.asarray(columns * scale, np.float64)

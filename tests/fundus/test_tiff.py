@@ -1,0 +1,118 @@
+"""TIFFs of several pages, of compressed pieces, and of pieces that are damaged."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from picture_files import Image, tiff
+from retigrade.errors import UnreadablePhoto
+from retigrade.fundus.decode import decode_bytes
+from retigrade.icdr import Grade
+from retigrade.synthetic import Phantom
+
+
+@pytest.fixture(scope="module")
+def pixels(eyes: Mapping[Grade, Phantom]) -> Image:
+    return eyes[Grade.SEVERE].pixels
+
+
+@pytest.fixture(scope="module")
+def preview(pixels: Image) -> Image:
+    return cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA)
+
+
+def failure(data: bytes) -> str:
+    with pytest.raises(UnreadablePhoto) as caught:
+        decode_bytes(data, name="eye.tif")
+    return str(caught.value)
+
+
+def decoded(data: bytes) -> Image:
+    return decode_bytes(data, name="eye.tif").pixels
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+class TestPages:
+    def test_two_photographs_are_refused(self, pixels: Image, dtype: type, order: str, big: bool) -> None:
+        pages = [pixels.astype(dtype)] * 2
+        assert "holds 2 pages" in failure(tiff(*pages, order=order, big=big))
+
+    @pytest.mark.parametrize("first", [False, True])
+    def test_a_preview_is_never_taken(
+        self, pixels: Image, preview: Image, dtype: type, order: str, big: bool, first: bool
+    ) -> None:
+        scale = np.iinfo(dtype).max // 255
+        pages = [page.astype(dtype) * scale for page in ((preview, pixels) if first else (pixels, preview))]
+        data = tiff(*pages, kinds=(1, 0) if first else (0, 1), order=order, big=big)
+        assert np.array_equal(decoded(data), pixels)
+
+    def test_a_preview_alone(self, preview: Image, dtype: type, order: str, big: bool) -> None:
+        assert "a preview only" in failure(tiff(preview.astype(dtype), kinds=[1], order=order, big=big))
+
+
+def test_a_preview_that_does_not_say_so(pixels: Image, preview: Image) -> None:
+    assert "holds 2 pages" in failure(tiff(preview, pixels))
+
+
+def test_pages_in_a_circle(pixels: Image) -> None:
+    data = tiff(pixels)  # at whose end stand the offset of the next directory and three depths of two bytes
+    assert np.array_equal(decoded(data[:-10] + data[4:8] + data[-6:]), pixels)
+
+
+def test_a_camera_raw_is_named(pixels: Image) -> None:
+    assert "camera raw pictures cannot be read" in failure(tiff(pixels, extra={50706: (7, [1, 4, 0, 0])}))
+
+
+def test_odd_metadata_is_not_talked_about(pixels: Image, capfd: pytest.CaptureFixture[str]) -> None:
+    data = tiff(pixels, extra={33550: (4, [7]), 34665: (4, [2**31]), 65000: (3, [1] * 9)})
+    assert np.array_equal(decoded(data), pixels)
+    assert capfd.readouterr().err == ""
+
+
+def compressed(pixels: Image, compression: str) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(pixels).save(buffer, "TIFF", compression=compression)
+    return buffer.getvalue()
+
+
+COMPRESSIONS = ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"]
+
+
+class TestCompressed:
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    def test_is_read(self, pixels: Image, compression: str) -> None:
+        assert (
+            np.abs(decoded(compressed(pixels, compression)).astype(int) - pixels).mean()
+            < (compression == "jpeg") * 6 + 0.1
+        )
+
+    @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+    def test_a_sector_of_zeros_is_refused(
+        self, pixels: Image, compression: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        data = compressed(pixels, compression)
+        middle = len(data) // 2
+        assert "is damaged" in failure(data[:middle] + bytes(512) + data[middle + 512 :])
+        assert capfd.readouterr().err == ""
+
+    def test_a_changed_bit_in_deflated_data_is_refused(self, pixels: Image) -> None:
+        data = compressed(pixels, "tiff_adobe_deflate")
+        for at in np.linspace(0.3, 0.9, 20) * len(data):
+            changed = bytearray(data)
+            changed[int(at)] ^= 4
+            failure(bytes(changed))
+
+    def test_deflated_pieces_whose_length_was_cut(self, pixels: Image) -> None:
+        data = compressed(pixels, "tiff_adobe_deflate")
+        with Pillow.open(io.BytesIO(data)) as image:
+            count = image.tag_v2[279][0]
+        assert "is cut short" in failure(data.replace(struct.pack("<I", count), struct.pack("<I", count // 2), 1))
