@@ -32,7 +32,7 @@ def to_srgb(samples: Samples, header: Header) -> tuple[Pixels, tuple[str, ...]]:
     notes: list[str] = []
     highest = 255
     if samples.dtype == np.uint16:
-        highest, guessed = _highest(samples, header.used_bits)
+        highest, guessed = _highest(int(samples.max()), header.used_bits)
         if guessed:
             notes.append(f"{highest.bit_length()} of the 16 bits of its samples are in use, taken as the full range")
     pixels: Pixels | None = None
@@ -56,13 +56,12 @@ def to_srgb(samples: Samples, header: Header) -> tuple[Pixels, tuple[str, ...]]:
     return pixels, tuple(notes)
 
 
-def _highest(samples: npt.NDArray[np.uint16], declared: int | None) -> tuple[int, bool]:
+def _highest(brightest: int, declared: int | None) -> tuple[int, bool]:
     """The value that stands for full light, and whether it is a guess.
 
     Files of 10, 12 or 14 bits store them at either end of 16. What the brightest sample fits into decides, unless the
     file says that all 16 are in use.
     """
-    brightest = int(samples.max())
     used = next(bits for bits in _DEPTHS if brightest < 1 << bits)
     if declared in _DEPTHS and used <= declared:
         return (1 << declared) - 1, False
@@ -110,7 +109,7 @@ def _from_primaries(samples: Samples, primaries: Primaries, highest: int) -> Pix
     values = np.minimum(np.arange(np.iinfo(samples.dtype).max + 1) / highest, 1)
     light = (values ** (1 / primaries.gamma)).astype(np.float32)
     if primaries.chromaticities is None or np.allclose(primaries.chromaticities, _SRGB_POINTS, atol=0.005):
-        return _encoded(light)[samples]
+        return np.asarray(_encoded(light)[samples], np.uint8)
     matrix = np.linalg.solve(_to_xyz(_SRGB_POINTS), _to_xyz(primaries.chromaticities))
     encoded = _encoded(np.linspace(0, 1, _LINEAR_STEPS + 1))
     pixels = np.empty(samples.shape, np.uint8)
@@ -123,7 +122,7 @@ def _from_primaries(samples: Samples, primaries: Primaries, highest: int) -> Pix
 def _encoded(light: npt.NDArray[np.floating]) -> Pixels:
     """Linear light of 0 to 1 to sRGB's 0 to 255 (IEC 61966-2-1)."""
     curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
-    return np.rint(curve * 255).astype(np.uint8)
+    return np.asarray(np.rint(curve * 255), np.uint8)
 
 
 def _to_xyz(points: tuple[float, ...]) -> npt.NDArray[np.float64]:

@@ -12,14 +12,15 @@ import struct
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import simplejpeg
+import simplejpeg  # type: ignore[import-untyped]
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -51,7 +52,12 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_PLUGINS = {"PNG": PngImageFile, "WebP": WebPImageFile, "BMP": BmpImageFile, "TIFF": TiffImageFile}
+_PLUGINS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+}
 _STDERR = threading.Lock()
 _STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _MAX_STRAY = 16
@@ -221,9 +227,9 @@ def _jpeg_damage(complaint: str) -> str:
 
 def _with_pillow(header: Header) -> Samples:
     """Decode to uint8 (h, w, 3 or 4) by the plugin itself: `Image.open` would guess, and warn of large pictures."""
-    hushed = _captured() if header.format == "TIFF" else nullcontext([])
+    quiet = _captured() if header.format == "TIFF" else nullcontext()
     try:
-        with hushed, _PLUGINS[header.format](io.BytesIO(header.body)) as image:
+        with quiet, _PLUGINS[header.format](io.BytesIO(header.body)) as image:
             image.load()
             transparent = header.format != "BMP" and ("A" in image.getbands() or "transparency" in image.info)
             # The fourth byte of a BMP's pixel is unused far oftener than it is transparency, so it is not read as such.
@@ -240,18 +246,17 @@ def _with_opencv(header: Header, flags: int) -> Samples | None:
     """Decode to uint8 or uint16 (h, w, 3 or 4); None where it cannot be read, or libjpeg warned of damage."""
     with _captured() as complaints:
         decoded = cv2.imdecode(np.frombuffer(header.body, np.uint8), flags)
-    if (
-        decoded is None
-        or decoded.dtype not in (np.uint8, np.uint16)
-        or any(b"orrupt" in c or b"remature" in c for c in complaints)
-    ):
+    if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
         return None
+    if header.format == "JPEG" and complaints:
+        raise HeaderError(_jpeg_damage(" ".join(complaints)))
     if decoded.ndim == 2:
-        return cv2.cvtColor(decoded, cv2.COLOR_GRAY2RGB)
-    for top in range(0, len(decoded), _ROWS):  # in place, piece by piece: a large picture is not held twice
-        rows = decoded[top : top + _ROWS]
-        rows[..., :3] = rows[..., 2::-1].copy()
-    return decoded
+        decoded = cv2.cvtColor(decoded, cv2.COLOR_GRAY2RGB)
+    else:
+        for top in range(0, len(decoded), _ROWS):  # in place, piece by piece: a large picture is not held twice
+            rows = decoded[top : top + _ROWS]
+            rows[..., :3] = rows[..., 2::-1].copy()
+    return np.asarray(decoded, np.uint16) if decoded.dtype == np.uint16 else np.asarray(decoded, np.uint8)
 
 
 def _scale(header: Header, min_side: int | None) -> int:
