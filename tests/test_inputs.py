@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from retigrade import inputs
-from retigrade.errors import UnreadablePhoto, UsageError
+from retigrade.errors import DataError, UnreadablePhoto, UsageError
 from retigrade.grading import Eye, Subject
 from retigrade.inputs import Input, Inputs, expand
 
@@ -22,7 +22,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 def touch(root: Path, *names: str, data: bytes = PNG) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
+        (root / name).write_bytes(b"text" if name.endswith((".csv", ".html", ".jsonl", ".txt")) else data)
 
 
 def names(found: Inputs) -> list[str]:
@@ -42,8 +42,8 @@ class TestFolder:
         assert names(found) == ["a/b/c.webp", "a/z.tiff", "b.JPG", "c.Bmp", "d.jpeg", "e.tif", "f.jfif", "noext"]
         assert [item.path for item in found.items] == [tmp_path / name for name in names(found)]
         assert skipped(found, tmp_path) == {
-            ".cache": "hidden",
-            ".hidden.png": "hidden",
+            ".cache": "hidden or system entry",
+            ".hidden.png": "hidden or system entry",
             "Makefile": "not a picture file",
             "labels.csv": "not a picture file",
             "notes.txt": "not a picture file",
@@ -101,8 +101,12 @@ class TestFolder:
 
         monkeypatch.setattr(inputs.os, "listdir", listdir)
         found = expand([tmp_path])
-        assert names(found) == ["eye.png"]
-        assert skipped(found, tmp_path) == {"locked": "folder cannot be read (Permission denied)"}
+        assert names(found) == ["eye.png", "locked"]
+        with pytest.raises(UnreadablePhoto, match=r"locked: the folder cannot be read \(Permission denied\)"):
+            found.items[1].read()
+        assert found.skipped == ()
+        locked = expand([tmp_path / "locked"]).items
+        assert [item.name for item in locked] == ["locked"]
 
     @pytest.mark.parametrize("paths", [["."], []])
     def test_nothing_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str]) -> None:
@@ -173,16 +177,17 @@ class TestCsv:
 
     def test_name_that_is_not_utf_8(self, tmp_path: Path) -> None:
         (tmp_path / "list.csv").write_bytes(b"path\n\xff.png\n")
+        (tmp_path / os.fsdecode(b"\xff.png")).touch()
         (item,) = expand([tmp_path / "list.csv"]).items
         assert os.fsencode(item.path.name) == b"\xff.png"
 
     def test_missing_column_names_those_found(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"list\.csv: needs a column named path; its columns are: image, grade"):
+        with pytest.raises(DataError, match=r"needs a column named path; its columns are: image, grade \(separated by"):
             expand([self.write(tmp_path, "image,grade\neye.png,0\n")])
 
     @pytest.mark.parametrize("text", ["", "path\n", "path,grade\n,0\n"])
     def test_without_photographs(self, tmp_path: Path, text: str) -> None:
-        with pytest.raises(UsageError):
+        with pytest.raises((UsageError, DataError)):
             expand([self.write(tmp_path, text)])
 
     def test_row_without_a_path_is_stated(self, tmp_path: Path) -> None:
@@ -194,9 +199,11 @@ class TestCsv:
         found = expand([self.write(tmp_path, "path\n../x/eye.png\n/etc/eye.png\nx/eye.png\n./x/../eye.png\n..\n")])
         assert names(found) == ["x/eye.png", "etc/eye.png", "x-2/eye.png", "x-3/eye.png", "input"]
 
-    def test_unreadable(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"list\.csv: the CSV cannot be read"):
-            expand([self.write(tmp_path, 'path\n"' + "x" * 200_000 + '"\n')])
+    def test_a_row_that_cannot_be_read_is_an_input_of_its_own(self, tmp_path: Path) -> None:
+        found = expand([self.write(tmp_path, 'path\neye.png\n"' + "x" * 200_000 + '"\nfar.png\n')])
+        assert names(found) == ["eye.png", "list.csv:3", "far.png"]
+        with pytest.raises(UnreadablePhoto, match=r"list\.csv:3: line 3 cannot be read \(field larger than"):
+            found.items[1].read()
 
     def test_in_a_folder_is_not_read(self, tmp_path: Path) -> None:
         self.write(tmp_path, "path\nfar.png\n")

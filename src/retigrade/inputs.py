@@ -1,29 +1,50 @@
-"""What the command line was pointed at: photographs, folders and CSVs, as one ordered list of inputs."""
+"""What a command was pointed at: photographs, folders and CSVs, as one ordered list of inputs; the one walker."""
 
 from __future__ import annotations
 
-import csv
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
+from typing import TypeVar
 
-from retigrade.errors import UnreadablePhoto, UsageError
+from retigrade.errors import DataError, UnreadablePhoto, UsageError
 from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.formats import SNIFF_BYTES, sniff
 from retigrade.grading import NOBODY, Subject
-from retigrade.text import shown
+from retigrade.locate import Changes, Locator, stem
+from retigrade.subjects import parse_date, parse_eye
+from retigrade.tables import Row, is_table, read_table
+from retigrade.text import listing, shown
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp"})
-
+# What file systems, network stores and desktops put beside photographs; and whatever begins with a dot.
+_SYSTEM = frozenset(
+    {
+        "__macosx",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
+        "@eadir",
+        "@tmp",
+        "@__thumb",
+        "@recycle",
+        "#recycle",
+    }
+    | {"#snapshot", "@recently-snapshot", "$recycle.bin", "recycler", "recycled", "system volume information"}
+    | {"lost+found", "network trash folder", "temporary items", "thevolumesettingsfolder"}
+)
+_HIDDEN = "hidden or system entry"
+NO_PICTURE = "not a picture file"
 # A run writes these into its output folder; its maps and DICOM files are pictures, but no photographs.
 _GRADINGS = "gradings.jsonl"
 _WRITTEN = {"heat": "maps of an earlier run", "dicom": "DICOM files of an earlier run"}
 # What a DICOM file without preamble starts with, group 0008: its length, specific character set, image type, SOP class.
 _FIRST_TAGS = frozenset({b"\0\0", b"\x05\0", b"\x08\0", b"\x16\0"})
-# Room for ".png" and the temporary file's suffix in the 255 bytes that file systems allow.
-_NAME_BYTES = 220
+# Room for ".png" and the temporary file's suffix in the 255 bytes that file systems allow, and for the output folder in
+# the 4,096 bytes of a path.
+_NAME_BYTES, _PATH_BYTES = 220, 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +71,17 @@ class Input:
         return self.reader(self.path, min_side=min_side)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The reader of an input that cannot be read, for a reason that is known without decoding."""
+
+    reason: str
+
+    def __call__(self, path: Path, *, min_side: int | None = None) -> Photo:
+        """Raise UnreadablePhoto."""
+        raise UnreadablePhoto(f"{shown(path.name)}: {self.reason}")
+
+
 ListDicom = Callable[[Path, str], Iterable[Input]]
 """Lists the photographs in a DICOM file, given its path and its name: one a frame, or those that a DICOMDIR names."""
 
@@ -64,121 +96,172 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All inputs, in order, and everything that was found beside them."""
+    """All inputs, in order, everything that was found beside them, and what a user should know, in sentences."""
 
     items: tuple[Input, ...]
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def expand(paths: Sequence[Path], *, exclude: Path | None = None, list_dicom: ListDicom | None = None) -> Inputs:
     """List the photographs that `paths` stand for, in their order.
 
-    A path is a folder (recursed in order of names, hidden entries left out), a CSV with a `path` column (relative paths
-    start at the CSV's folder), or anything else, taken as a photograph: that a file is missing or is none is for
-    decoding to say. `exclude` is the output folder; what lies below it is left out, and so are the maps of earlier
-    runs. Where a path itself is the output folder, only the maps in it are. `list_dicom` lists what is in a DICOM file,
-    recognised by content; without it such a file is one input that cannot be read.
+    A path is a folder (recursed in order of names; a file is a photograph by its content, whatever it is called), a CSV
+    with a `path` column (relative paths start at the CSV's folder) and optionally `patient`, `eye` and `date`, or
+    anything else, taken as a photograph: that a file is missing or is none is for decoding to say. `exclude` is the
+    output folder; what lies below it is left out, and so are the maps of earlier runs. Where a path itself is the
+    output folder, only the maps in it are. `list_dicom` lists what is in a DICOM file, recognised by content; without
+    it such a file is one input that cannot be read.
 
-    Raises UsageError: a CSV that cannot be read or has no `path` column, or no input at all.
+    Raises DataError where a CSV cannot be read or has no `path` column, UsageError where there is no input at all.
     """
-    walk = _Walk(exclude=None if exclude is None else _identity(_status(exclude)))
+    walk = Walk(exclude=exclude)
     names, prefixes = _Names(), set[str]()
     items: list[Input] = []
+    notes: list[str] = []
     for path in paths:
         before = len(items)
-        prefix = _prefix(path, prefixes) if len(paths) > 1 and _is_collection(path) else ""
-        for photo, name in walk.photos(path):
-            listed = (list_dicom or _unread_dicom)(photo, name) if _is_dicom(photo) else (Input(photo, name),)
-            items += (replace(item, name=names.unique(prefix + item.name)) for item in listed)
+        status = _status(path)
+        is_list = status is not None and stat.S_ISREG(status.st_mode) and is_table(path)
+        is_folder = status is not None and stat.S_ISDIR(status.st_mode)
+        if is_list:
+            listed: Iterable[Input] = _listed(path, walk.skipped, notes)
+        elif is_folder:
+            listed = walk.photographs(path)
+        else:
+            listed = (Input(path, _own_name(path)),)
+        prefix = _prefix(path, prefixes) if len(paths) > 1 and (is_list or is_folder) else ""
+        for item in listed:
+            frames = (list_dicom or _refuse_dicom)(item.path, item.name) if _is_dicom(item) else (item,)
+            items += (_named(frame, item, names.unique(prefix + frame.name)) for frame in frames)
         if len(items) == before:
             walk.skipped.append(Skipped(path, "no photographs in it"))
     if not items:
         where = ", ".join(shown(str(path)) for path in paths) or "no path"
         raise UsageError(f"No photographs in {where}: looked for JPEG, PNG, TIFF, WebP and BMP files")
-    return Inputs(tuple(items), tuple(walk.skipped))
+    return Inputs(tuple(items), tuple(walk.skipped), tuple(notes))
 
 
-Found = tuple[Path, str]
-"""A photograph and its name below the path that led to it."""
+def describe_skipped(skipped: Iterable[Skipped]) -> tuple[str, ...]:
+    """One sentence for each reason: how many entries were skipped, and the first names."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in skipped:
+        by_reason.setdefault(entry.reason, []).append(shown(entry.path.name or str(entry.path)))
+    return tuple(f"skipped {len(names)} ({reason}): {listing(names)}" for reason, names in by_reason.items())
 
 
 @dataclass(slots=True)
-class _Walk:
-    """Finds the photographs below each path and keeps what it leaves out."""
+class Walk:
+    """Finds the photographs below folders, and keeps what it leaves out: the one answer to "is this a photograph?".
 
-    exclude: tuple[int, int] | None
+    exclude: the output folder, left out wherever it is met. skipped: everything else that was found, and why.
+    """
+
+    exclude: Path | None = None
     skipped: list[Skipped] = field(default_factory=list)
 
-    def photos(self, path: Path) -> Iterator[Found]:
-        """Yield what one PATH of the command line stands for."""
-        status = _status(path)
-        if status is not None and stat.S_ISDIR(status.st_mode):
-            yield from self._folder(path, status)
-        elif status is not None and _is_csv(path, status):
-            yield from self._listed(path)
-        else:
-            yield path, _own_name(path)
-
-    def _folder(self, root: Path, status: os.stat_result | None) -> Iterator[Found]:
-        identity = _identity(status)
+    def photographs(self, root: Path) -> Iterator[Input]:
+        """Yield the photographs below a folder in order of names; an unreadable folder is an unreadable input."""
+        excluded = None if self.exclude is None else _identity(_status(self.exclude))
+        identity = _identity(_status(root))
         visited = {identity: root}
-        # A stack of (entry, its name below the root), not recursion: folders may nest deeper than Python calls.
-        stack = self._entries(root, "", is_output=identity == self.exclude)
+        # A stack of entries, not recursion: folders may nest deeper than Python calls.
+        stack = self._entries(Input(root, ""), is_output=identity == excluded)
         while stack:
-            path, name = stack.pop()
-            status = _status(path)
-            if status is None or not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
-                yield path, name  # a dangling link, a pipe, a socket: decoding says what it is, without waiting
-            elif stat.S_ISREG(status.st_mode):
-                if _is_picture(path) or _is_dicom(path):
-                    yield path, name
+            entry = stack.pop()
+            status = _status(entry.path)
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                if entry.reader is not decode or _is_photograph(entry.path, status):
+                    yield entry
                 else:
-                    self.skipped.append(Skipped(path, "not a picture file"))
-            elif (identity := _identity(status)) == self.exclude:
-                self.skipped.append(Skipped(path, "the output folder"))
+                    self.skipped.append(Skipped(entry.path, NO_PICTURE))
+            elif entry.reader is not decode:
+                yield entry
+            elif (identity := _identity(status)) == excluded:
+                self.skipped.append(Skipped(entry.path, "the output folder"))
             elif identity in visited:
-                self.skipped.append(Skipped(path, f"the same folder as {shown(str(visited[identity]))}"))
+                self.skipped.append(Skipped(entry.path, f"the same folder as {shown(str(visited[identity]))}"))
             else:
-                visited[identity] = path
-                stack += self._entries(path, name + "/", is_output=False)
+                visited[identity] = entry.path
+                stack += self._entries(entry, is_output=False)
 
-    def _entries(self, folder: Path, prefix: str, *, is_output: bool) -> list[Found]:
-        """List a folder in reverse order of names, without what is hidden and without the maps of an earlier run."""
+    def _entries(self, folder: Input, *, is_output: bool) -> list[Input]:
+        """List a folder in reverse order of names, without hidden entries and without the maps of an earlier run."""
         try:
-            names = sorted(os.listdir(folder), reverse=True)  # noqa: PTH208 - names suffice
-        except OSError as problem:
-            self.skipped.append(Skipped(folder, f"folder cannot be read ({problem.strerror})"))
-            return []
+            names = sorted(os.listdir(folder.path), reverse=True)  # noqa: PTH208 - names suffice
+        except OSError as error:
+            reason = f"the folder cannot be read ({error.strerror})"
+            return [replace(folder, name=folder.name or _own_name(folder.path), reader=Refusal(reason))]
         is_output = is_output or _GRADINGS in names
-        kept: list[Found] = []
+        kept: list[Input] = []
         for name in names:
-            if name.startswith("."):
-                self.skipped.append(Skipped(folder / name, "hidden"))
+            if name.startswith(".") or name.casefold() in _SYSTEM:
+                self.skipped.append(Skipped(folder.path / name, _HIDDEN))
             elif is_output and name in _WRITTEN:
-                self.skipped.append(Skipped(folder / name, _WRITTEN[name]))
+                self.skipped.append(Skipped(folder.path / name, _WRITTEN[name]))
             else:
-                kept.append((folder / name, _safe(PurePosixPath(prefix + name))))
+                kept.append(Input(folder.path / name, _safe(PurePosixPath(folder.name, name))))
         return kept
 
-    def _listed(self, path: Path) -> Iterator[Found]:
-        try:
-            # A name that is not UTF-8 passes through as the file system gives it.
-            with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-                rows = csv.reader(file)
-                header = [column.strip() for column in next(rows, [])]
-                if "path" not in header:
-                    found = ", ".join(shown(column) for column in header) or "none"
-                    raise UsageError(f"{shown(path.name)}: needs a column named path; its columns are: {found}")
-                at = header.index("path")
-                for row in rows:
-                    cell = row[at].strip() if at < len(row) else ""
-                    if cell:
-                        yield path.parent / cell, _safe(PurePath(cell))
-                    elif row:
-                        self.skipped.append(Skipped(path, f"line {rows.line_num} has no path"))
-        except (OSError, csv.Error) as problem:
-            reason = problem.strerror if isinstance(problem, OSError) else str(problem)
-            raise UsageError(f"{shown(path.name)}: the CSV cannot be read ({reason})") from None
+
+def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[Input]:
+    """The inputs that a CSV lists, one a row; a row that cannot be read is an input that cannot be read."""
+    table = read_table(path)
+    if "path" not in table.columns:
+        raise DataError(f"{shown(path.name)}: needs a column named path; its columns are: {table.seen}")
+    locator, changes, unknown = Locator(path.parent), Changes(path), list[str]()
+    found, missing = 0, list[Path]()
+    for row in table.rows:
+        cell = row.get("path")
+        if row.problem is not None:
+            yield Input(
+                Path(f"{path}:{row.line}"), _safe(PurePath(f"{path.name}:{row.line}")), reader=Refusal(row.problem)
+            )
+        elif not cell:
+            skipped.append(Skipped(path, f"line {row.line} has no path"))
+        else:
+            spellings = table.spellings(cell)
+            located, change = locator.find(spellings)
+            changes.add(change, cell, located or path)
+            file = path.parent / cell if located is None else located
+            found += located is not None
+            missing += [file] if located is None else []
+            yield Input(file, _safe(PurePath(cell.replace("\\", "/"))), subject=_subject(row, unknown))
+    notes += [*table.notes, *changes.notes]
+    if unknown:
+        notes.append(f"{shown(path.name)}: {len(unknown)} cells are taken as unknown: {listing(unknown)}")
+    if missing and not found:
+        notes.append(
+            f"{shown(path.name)}: none of its {len(missing)} photographs was found; the first was looked for as "
+            f"{shown(str(missing[0]))}: {locator.why(missing[0])}"
+        )
+
+
+def _subject(row: Row, unknown: list[str]) -> Subject:
+    """Whose eye a row speaks of; what cannot be read is unknown, and said in `unknown`."""
+    return Subject(
+        patient=row.get("patient") or None,
+        eye=known(row, "eye", parse_eye, unknown),
+        date=known(row, "date", parse_date, unknown),
+    )
+
+
+_Value = TypeVar("_Value")
+
+
+def known(row: Row, column: str, parse: Callable[[str], _Value], unknown: list[str]) -> _Value | None:
+    """What a cell says, or None where it says nothing that can be read, which is added to `unknown`."""
+    try:
+        return parse(row.get(column))
+    except ValueError as error:
+        unknown.append(f"line {row.line}: {shown(str(error))}")
+        return None
+
+
+def _named(frame: Input, item: Input, name: str) -> Input:
+    """A frame by its final name; what the list states of it goes before what the file says."""
+    stated = {key: value for key in ("patient", "eye", "date") if (value := getattr(item.subject, key)) is not None}
+    return replace(frame, name=name, subject=replace(frame.subject, **stated))
 
 
 @dataclass(slots=True)
@@ -226,12 +309,16 @@ def _own_name(path: Path) -> str:
 
 
 def _safe(path: PurePath) -> str:
-    """Return a path that stays below any folder it is joined to, its last part short enough for an added suffix."""
-    parts = [part for part in path.parts if part not in ("..", path.anchor)] or ["input"]
-    last = os.fsencode(parts[-1])
-    if len(last) > _NAME_BYTES:
-        parts[-1] = last[:_NAME_BYTES].decode(errors="ignore")
+    """Return a path that stays below any folder it is joined to, its parts and the whole short enough to be written."""
+    parts = [_short(part) for part in path.parts if part not in ("..", path.anchor)] or ["input"]
+    while len(parts) > 1 and sum(len(os.fsencode(part)) + 1 for part in parts) > _PATH_BYTES:
+        parts.pop(0)
     return "/".join(parts)
+
+
+def _short(part: str) -> str:
+    encoded = os.fsencode(part.replace("\0", "_"))
+    return part.replace("\0", "_") if len(encoded) <= _NAME_BYTES else encoded[:_NAME_BYTES].decode(errors="ignore")
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -246,45 +333,35 @@ def _identity(status: os.stat_result | None) -> tuple[int, int] | None:
     return None if status is None else (status.st_dev, status.st_ino)
 
 
-def _is_collection(path: Path) -> bool:
-    status = _status(path)
-    return status is not None and (stat.S_ISDIR(status.st_mode) or _is_csv(path, status))
+def _is_photograph(path: Path, status: os.stat_result | None) -> bool:
+    """Whether an entry of a folder is an input: by its content a picture of any kind, or by its name meant to be one.
 
-
-def _is_csv(path: Path, status: os.stat_result) -> bool:
-    return path.suffix.lower() == ".csv" and stat.S_ISREG(status.st_mode)
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether a regular file goes by a picture's suffix, or by none and starts like one."""
-    if path.suffix:
-        return path.suffix.lower() in SUFFIXES
+    A dangling link, a pipe or a socket is one too: decoding says what it is, without waiting.
+    """
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return True
     try:
-        with path.open("rb") as file:
-            return sniff(file.read(SNIFF_BYTES)) is not None
+        return _kind(path) is not None or stem(path.name) != path.name
     except OSError:
         return True  # it may be one; decoding says why it cannot be read
 
 
-def _is_dicom(path: Path) -> bool:
-    """Whether a regular file starts like DICOM, with its preamble or, as old ones, without (PS3.10, 7.1)."""
-    status = _status(path)
-    if status is None or not stat.S_ISREG(status.st_mode):
-        return False
+def _kind(path: Path) -> str | None:
+    """The kind of picture that a file starts like, DICOM without its preamble (PS3.10, 7.1) among them."""
+    with path.open("rb") as file:
+        head = file.read(SNIFF_BYTES)
+    bare_dicom = head[:6] == b"\2\0\0\0UL" or (head[:2] == b"\x08\0" and head[2:4] in _FIRST_TAGS)
+    return "DICOM" if bare_dicom else sniff(head)
+
+
+def _is_dicom(item: Input) -> bool:
+    status = _status(item.path)
     try:
-        with path.open("rb") as file:
-            head = file.read(SNIFF_BYTES)
+        return status is not None and stat.S_ISREG(status.st_mode) and _kind(item.path) == "DICOM"
     except OSError:
         return False
-    return sniff(head) == "DICOM" or head[:6] == b"\2\0\0\0UL" or (head[:2] == b"\x08\0" and head[2:4] in _FIRST_TAGS)
 
 
-def _unread_dicom(path: Path, name: str) -> Iterator[Input]:
-    yield Input(path, name, reader=_refuse_dicom)
-
-
-def _refuse_dicom(path: Path, *, min_side: int | None = None) -> Photo:
-    raise UnreadablePhoto(
-        f"{shown(path.name)}: a DICOM file, and the packages that read those are not installed; install Retigrade with "
-        "its extra dicom"
-    )
+def _refuse_dicom(path: Path, name: str) -> Iterator[Input]:
+    reason = "a DICOM file, and the packages that read those are not installed; install Retigrade with its extra dicom"
+    yield Input(path, name, reader=Refusal(reason))

@@ -6,18 +6,15 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from retigrade.cli.command import Command, notice
 from retigrade.errors import UsageError
 
-if TYPE_CHECKING:
-    from retigrade.inputs import Skipped
     from retigrade.output.run import Outcome
 
-_NAMED = 5  # of the files passed over; the report names them all
 _UNREADABLE_PHOTO, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
 
 
@@ -57,10 +54,11 @@ class Grade(Command):
         """Grade and write."""
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs must be 1 or more, got {self.jobs}")
-        from retigrade.inputs import expand
+        from retigrade.inputs import describe_skipped, expand
 
         inputs = expand(self.paths, exclude=self.out)
-        _tell_skipped(inputs.skipped)
+        for sentence in (*inputs.notes, *describe_skipped(inputs.skipped)):
+            notice(sentence)
         if self.out is not None:
             from retigrade.files import make_folder
 
@@ -77,16 +75,6 @@ class Grade(Command):
         outcome = run(inputs, grader, output, out=self.out, heat=not self.no_heat, jobs=jobs)
         _tell_end(outcome, self.out)
         return _exit_code(outcome)
-
-
-def _tell_skipped(skipped: tuple[Skipped, ...]) -> None:
-    """Name the first files that were passed over; nothing is left out in silence."""
-    from retigrade.text import shown
-
-    for one in skipped[:_NAMED]:
-        notice(f"passed over {shown(str(one.path))}: {one.reason}")
-    if len(skipped) > _NAMED:
-        notice(f"passed over {len(skipped) - _NAMED} more")
 
 
 def _tell_end(outcome: Outcome, out: Path | None) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from retigrade.arrays import Flags
 from retigrade.errors import DataError, PhotoError
 from retigrade.fundus.decode import Photo, decode, decode_bytes
-from retigrade.inputs import SUFFIXES
+from retigrade.inputs import Walk
+from retigrade.locate import stem
 
 LESIONS = 1 | 2 | 4 | 8
 """The bits of a mask that are lesions: microaneurysm, haemorrhage, hard and soft exudate; 16 is the optic disc."""
@@ -42,12 +43,12 @@ def find_annotated(folder: Path) -> tuple[tuple[Path, Path], ...]:
 
     Raises DataError where there is none, or a photograph has no mask.
     """
-    photos = sorted(path for path in (folder / "photos").glob("*") if path.suffix.lower() in SUFFIXES)
+    photos = [item.path for item in Walk().photographs(folder / "photos") if item.path.parent == folder / "photos"]
     if not photos:
         raise DataError(
             f"{folder}: no photographs in {folder / 'photos'}; masks go beside them into {folder / 'masks'}"
         )
-    pairs = tuple((path, folder / "masks" / f"{path.stem}.png") for path in photos)
+    pairs = tuple((path, folder / "masks" / f"{stem(path.name)}.png") for path in photos)
     if missing := [mask for _, mask in pairs if not mask.is_file()]:
         raise DataError(f"{missing[0]}: no such file ({len(missing)} of {len(photos)} photographs have no mask)")
     return pairs

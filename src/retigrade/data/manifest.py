@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.data.layouts import Listed, read_layouts
+from retigrade.data.layouts import LeftOut, Listed, read_layouts
 from retigrade.errors import DataError, NotAFundus, PhotoError
 from retigrade.fundus.crop import decode_side
 from retigrade.fundus.decode import decode
 from retigrade.fundus.field import find_field
+from retigrade.grading import Eye
 from retigrade.icdr import GRADES, Grade
 from retigrade.text import shown
 
@@ -27,29 +29,20 @@ class Entry:
 
     name: folder name and path below it, unique in the manifest and the same on every machine.
     patient: whose eye it is, unique over all sources; the photograph's own name where nobody knows.
-    eye: "left", "right" or None. sha256: hexadecimal digest of the file's bytes. width, height: upright, in pixels.
+    eye, date: None where nobody knows. sha256: hexadecimal digest of the file's bytes. width, height: upright, in
+    pixels.
     """
 
     path: Path
     name: str
     grade: Grade
     patient: str
-    eye: str | None
+    eye: Eye | None
     source: str
     sha256: str
     width: int
     height: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A listed photograph that cannot be used, and why."""
-
-    path: Path
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{shown(str(self.path))}: {self.reason}"
+    date: datetime.date | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,9 +105,9 @@ def read_manifest(data: Path | Sequence[Path], *, size: int | None = None, skip_
     """
     folders = [data] if isinstance(data, Path) else list(data)
     listings = [listing for folder in folders for listing in read_layouts(folder)]
-    _refuse_twice(item.path for listing in listings for item in listing.pictures)
-    listed = [(item, listing.root) for listing in listings for item in listing.pictures]
-    unreadable = [LeftOut(path, "no such file") for listing in listings for path in listing.missing]
+    _refuse_twice(item.path for listing in listings for item in listing.photographs)
+    listed = [(item, listing.root) for listing in listings for item in listing.photographs]
+    unreadable = [left_out for listing in listings for left_out in listing.left_out]
     unusable: list[LeftOut] = []
     entries: list[Entry] = []
     with ThreadPoolExecutor() as pool:
@@ -168,4 +161,5 @@ def _entry_or_why(item: Listed, root: Path, *, size: int | None) -> Entry | Phot
         sha256=photo.sha256,
         width=photo.width,
         height=photo.height,
+        date=item.date,
     )
