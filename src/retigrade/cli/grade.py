@@ -6,13 +6,14 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from retigrade.cli.command import Command, notice
 from retigrade.errors import UsageError
 
+if TYPE_CHECKING:
     from retigrade.output.run import Outcome
 
 _UNREADABLE_PHOTO, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
