@@ -110,8 +110,8 @@ def randomised(network: Network, views: list[CanonicalView]) -> Iterator[tuple[s
     changed = copy.deepcopy(network)
     blocks = list(changed.backbone.blocks)
     for name, parts in {
-        "the heads": [changed.classify, changed.fine.classify],
-        "the fine evidence too": [changed.fine],
+        "the heads": [changed.classify, changed.high_resolution.classify],
+        "the high-resolution head too": [changed.high_resolution],
         "the last three stages too": blocks[-3:],
         "every stage": blocks,
     }.items():
@@ -134,7 +134,7 @@ def ranks(values: Floats) -> Floats:
 
 def main(arguments: Arguments) -> None:
     grader = load(arguments.bundle)
-    network = Network("mobilenetv2_100", fine=True, weights=arguments.network) if arguments.network else None
+    network = Network("mobilenetv2_100", high_resolution=True, weights=arguments.network) if arguments.network else None
     maps = maps_of(grader, None if network is None else network.eval(), arguments.seed)
     learned = set() if arguments.all else set(grader.bundle.metadata.training.annotated)
     annotated = [one for one in read_annotated(arguments.lesions) if one.photo.sha256 not in learned]
@@ -146,9 +146,9 @@ def main(arguments: Arguments) -> None:
         table.add_row(name, str(one.photos), str(one.cool), *(str(getattr(one, figure)) for figure in FIGURES))
     Console(width=220).print(table)
     if network is not None:
-        view = [canonical_view(one.photo, size=grader.bundle.metadata.input_size) for one in annotated]
-        for name, positions_by_key in randomised(network, view):
-            print(f"rank correlation of the maps with those of random weights in {name}: {positions_by_key:.2f}")
+        views = [canonical_view(item.photo, size=grader.bundle.metadata.input_size) for item in annotated]
+        for name, correlation in randomised(network, views):
+            print(f"rank correlation of the maps with those of random weights in {name}: {correlation:.2f}")
 
 
 if __name__ == "__main__":

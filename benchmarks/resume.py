@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from retigrade.icdr import GRADES
 from retigrade.synthetic import draw_eye
-from retigrade.training.loop import CHECKPOINT
+from retigrade.training.checkpoint import CHECKPOINT, read_checkpoint
 from retigrade.training.pipeline import BUNDLE, WEIGHTS
 
 
@@ -87,7 +87,7 @@ def log(out: Path) -> list[dict[str, str]]:
 
 
 def kept(out: Path):
-    return torch.load(out / CHECKPOINT, weights_only=True)
+    return read_checkpoint(out / CHECKPOINT)[1]
 
 
 def compare(unbroken: Path, killed: Path) -> int:

@@ -15,8 +15,9 @@ import torch
 
 from retigrade.training.cpu import fast_arithmetic
 from retigrade.training.dataset import TrainingData, soft_targets
-from retigrade.training.loop import Run, open_fabric
-from retigrade.training.losses import loss_of
+from retigrade.training.device import open_fabric
+from retigrade.training.loop import Start, Trainer
+from retigrade.training.losses import training_loss
 from retigrade.training.recipe import BEST
 from timing import in_turn, machine, show
 
@@ -39,16 +40,17 @@ def main() -> None:
 
 
 def our_steps(photos, grades):
-    lesson = TrainingData(
+    data = TrainingData(
         photos=photos,
         grades=grades,
-        targets=soft_targets(grades, (), neighbours=0.06),
+        targets=soft_targets(grades, (), label_smoothing=0.06),
         sources=np.zeros(len(photos), np.int64),
         train=np.arange(len(photos)),
         validation=np.arange(BATCH),
         fingerprint="drawn",
     )
-    run = Run(lesson, BEST, backbone="mobilenetv2_100", weights=None, start=False, seed=0, fabric=open_fabric())
+    start = Start(backbone="mobilenetv2_100", pretrained=False, seed=0)
+    run = Trainer(data, BEST, start, fabric=open_fabric())
     run.network.train()
     generator = torch.Generator().manual_seed(0)
     positions = np.arange(BATCH)
@@ -56,7 +58,7 @@ def our_steps(photos, grades):
 
     @fast_arithmetic()
     def learn(x, targets):
-        run.fabric.backward(loss_of(run.network(x), targets, BEST))
+        run.fabric.backward(training_loss(run.network(x), targets, BEST))
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
 

@@ -18,10 +18,11 @@ from retigrade.paper.engine import Engine, match_weights
 from retigrade.paper.pictures import View, pictures
 from retigrade.paper.protocols import published
 from retigrade.paper.settings import Job, Preparation, Protocol, recipe_of
-from retigrade.paper.trainer import EpochLine, Task
+from retigrade.paper.trainer import Task
 from retigrade.synthetic import draw_eye
-from retigrade.training.loop import open_fabric
+from retigrade.training.device import open_fabric
 from retigrade.training.network import Network
+from retigrade.training.progress import EpochResult, Progress
 
 TINY = "test_efficientnet"
 FOLDERS = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")
@@ -46,7 +47,7 @@ def stored(path: Path, *, share: float) -> Path:
     """The first tensors of a network of random weights."""
     state = {
         name: value.contiguous()
-        for name, value in Network(TINY, start=False).backbone.state_dict().items()
+        for name, value in Network(TINY, pretrained=False).backbone.state_dict().items()
         if value.is_floating_point()
     }
     save_file(dict(list(state.items())[: round(share * len(state))]), path)
@@ -105,31 +106,27 @@ def test_a_start_is_described_by_what_the_file_holds(tmp_path: Path, share: floa
 def test_a_random_start_is_described_as_such() -> None:
     described = engine().contestant(TINY, size=64)
     assert (described.start, described.share, described.digest) == ("random weights", 0.0, "")
-    assert described.parameters == sum(p.numel() for p in Network(TINY, start=False).parameters())
+    assert described.parameters == sum(p.numel() for p in Network(TINY, pretrained=False).parameters())
 
 
 def test_weights_that_cannot_be_fetched_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> torch.nn.Module:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("retigrade.paper.engine.Network", fail)
+    monkeypatch.setattr("timm.create_model", fail)
     with pytest.raises(
         UsageError, match=r"cannot fetch ImageNet weights for vgg16 \(ConnectionError\).*--random-start"
     ):
-        Engine(open_fabric(accelerator="cpu"), weights={}, random_start=False).contestant("vgg16", size=64)
+        Engine(open_fabric(accelerator="cpu"), weights={}, random_pretrained=False).contestant("vgg16", size=64)
 
 
-class StopAfter:
+class StopAfter(Progress):
     """Lets a number of epochs pass, then interrupts."""
 
     def __init__(self, epochs: int) -> None:
         self.left = epochs
 
-    def training(self, name: str, *, number: int, of: int, epochs: int) -> None: ...
-
-    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None: ...
-
-    def epoch(self, done: EpochLine) -> None:
+    def epoch(self, result: EpochResult) -> None:
         self.left -= 1
         if not self.left:
             raise KeyboardInterrupt
@@ -153,10 +150,10 @@ def test_a_training_that_was_stopped_ends_as_an_unbroken_one(clinic: Path, tmp_p
         shown=parts.test[:2],
         identity="one",
     )
-    unbroken = engine().train(task, folder=tmp_path / "a", watch=StopAfter(9))
+    unbroken = engine().train(task, folder=tmp_path / "a", progress=StopAfter(9))
     with pytest.raises(KeyboardInterrupt):
-        engine().train(task, folder=tmp_path / "b", watch=StopAfter(1))
-    resumed = engine().train(task, folder=tmp_path / "b", watch=StopAfter(9))
+        engine().train(task, folder=tmp_path / "b", progress=StopAfter(1))
+    resumed = engine().train(task, folder=tmp_path / "b", progress=StopAfter(9))
     assert len(resumed.history) == 3
     assert resumed.epoch == unbroken.epoch
     assert np.array_equal(resumed.logits, unbroken.logits)

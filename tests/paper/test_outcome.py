@@ -7,7 +7,8 @@ import pytest
 
 from retigrade.errors import UsageError
 from retigrade.paper.outcome import read_outcome, write_outcome
-from retigrade.paper.trainer import EpochLine, Trained
+from retigrade.paper.trainer import Trained
+from retigrade.training.progress import EpochResult
 
 IDENTITY = {"data set": "abc", "recipe": "long " * 40}
 
@@ -15,7 +16,7 @@ IDENTITY = {"data set": "abc", "recipe": "long " * 40}
 def trained() -> Trained:
     rng = np.random.default_rng(0)
     return Trained(
-        history=(EpochLine(1, 1.5, 0.4, 0.1, 3.0), EpochLine(2, float("nan"), 0.5, 0.2, 3.0)),
+        history=(EpochResult(1, 1.5, 0.4, 0.1, 3.0), EpochResult(2, float("nan"), 0.5, 0.2, 3.0)),
         epoch=2,
         logits=rng.normal(size=(7, 5)).astype(np.float32),
         maps=rng.normal(size=(3, 5, 2, 2)).astype(np.float32),

@@ -17,15 +17,16 @@ from retigrade.icdr import Grade
 from retigrade.paper.run import run
 from retigrade.paper.settings import Preparation, Protocol, Settings
 from retigrade.paper.study import Study
-from retigrade.paper.trainer import Contestant, EpochLine, Task, Trained, Watch
+from retigrade.paper.trainer import Contestant, NetworkTrainer, Task, Trained
 from retigrade.synthetic import draw_eye
+from retigrade.training.progress import EpochResult, Progress
 
 FOLDERS = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")
 SIZE = 64
 
 
 @dataclass
-class Memory:
+class Memory(NetworkTrainer):
     """A trainer that answers right what it was trained on, and one stage too high what it was not."""
 
     share: float = 1.0
@@ -43,26 +44,18 @@ class Memory:
             share=self.share,
         )
 
-    def train(self, task: Task, *, folder: Path, watch: Watch) -> Trained:
+    def train(self, task: Task, *, folder: Path, progress: Progress) -> Trained:
         if len(self.tasks) == self.stop_before:
             raise KeyboardInterrupt
         self.tasks.append(task)
         folder.mkdir(parents=True)
         (folder / "checkpoint").touch()
-        line = EpochLine(1, 0.5, 0.9, 0.8, 1.0)
-        watch.epoch(line)
+        line = EpochResult(1, 0.5, 0.9, 0.8, 1.0)
+        progress.epoch(line)
         answers = (task.grades + ~np.isin(np.arange(len(task.grades)), task.train)) % 5
         logits = np.where(np.eye(5, dtype=bool)[answers], 4.0, 0.0).astype(np.float32)
         maps = np.repeat(logits[task.shown], 4, axis=1).reshape(-1, 5, 2, 2)
         return Trained(history=(line,), epoch=1, logits=logits, maps=maps, centre=(0.5, 0.5))
-
-
-class Silent:
-    def training(self, name: str, *, number: int, of: int, epochs: int) -> None: ...
-
-    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None: ...
-
-    def epoch(self, done: EpochLine) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +92,7 @@ def reproduce(
         out=out,
         settings=settings(**changes),
         trainer=trainer or Memory(),
-        watch=Silent(),
+        progress=Progress(),
         photographs=photographs,
     )
 
@@ -334,8 +327,8 @@ def test_the_honest_lesson_is_canonical_cut_and_validated_apart(clinic: Path, tm
     trainer = Memory()
     reproduce(clinic, tmp_path, trainer, networks=("mobilenetv2_100",), folds=(1,), epochs=(1,))
     published, honest, gaussian = trainer.tasks
-    assert not published.recipe.cuts
-    assert honest.recipe.cuts
+    assert not published.recipe.match_crops
+    assert honest.recipe.match_crops
     assert not np.array_equal(published.photos[0], honest.photos[0])
     assert not np.array_equal(published.photos[0], gaussian.photos[0])
     assert np.array_equal(published.train, gaussian.train)

@@ -95,10 +95,10 @@ def test_one_number_is_for_all() -> None:
 def test_the_recipe_is_table_3_and_only_the_honest_one_is_cut() -> None:
     job = Job(protocol=Protocol.PUBLISHED, preparation=Preparation.COLOUR, network="vgg16", fold=1, epochs=7)
     recipe = recipe_of(job, size=64)
-    assert (recipe.batch, recipe.rate, recipe.optimizer, recipe.epochs) == (20, 1e-4, "adam", 7)
-    assert (recipe.balance, recipe.size, recipe.small_size, recipe.cuts) == (1.0, 64, 64, False)
+    assert (recipe.batch, recipe.lr, recipe.optimizer, recipe.epochs) == (20, 1e-4, "adam", 7)
+    assert (recipe.class_balance, recipe.size, recipe.small_size, recipe.match_crops) == (1.0, 64, 64, False)
     honest = Job(protocol=Protocol.HONEST, preparation=Preparation.COLOUR, network="resnet18", fold=1, epochs=7)
-    assert recipe_of(honest, size=64).cuts
+    assert recipe_of(honest, size=64).match_crops
     assert recipe_of(honest, size=64).batch == 32
     assert printed_name("vgg16") == "VGG-16"
     assert printed_name("resnet18") == "resnet18"

@@ -1,4 +1,4 @@
-"""Augmentation: drawn parameters replay, black stays black, and no strength means no change."""
+"""Augmentation: drawn parameters replay, black stays black, and switched off it changes nothing."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import torch
 
-from retigrade.training.augment import AugmentationConfig, apply, draw
-from retigrade.training.recipe import PAPER
+from retigrade.training.augment import apply, draw
+from retigrade.training.recipe import PAPER, AugmentationConfig
 
 NONE = AugmentationConfig(
     rotate=0,
     zoom=0,
     shift=0,
     aspect=0,
-    flip=0,
-    upend=0,
+    horizontal_flip=0,
+    vertical_flip=0,
     brightness=0,
     contrast=0,
     saturation=0,
-    tint=0,
+    channel_gain=0,
     blur=0,
     noise=0,
 )
@@ -32,7 +32,7 @@ def photos(n: int = 3, size: int = 48) -> torch.Tensor:
     return drawn
 
 
-def test_no_strength_leaves_the_photograph() -> None:
+def test_switched_off_it_leaves_the_photograph() -> None:
     x = photos()
     drawn = draw(torch.zeros(3, 2), NONE, torch.Generator().manual_seed(0))
     same = apply(x, drawn, size=48)
@@ -42,19 +42,19 @@ def test_no_strength_leaves_the_photograph() -> None:
 def test_flips_are_to_the_side_and_upside_down_each_by_its_own_chance() -> None:
     x = photos(n=40)
     plain = x.permute(0, 3, 1, 2).float()
-    for strength, allowed in (
-        (replace(NONE, flip=0.5), [plain, plain.flip(3)]),
-        (replace(NONE, upend=0.5), [plain, plain.flip(2)]),
-        (replace(NONE, flip=1, upend=1), [plain.flip(2, 3)]),
+    for config, allowed in (
+        (replace(NONE, horizontal_flip=0.5), [plain, plain.flip(3)]),
+        (replace(NONE, vertical_flip=0.5), [plain, plain.flip(2)]),
+        (replace(NONE, horizontal_flip=1, vertical_flip=1), [plain.flip(2, 3)]),
     ):
-        seen = apply(x, draw(torch.zeros(40, 2), strength, torch.Generator().manual_seed(0)), size=48)
+        seen = apply(x, draw(torch.zeros(40, 2), config, torch.Generator().manual_seed(0)), size=48)
         near = torch.stack([(seen - way).abs().amax((1, 2, 3)) < 0.05 for way in allowed])
         assert near.any(0).all()
         assert near.any(1).all()
 
 
 def test_the_publication_flips_to_the_side_alone() -> None:
-    assert (PAPER.strength.flip, PAPER.strength.upend) == (0.5, 0)
+    assert (PAPER.augmentation.horizontal_flip, PAPER.augmentation.vertical_flip) == (0.5, 0)
 
 
 def test_a_draw_replays() -> None:
@@ -82,8 +82,8 @@ def test_the_cut_blackens_top_and_bottom() -> None:
     assert lit.nonzero().flatten().tolist() == list(range(10, 36))
 
 
-def test_a_share_takes_its_rows() -> None:
+def test_some_rows_can_be_taken() -> None:
     drawn = draw(torch.zeros(4, 2), AugmentationConfig(), torch.Generator().manual_seed(6))
-    part = drawn.share(slice(1, None, 2))
+    part = drawn.rows(slice(1, None, 2))
     torch.testing.assert_close(part.affine, drawn.affine[1::2])
     assert part.seed == drawn.seed

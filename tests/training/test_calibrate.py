@@ -12,10 +12,10 @@ def at(score: float) -> list[float]:
 
 
 def photographs(score: np.ndarray, referable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([at(one) for one in score]), np.where(referable, 2, 0)
+    return np.array([at(p) for p in score]), np.where(referable, 2, 0)
 
 
-def test_screening_keeps_away_from_both_of_its_wishes() -> None:
+def test_screening_keeps_away_from_both_of_its_limits() -> None:
     # Referable photographs from 0.5 up, others up to 0.3: every threshold between catches and spares all.
     score = np.concatenate([np.linspace(0.5, 0.9, 100), np.linspace(0.0, 0.3, 100)])
     points = operating_points(*photographs(score, np.arange(200) < 100))
@@ -34,7 +34,7 @@ def test_screening_gives_away_spare_specificity_for_sensitivity() -> None:
     assert screening.specificity.value > SPECIFICITY + 0.02
     assert screening.threshold < points["specific"].threshold or points["specific"].specificity.value >= 0.95
     youden = points["balanced"].sensitivity.value + points["balanced"].specificity.value
-    assert all(one.sensitivity.value + one.specificity.value <= youden for one in points.values())
+    assert all(point.sensitivity.value + point.specificity.value <= youden for point in points.values())
 
 
 def test_screening_reaches_its_sensitivity_where_it_cannot_have_both() -> None:
@@ -49,5 +49,5 @@ def test_screening_reaches_its_sensitivity_where_it_cannot_have_both() -> None:
 
 
 @pytest.mark.parametrize("referable", [True, False])
-def test_photographs_of_one_kind_give_no_points(referable: bool) -> None:
+def test_photographs_of_one_class_give_no_points(referable: bool) -> None:
     assert operating_points(*photographs(np.linspace(0, 1, 20), np.full(20, referable))) == {}

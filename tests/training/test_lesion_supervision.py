@@ -1,4 +1,4 @@
-"""The fine evidence is taught where marked lesions are, and the grade stays what it was."""
+"""The high-resolution head is taught where annotated lesions are, and the grade stays what it was."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from retigrade.data.annotations import AnnotatedPhoto
+from retigrade.errors import UsageError
 from retigrade.fundus.decode import Photo
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
 from retigrade.synthetic.lesions import LESIONS
 from retigrade.training.dataset import TrainingData, soft_targets
-from retigrade.training.lesion_supervision import not_of_an_eye_in, prepare_lesions, supervise_lesions
+from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
 from retigrade.training.network import Network
 
 SIZE = 96
@@ -32,12 +33,12 @@ def annotated(folder: Path, number: int) -> AnnotatedPhoto:
     return AnnotatedPhoto(path, Photo(eye.pixels, width, height, digest), lesions)
 
 
-def lesson(photos: np.ndarray) -> TrainingData:
+def training_data(photos: np.ndarray) -> TrainingData:
     grades = 1 + np.arange(len(photos)) % 4
     return TrainingData(
         photos=photos,
         grades=grades,
-        targets=soft_targets(grades, (), neighbours=0.0),
+        targets=soft_targets(grades, (), label_smoothing=0.0),
         sources=np.zeros(len(photos), np.int64),
         train=np.arange(len(photos)),
         validation=np.arange(1),
@@ -45,9 +46,10 @@ def lesson(photos: np.ndarray) -> TrainingData:
     )
 
 
-def test_evidence_moves_into_lesions_and_logits_stay(tmp_path: Path) -> None:
+def test_evidence_moves_into_lesions_and_logits_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retigrade.training.lesion_supervision._STEPS", 60)
     torch.manual_seed(0)
-    network = Network("test_efficientnet", start=False, fine=True).eval()
+    network = Network("test_efficientnet", pretrained=False, high_resolution=True).eval()
     lesions = prepare_lesions([annotated(tmp_path, number) for number in range(4)], size=SIZE)
     assert lesions.photos.shape == (4, SIZE, SIZE, 3)
     assert lesions.lesions.max() == 1
@@ -56,16 +58,18 @@ def test_evidence_moves_into_lesions_and_logits_stay(tmp_path: Path) -> None:
 
     def inside_and_outside() -> tuple[float, float, torch.Tensor]:
         with torch.inference_mode():
-            answer = network(photos)
-        maps = (answer.maps[:, 1:].mean(1) - answer.maps[:, 0]).numpy()
+            output = network(photos)
+        maps = (output.maps[:, 1:].mean(1) - output.maps[:, 0]).numpy()
         side = maps.shape[1]
         touched = np.stack([cv2.resize(m, (side, side), interpolation=cv2.INTER_AREA) for m in lesions.lesions]) > 0.05
         retina = np.stack([cv2.resize(m, (side, side), interpolation=cv2.INTER_AREA) for m in lesions.retina]) > 0.5
-        return float(maps[touched].mean()), float(maps[retina & ~touched].mean()), answer.logits
+        return float(maps[touched].mean()), float(maps[retina & ~touched].mean()), output.logits
 
     before_in, before_out, before = inside_and_outside()
-    coarse = {name: value.clone() for name, value in network.state_dict().items() if not name.startswith("fine.")}
-    supervise_lesions(network, lesson(lesions.photos), lesions, seed=1, device=torch.device("cpu"))
+    coarse = {
+        name: value.clone() for name, value in network.state_dict().items() if not name.startswith("high_resolution.")
+    }
+    supervise_lesions(network, training_data(lesions.photos), lesions, seed=1, device=torch.device("cpu"))
     inside, outside, after = inside_and_outside()
     assert inside - outside > before_in - before_out + 0.5
     assert (after - before).abs().max() < 0.3
@@ -77,11 +81,11 @@ def test_an_eye_that_must_stay_unseen_is_left_out(tmp_path: Path) -> None:
     first, second = annotated(tmp_path, 1), annotated(tmp_path, 2)
     copy = tmp_path / "copy.jpg"
     cv2.imwrite(str(copy), cv2.imread(str(first.path)))
-    assert not_of_an_eye_in([copy], [first, second]) == [second]
-    assert not_of_an_eye_in([], [first, second]) == [first, second]
+    assert without_eyes_of([copy], [first, second]) == [second]
+    assert without_eyes_of([], [first, second]) == [first, second]
 
 
-def test_a_network_without_fine_evidence_is_refused() -> None:
-    network = Network("test_efficientnet", start=False)
-    with pytest.raises(ValueError, match="no fine evidence"):
+def test_a_network_without_the_head_is_refused() -> None:
+    network = Network("test_efficientnet", pretrained=False)
+    with pytest.raises(UsageError, match="needs a high-resolution head"):
         supervise_lesions(network, None, None, seed=0, device=torch.device("cpu"))  # type: ignore[arg-type]

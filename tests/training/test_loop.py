@@ -1,4 +1,4 @@
-"""Training resumes to the same result, refuses another run's checkpoint, and needs no more than it is told."""
+"""Training resumes to the same result, refuses another run's checkpoint, and stops where the loss is no number."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +17,21 @@ from lightning_fabric import Fabric
 
 from retigrade.cli import main
 from retigrade.errors import UsageError
+from retigrade.training.checkpoint import CHECKPOINT, read_checkpoint
 from retigrade.training.dataset import TrainingData, soft_targets
-from retigrade.training.loop import CHECKPOINT, Run, fit, open_fabric, predict
-from retigrade.training.losses import loss_of
+from retigrade.training.device import cpu_precision, open_fabric
+from retigrade.training.log import LOG
+from retigrade.training.loop import Start, Trainer, fit, predict
+from retigrade.training.losses import training_loss
 from retigrade.training.network import NetworkOutput
+from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import BEST, PAPER, Recipe
 from small_data import write_small_data
 
 BACKBONE = "test_efficientnet"
 SHORT = replace(BEST, epochs=3, batch=4, size=32, small_size=32)
+START = Start(backbone=BACKBONE, pretrained=False, seed=1)
+SILENT = Progress()
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +39,13 @@ def fabric() -> Fabric:
     return open_fabric(accelerator="cpu")
 
 
-def lesson() -> TrainingData:
+def training_data() -> TrainingData:
     rng = np.random.default_rng(0)
     grades = np.arange(20) % 5
     return TrainingData(
         photos=(rng.integers(20, 120, (20, 32, 32, 3)) + 25 * grades[:, None, None, None]).astype(np.uint8),
         grades=grades,
-        targets=soft_targets(grades, (), neighbours=0.05),
+        targets=soft_targets(grades, (), label_smoothing=0.05),
         sources=np.zeros(20, np.int64),
         train=np.arange(15),
         validation=np.arange(15, 20),
@@ -46,39 +53,41 @@ def lesson() -> TrainingData:
     )
 
 
-def run(fabric: Fabric, recipe: Recipe = SHORT, **changes: object) -> Run:
-    options = {"backbone": BACKBONE, "weights": None, "start": False, "seed": 1, **changes}
-    return Run(lesson(), recipe, fabric=fabric, **options)  # type: ignore[arg-type]
+def trainer(fabric: Fabric, recipe: Recipe = SHORT, start: Start = START) -> Trainer:
+    return Trainer(training_data(), recipe, start, fabric=fabric)
 
 
 def test_resume_equals_an_unbroken_run(fabric: Fabric, tmp_path: Path) -> None:
-    unbroken = run(fabric)
+    unbroken = trainer(fabric)
     for _ in range(3):
-        unbroken.epoch()
-    first = run(fabric)
-    first.epoch()
+        unbroken.epoch(SILENT)
+    first = trainer(fabric)
+    first.epoch(SILENT)
     first.save(tmp_path / CHECKPOINT)
-    second = run(fabric)
+    second = trainer(fabric)
     second.resume(tmp_path / CHECKPOINT)
-    second.epoch()
-    second.epoch()
-    for ours, theirs in zip(second.history, unbroken.history, strict=True):
-        assert replace(ours, seconds=0) == replace(theirs, seconds=0)
+    second.epoch(SILENT)
+    second.epoch(SILENT)
+    for resumed, whole in zip(second.history, unbroken.history, strict=True):
+        assert replace(resumed, seconds=0) == replace(whole, seconds=0)
     for name, value in unbroken.network_at("best").state_dict().items():
         assert torch.equal(value, second.network_at("best").state_dict()[name]), name
 
 
-def test_fit_goes_on_from_its_folder(fabric: Fabric, tmp_path: Path) -> None:
-    options = {"backbone": BACKBONE, "weights": None, "start": False, "seed": 1, "fabric": fabric, "folder": tmp_path}
-    done = fit(lesson(), replace(SHORT, epochs=1), **options)
-    assert len(done.history) == 1
-    again = fit(lesson(), replace(SHORT, epochs=1), **options)
-    assert again.history == done.history
-    x = lesson()
-    ours, theirs = (predict(one.network, x.photos, x.validation, fabric=fabric) for one in (again, done))
+def test_fit_goes_on_from_its_folder_and_logs_every_epoch(fabric: Fabric, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"fabric": fabric, "folder": tmp_path, "progress": SILENT}
+    first = fit(training_data(), replace(SHORT, epochs=2), START, **options)
+    (tmp_path / LOG).unlink()
+    again = fit(training_data(), replace(SHORT, epochs=2), START, **options)
+    assert again.history == first.history
+    assert len(again.history) == 2
+    data = training_data()
+    ours, theirs = (predict(each.network, data.photos, data.validation, fabric=fabric) for each in (again, first))
     np.testing.assert_array_equal(ours, theirs)
+    assert (tmp_path / LOG).read_text().splitlines()[0] == "epoch,loss,accuracy,kappa,seconds"
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     data = write_small_data(tmp_path / "eyes", photos=40)
     options = ["--backbone", BACKBONE, "--random-start", "--epochs", "4", "--batch", "8"]
@@ -97,51 +106,127 @@ def test_a_training_that_was_killed_ends_as_an_unbroken_one(tmp_path: Path) -> N
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    lines = torch.load(folder / CHECKPOINT, weights_only=True)["history"]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    _, state = read_checkpoint(folder / CHECKPOINT)
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in state["history"]]
 
 
 @pytest.mark.parametrize(
-    ("key", "other"),
+    ("key", "recipe", "start"),
     [
-        ("backbone", {"backbone": "test_resnet"}),
-        ("seed", {"seed": 2}),
-        ("recipe", {"recipe": replace(SHORT, rate=0.1)}),
+        ("backbone", SHORT, replace(START, backbone="test_resnet")),
+        ("seed", SHORT, replace(START, seed=2)),
+        ("recipe", replace(SHORT, lr=0.1), START),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(
-    fabric: Fabric, tmp_path: Path, key: str, other: dict[str, object]
+    fabric: Fabric, tmp_path: Path, key: str, recipe: Recipe, start: Start
 ) -> None:
-    first = run(fabric)
-    first.save(tmp_path / CHECKPOINT)
-    with pytest.raises(UsageError, match=key):
-        run(fabric, **other).resume(tmp_path / CHECKPOINT)
+    trainer(fabric).save(tmp_path / CHECKPOINT)
+    with pytest.raises(UsageError, match=f"is of another {key}"):
+        trainer(fabric, recipe, start).resume(tmp_path / CHECKPOINT)
 
 
-def test_a_damaged_checkpoint_is_refused(fabric: Fabric, tmp_path: Path) -> None:
-    (tmp_path / CHECKPOINT).write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(UsageError, match="cannot read the checkpoint"):
-        run(fabric).resume(tmp_path / CHECKPOINT)
+@pytest.mark.parametrize("part", [30, 0.1, 0.5, 0.999])
+def test_one_flipped_bit_in_a_checkpoint_is_an_error(fabric: Fabric, tmp_path: Path, part: float) -> None:
+    path = tmp_path / CHECKPOINT
+    trainer(fabric).save(path)
+    data = bytearray(path.read_bytes())
+    data[int(part if part > 1 else part * len(data))] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="is damaged: its checksum differs; delete it"):
+        trainer(fabric).resume(path)
 
 
-def test_a_full_disk_is_one_sentence(fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 of an earlier version"])
+def test_what_is_no_checkpoint_of_this_version_is_refused(fabric: Fabric, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(data)
+    with pytest.raises(UsageError, match="not a checkpoint of this version"):
+        trainer(fabric).resume(tmp_path / CHECKPOINT)
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoint(
+    fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / CHECKPOINT
+    running = trainer(fabric)
+    running.save(path)
+    before = path.read_bytes()
+
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UsageError, match="No space left on device; make room"):
-        run(fabric).save(tmp_path / CHECKPOINT)
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UsageError, match=r"No space left on device; .* make room"):
+        running.save(path)
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [(CHECKPOINT, before)]
+
+
+def test_a_loss_that_is_no_number_stops_at_once_and_keeps_the_last_good_checkpoint(
+    fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BreakAfterOne(Progress):
+        def epoch(self, result: EpochResult) -> None:
+            monkeypatch.setattr("retigrade.training.loop.training_loss", broken)
+
+    def broken(*arguments: Any) -> torch.Tensor:
+        return training_loss(*arguments) * float("nan")
+
+    with pytest.raises(UsageError, match=r"in epoch 2; .* checkpoint of epoch 1 is kept: .* --lr 6e-05"):
+        fit(training_data(), SHORT, START, fabric=fabric, folder=tmp_path, progress=BreakAfterOne())
+    assert len(history(tmp_path)) == 1
 
 
 def test_it_learns(fabric: Fabric) -> None:
-    trained = run(fabric, replace(SHORT, epochs=10, cuts=False, rate=5e-3, strength=PAPER.strength))
-    losses = [trained.epoch().loss for _ in range(10)]
+    recipe = replace(SHORT, epochs=10, match_crops=False, lr=5e-3, augmentation=PAPER.augmentation)
+    running = trainer(fabric, recipe)
+    losses = [running.epoch(SILENT).loss for _ in range(10)]
     assert losses[-1] < losses[0] * 0.95
 
 
+def test_the_average_that_grades_follows_the_weights(fabric: Fabric) -> None:
+    running = trainer(fabric, replace(SHORT, ema_decay=0.5))
+    running.epoch(SILENT)
+    trained, averaged = running.network.module.classify.weight, running.network_at("last").classify.weight
+    start = trainer(fabric).network.module.classify.weight
+    assert 0 < (averaged - trained).abs().max() < (averaged - start).abs().max()
+
+
 def test_the_papers_recipe_is_table_3() -> None:
-    assert (PAPER.epochs, PAPER.rate, PAPER.optimizer, PAPER.size, PAPER.batch) == (100, 1e-4, "adam", 224, 32)
+    assert (PAPER.epochs, PAPER.lr, PAPER.optimizer, PAPER.size, PAPER.batch) == (100, 1e-4, "adam", 224, 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lr": 0.0}, "--lr must be a positive"),
+        ({"lr": -1.0}, "--lr"),
+        ({"lr": float("nan")}, "--lr"),
+        ({"epochs": 0}, "1 or more"),
+    ],
+)
+def test_a_recipe_refuses_what_cannot_train(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        replace(BEST, **changes)
+
+
+def test_a_recipe_needs_no_torch() -> None:
+    program = "import sys, retigrade.training.recipe, retigrade.paper.trainer; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "precision"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16\n", "bf16-mixed"),
+        ("Features\t: fp asimd bf16\n", "bf16-mixed"),
+        ("model name\t: bf16\nflags\t\t: fpu avx2\n", "32-true"),
+    ],
+)
+def test_bfloat16_only_where_the_processor_has_it(tmp_path: Path, cpuinfo: str, precision: str) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(cpuinfo)
+    assert cpu_precision(path) == precision
+    assert cpu_precision(tmp_path / "none") == "32-true"
 
 
 def test_the_loss_is_cross_entropy_plus_the_squared_error_of_the_grade() -> None:
@@ -149,7 +234,7 @@ def test_the_loss_is_cross_entropy_plus_the_squared_error_of_the_grade() -> None
     targets = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]])
     p = logits.softmax(1)[0]
     expected = -p[1].log() + 0.5 * ((p * torch.arange(5)).sum() - 1) ** 2
-    answer = NetworkOutput(logits, logits[..., None, None], logits, fine=torch.zeros_like(logits))
-    torch.testing.assert_close(loss_of(answer, targets, replace(PAPER, ordinal=0.5)), expected)
-    doubled = replace(PAPER, ordinal=0.5, fine=1.0)
-    torch.testing.assert_close(loss_of(answer._replace(fine=logits), targets, doubled), 2 * expected)
+    output = NetworkOutput(logits, logits[..., None, None], logits, high_resolution=torch.zeros_like(logits))
+    torch.testing.assert_close(training_loss(output, targets, replace(PAPER, ordinal=0.5)), expected)
+    doubled = replace(PAPER, ordinal=0.5, high_resolution=1.0)
+    torch.testing.assert_close(training_loss(output._replace(high_resolution=logits), targets, doubled), 2 * expected)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,23 @@ from retigrade.bundle import Bundle
 from retigrade.cli import main
 from retigrade.data.cache import canonical, prepared
 from retigrade.data.manifest import read_manifest
+from retigrade.data.splits import TEST, read_splits
+from retigrade.errors import UsageError
+from retigrade.evaluation.measure import measure
+from retigrade.evaluation.predictions import LabelledSet, predict_labelled
+from retigrade.evaluation.result import EvaluationResult
 from retigrade.grader import load
 from retigrade.icdr import Status
 from retigrade.metrics.decision import softmax
-from retigrade.training.export import Photographed, answer, receptive_field_offset, to_onnx
+from retigrade.training.describe import figures_of
+from retigrade.training.export import BundleModel, receptive_field_offset, run_model, to_onnx
 from retigrade.training.network import Ensemble, Network, NetworkOutput
+from retigrade.training.pipeline import train
+from retigrade.training.progress import EpochResult, Progress
+from retigrade.training.recipe import BEST
 from small_data import write_small_data
+
+TINY = replace(BEST, epochs=2, batch=8, size=64, small_size=32, teachers=2)
 
 
 @pytest.fixture(scope="module")
@@ -27,39 +40,87 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_data(tmp_path_factory.mktemp("small") / "eyes")
 
 
-@pytest.mark.parametrize("backbone", ["mobilenetv2_100", "resnetv2_50", "vgg16"])
+class Heard(Progress):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.results: list[EpochResult] = []
+        self.sentences: list[str] = []
+
+    def begin(self, name: str, *, epochs: int) -> None:
+        self.names.append(name)
+
+    def epoch(self, result: EpochResult) -> None:
+        self.results.append(result)
+
+    def note(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+@pytest.fixture(scope="module")
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, heard: Heard, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished training."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    bundle = train(
+        data,
+        out=out,
+        recipe=TINY,
+        backbone="test_efficientnet",
+        random_start=True,
+        accelerator="cpu",
+        license="CC0-1.0",
+        progress=heard,
+    )
+    assert bundle == out / "bundle.onnx"
+    return out
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "mobilenetv2_100",
+        pytest.param("resnetv2_50", marks=pytest.mark.slow),
+        pytest.param("vgg16", marks=pytest.mark.slow),
+    ],
+)
 def test_onnx_equals_torch_and_maps_average_to_logits(backbone: str) -> None:
     torch.manual_seed(0)
-    network = Network(backbone, start=False, fine=True).eval()
-    model = to_onnx(network, size=64, mirror=backbone == "mobilenetv2_100")
+    mirror = backbone == "test_efficientnet"
+    network = Network(backbone, pretrained=False, high_resolution=True).eval()
+    model = to_onnx(network, size=64, mirror=mirror)
     photos = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    found = answer(model, photos, np.arange(3))
+    outputs = run_model(model, photos, np.arange(3))
     with torch.inference_mode():
-        logits, _, features = Photographed(network, mirror=backbone == "mobilenetv2_100")(torch.from_numpy(photos))
-    np.testing.assert_allclose(found.logits, logits, atol=1e-4)
-    np.testing.assert_allclose(found.features, features, atol=1e-3)
-    np.testing.assert_allclose(found.maps.mean((2, 3)), found.logits, atol=1e-4)
+        logits, _, features = BundleModel(network, mirror=mirror)(torch.from_numpy(photos))
+    np.testing.assert_allclose(outputs.logits, logits, atol=1e-4)
+    np.testing.assert_allclose(outputs.features, features, atol=1e-3)
+    np.testing.assert_allclose(outputs.maps.mean((2, 3)), outputs.logits, atol=1e-4)
 
 
 def test_an_ensemble_is_the_mean_of_its_networks() -> None:
-    networks = [Network("test_efficientnet", start=False).eval() for _ in range(2)]
+    networks = [Network("test_efficientnet", pretrained=False).eval() for _ in range(2)]
     x = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
         both = [network(x).logits for network in networks]
-        torch.testing.assert_close(
-            Ensemble(networks, origin="none")(x).logits, (both[0] + both[1]) / 2, atol=1e-5, rtol=1e-4
-        )
+        together = Ensemble(networks, origin="none")(x).logits
+    torch.testing.assert_close(together, (both[0] + both[1]) / 2, atol=1e-5, rtol=1e-4)
 
 
-def test_the_heat_centre_of_a_symmetric_network_is_the_middle() -> None:
+def test_the_receptive_field_of_a_symmetric_network_is_about_the_middle() -> None:
     torch.manual_seed(0)
     photos = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    across, down = receptive_field_offset(Network("test_resnet", start=False), photos)
+    across, down = receptive_field_offset(Network("test_resnet", pretrained=False), photos)
     assert -1 < across < 2
     assert -1 < down < 2
 
 
-def test_heat_is_shown_no_further_than_beside_its_cell() -> None:
+def test_the_heatmap_is_shown_no_further_than_beside_its_cell() -> None:
     photos = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
 
     class Corner(torch.nn.Module):
@@ -81,32 +142,54 @@ def test_training_and_grading_see_the_same_pixels(data: Path, tmp_path: Path) ->
         np.testing.assert_array_equal(photos[index], canonical(manifest.entries[index], size=64))
 
 
-def train(data: Path, out: Path, *extra: str) -> int:
-    options = ["--backbone", "test_efficientnet", "--random-start", "--epochs", "1", "--batch", "8"]
-    return main(["train", str(data), "--out", str(out), *options, *extra])
-
-
-def test_train_writes_a_bundle_that_grades(data: Path, tmp_path: Path) -> None:
-    assert train(data, tmp_path / "run") == 0
-    bundle = Bundle.load(tmp_path / "run" / "bundle.onnx")
+def test_train_writes_a_bundle_that_grades(data: Path, trained: Path, heard: Heard) -> None:
+    bundle = Bundle.load(trained / "bundle.onnx")
     assert bundle.metadata.backbone == "test_efficientnet"
     assert bundle.metadata.training.photos == sum(bundle.metadata.training.grades) > 20
-    grading = load(tmp_path / "run" / "bundle.onnx").grade(data / "0.png")
+    assert (bundle.metadata.licence, bundle.metadata.intended_use) == ("CC0-1.0", "unstated")
+    grading = load(trained / "bundle.onnx").grade(data / "0.png")
     assert grading.status in set(Status) - {Status.ERROR}
-    for log in (Path("log.csv"), *(Path(f"opinion{number}", "log.csv") for number in range(1, 5))):
-        lines = (tmp_path / "run" / log).read_text().splitlines()
+    for log, epochs in ((Path("log.csv"), 2), (Path("teacher1", "log.csv"), 1), (Path("teacher2", "log.csv"), 1)):
+        lines = (trained / log).read_text().splitlines()
         assert lines[0] == "epoch,loss,accuracy,kappa,seconds"
-        assert len(lines) == 2
-    assert train(data, tmp_path / "run") == 2
-    assert train(data, tmp_path / "run", "--resume") == 0
+        assert len(lines) == 1 + epochs
+    assert heard.names == ["teacher1", "teacher2", ""]
+    assert [result.epoch for result in heard.results] == [1, 1, 1, 2]
+    assert any("evaluating on" in sentence for sentence in heard.sentences)
 
 
-def test_folds_become_one_ensemble(data: Path, tmp_path: Path) -> None:
-    assert train(data, tmp_path / "run", "--folds", "2", "--name", "two-folds") == 0
-    metadata = Bundle.load(tmp_path / "run" / "bundle.onnx").metadata
-    assert metadata.name == "two-folds"
-    assert "ensemble of 2" in metadata.training.protocol
-    assert 40 < metadata.training.photos <= 60  # all that any of the networks trained on
+def test_the_bundles_figures_are_those_of_evaluating_it(data: Path, trained: Path) -> None:
+    grader, manifest = load(trained / "bundle.onnx"), read_manifest([data])
+    splits = read_splits(trained / "splits.json", manifest)
+    predictions = predict_labelled(grader, LabelledSet.of(manifest, splits, part=TEST))
+    result = measure(predictions, grader, manifest=manifest, part=TEST)
+    assert figures_of(result, predictions) == grader.bundle.metadata.figures
+    written = EvaluationResult.read(trained / "evaluation.json")
+    assert (written.headline, written.statuses) == (result.headline, result.statuses)
+
+
+def test_what_it_writes_others_may_read(trained: Path) -> None:
+    written = [path for path in trained.rglob("*") if path.suffix in (".onnx", ".safetensors", ".pt", ".csv", ".json")]
+    assert {path.name for path in written} >= {"bundle.onnx", "network.safetensors", "checkpoint.pt", "splits.json"}
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) & 0o044 for path in written} == dict.fromkeys(
+        (path.name for path in written), 0o044
+    )
+
+
+def test_a_finished_training_is_continued_only_when_asked(
+    data: Path, trained: Path, heard: Heard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(data), "--out", str(trained), "--random-start"]) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="is of another recipe"):
+        train(
+            data,
+            out=trained,
+            recipe=replace(TINY, lr=1e-3),
+            backbone="test_efficientnet",
+            random_start=True,
+            resume=True,
+        )
 
 
 @pytest.mark.parametrize(
@@ -116,32 +199,55 @@ def test_folds_become_one_ensemble(data: Path, tmp_path: Path) -> None:
         (["--folds", "1"], "at least 2"),
         (["--folds", "30"], "fewer than 30 folds"),
         (["--epochs", "0"], "1 or more"),
+        (["--lr", "0"], "--lr must be a positive number, got 0"),
+        (["--lesions", "nowhere"], "no photographs in"),
+        (["--backbone", "crossvit_tiny_240"], "gives no feature map that can be graded; take one of beit,"),
+        (["--recipe", "paper", "--weights", "none.safetensors"], "need a safetensors file"),
     ],
 )
-def test_wrong_wishes_exit_2_with_one_sentence(
+def test_wrong_options_exit_2_with_one_sentence(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], words: str
 ) -> None:
-    assert train(data, tmp_path / "run", *extra) == 2
+    options = ["--backbone", "test_efficientnet", "--random-start", "--epochs", "1"]
+    assert main(["train", str(data), "--out", str(tmp_path / "run"), *options, *extra]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
 
 
+def command(data: Path, out: Path, *extra: str) -> list[str]:
+    options = ["--backbone", "test_efficientnet", "--random-start", "--epochs", "1", "--batch", "8"]
+    return ["train", str(data), "--out", str(out), *options, *extra]
+
+
+@pytest.mark.slow
+def test_folds_become_one_ensemble(data: Path, tmp_path: Path) -> None:
+    assert main(command(data, tmp_path / "run", "--folds", "2", "--name", "two-folds")) == 0
+    metadata = Bundle.load(tmp_path / "run" / "bundle.onnx").metadata
+    assert metadata.name == "two-folds"
+    assert "ensemble of 2" in metadata.training.protocol
+    assert 40 < metadata.training.photos <= 60  # all that any of the networks trained on
+    result = EvaluationResult.read(tmp_path / "run" / "evaluation.json")
+    assert sum(result.statuses.values()) == 60  # each once, by the network that never saw it
+
+
+def test_piped_it_tells_a_plain_line_each_epoch(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = command(data, tmp_path / "run", "--recipe", "paper")
+    assert main(arguments) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("epoch 1 of 1: loss 1.") and "kappa" in line for line in lines)
+    assert not any("nan" in line or "\x1b" in line for line in lines)
+    assert lines[-1].startswith(f"bundle: {tmp_path / 'run' / 'bundle.onnx'}; ")
+
+
+@pytest.mark.slow
 def test_two_processes_train_together(data: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--standalone",
-        "-m",
-        "retigrade",
-    ]
-    # Slow, so that no decision hangs on how two sums of bfloat16 are rounded.
-    slowly = ["--epochs", "1", "--batch", "8", "--rate", "2e-5"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "retigrade"]
+    # Slow, so that no decision hangs on how two sums are rounded.
+    slowly = ["--epochs", "1", "--batch", "8", "--lr", "2e-5"]
     options = ["--backbone", "test_convnext", "--random-start", *slowly]
     done = subprocess.run(
-        [*command, "train", str(data), "--out", str(tmp_path / "two"), *options],
+        [*torchrun, "train", str(data), "--out", str(tmp_path / "two"), *options],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -67,22 +67,22 @@ class Paper(Command):
     def run(self) -> int:
         """Train what is not trained yet, and write the report."""
         with needs_train():
-            from retigrade.cli.watching import Watching
             from retigrade.paper.engine import Engine, match_weights
             from retigrade.paper.report import HTML
             from retigrade.paper.run import run
-            from retigrade.training.loop import open_fabric
+            from retigrade.training.device import open_fabric
+            from retigrade.training.progress import TerminalProgress
 
             settings = self._settings()
         weights = match_weights(self.weights, settings.networks)
         engine = Engine(open_fabric(accelerator=self.accelerator), weights=weights, random_start=self.random_start)
-        with Watching() as watch:
+        with TerminalProgress() as progress:
             run(
                 self.data,
                 out=self.out,
                 settings=settings,
                 trainer=engine,
-                watch=watch,
+                progress=progress,
                 photographs=not self.without_photographs,
                 skip_unreadable=self.skip_unreadable,
             )

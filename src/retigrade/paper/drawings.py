@@ -33,7 +33,7 @@ def balance_figure(study: Study) -> Figure:
     recipe = recipe_of(job, size=study.settings.size)
     before = np.bincount(study.manifest.grades[study.parts(job).train], minlength=len(GRADES))
     drawn = max(1, int(before.sum()) // recipe.batch) * recipe.batch
-    shares = np.where(before > 0, np.maximum(before, 1.0) ** (1 - recipe.balance), 0.0)
+    shares = np.where(before > 0, np.maximum(before, 1.0) ** (1 - recipe.class_balance), 0.0)
     after = np.rint(shares / shares.sum() * drawn).astype(int)
     series = {
         "printed": TABLE_1.training,

@@ -13,17 +13,18 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from retigrade.arrays import Floats, Integers, Pixels
-from retigrade.errors import RetigradeError, UsageError
-from retigrade.paper.trainer import Contestant, EpochLine, Task, Trained, Watch
+from retigrade.errors import UsageError
+from retigrade.paper.trainer import Contestant, NetworkTrainer, Task, Trained
 from retigrade.training.dataset import TrainingData, soft_targets
 from retigrade.training.export import receptive_field_offset
-from retigrade.training.loop import Epoch, fit, predict
+from retigrade.training.loop import Start, fit, predict
 from retigrade.training.network import Network
+from retigrade.training.progress import Progress
 
 _PROBES = 8  # photographs that the centre of a map's cell is measured on
 
 
-class Engine:
+class Engine(NetworkTrainer):
     """Trains on the devices of one Fabric."""
 
     def __init__(self, fabric: Fabric, *, weights: Mapping[str, Path], random_start: bool) -> None:
@@ -33,15 +34,7 @@ class Engine:
     def contestant(self, network: str, *, size: int) -> Contestant:
         """Describe a network; UsageError where its weights cannot be had."""
         file = self._weights.get(network)
-        try:
-            built = Network(network, weights=file, start=not self._random_start).eval()
-        except RetigradeError:
-            raise
-        except Exception as error:  # of whatever fetches the weights; each of its versions raises its own kind
-            raise UsageError(
-                f"cannot fetch ImageNet weights for {network} ({type(error).__name__}); give a file with --weights, or "
-                "start it at random with --random-start"
-            ) from error
+        built = Network(network, weights=file, pretrained=not self._random_start, size=size).eval()
         with torch.inference_mode():
             answer = built(torch.zeros(1, 3, size, size))
         share = _share(file, built) if file else 0.0 if self._random_start else 1.0
@@ -56,35 +49,30 @@ class Engine:
             digest=hashlib.sha256(file.read_bytes()).hexdigest() if file else "",
         )
 
-    def train(self, task: Task, *, folder: Path, watch: Watch) -> Trained:
+    def train(self, task: Task, *, folder: Path, progress: Progress) -> Trained:
         """Train to the last epoch and answer with the best."""
-        lesson = TrainingData(
+        data = TrainingData(
             photos=task.photos,
             grades=task.grades,
-            targets=soft_targets(task.grades, (), neighbours=task.recipe.neighbours),
+            targets=soft_targets(task.grades, (), label_smoothing=task.recipe.label_smoothing),
             sources=np.zeros(len(task.grades), np.int64),
             train=task.train,
             validation=task.validation,
             fingerprint=task.identity,
         )
-        fitted = fit(
-            lesson,
-            task.recipe,
+        start = Start(
             backbone=task.network,
             weights=self._weights.get(task.network),
-            start=not self._random_start,
+            pretrained=not self._random_start,
             seed=task.seed,
-            fabric=self._fabric,
-            folder=folder,
-            progress=_Relay(watch),
-            pick="best",
         )
+        fitted = fit(data, task.recipe, start, fabric=self._fabric, folder=folder, progress=progress, pick="best")
         everything = np.arange(len(task.grades))
         logits = predict(fitted.network, task.photos, everything, fabric=self._fabric)
         maps = self._maps(fitted.network, task.photos, task.shown)
         probes = np.ascontiguousarray(task.photos[task.train[:_PROBES]])
         return Trained(
-            history=tuple(_line(epoch) for epoch in fitted.history),
+            history=fitted.history,
             epoch=fitted.epoch,
             logits=logits,
             maps=maps,
@@ -96,19 +84,6 @@ class Engine:
         with torch.inference_mode():
             maps: Floats = network(x).maps.float().cpu().numpy()
         return maps
-
-
-class _Relay:
-    """Tells a watch what the training loop tells."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
-        self._watch.step(epoch=epoch, step=step, steps=steps, loss=loss)
-
-    def epoch(self, done: Epoch) -> None:
-        self._watch.epoch(_line(done))
 
 
 def match_weights(files: Sequence[Path], networks: Sequence[str]) -> dict[str, Path]:
@@ -155,7 +130,3 @@ def _input(network: Network) -> str:
         return f"x / {mean[0]:g} - 1"
     means, deviations = (" ".join(f"{value / 255:.3g}" for value in values) for values in (mean, deviation))
     return f"x / 255, less the mean {means}, over the deviation {deviations}"
-
-
-def _line(epoch: Epoch) -> EpochLine:
-    return EpochLine(epoch.epoch, epoch.loss, epoch.accuracy, epoch.kappa, epoch.seconds)

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from retigrade.errors import UsageError
 from retigrade.files import write_whole
 from retigrade.icdr import GRADES
-from retigrade.paper.trainer import EpochLine, Trained
+from retigrade.paper.trainer import Trained
+from retigrade.training.progress import EpochResult
 
 _RECORD, _ANSWERS = "outcome.json", "answers.npz"
 
@@ -77,7 +78,7 @@ def read_outcome(folder: Path, *, identity: dict[str, str]) -> Trained | None:
             )
     if logits.shape[1:] != (len(GRADES),):
         raise UsageError(f"{folder}: holds answers of the shape {logits.shape}; delete it to train again")
-    history = tuple(EpochLine(**line.model_dump()) for line in record.history)
+    history = tuple(EpochResult(**line.model_dump()) for line in record.history)
     return Trained(history=history, epoch=record.epoch, logits=logits, maps=maps, centre=record.centre)
 
 

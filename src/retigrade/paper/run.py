@@ -19,7 +19,8 @@ from retigrade.paper.pictures import View, pictures
 from retigrade.paper.report import write_report
 from retigrade.paper.settings import Job, Preparation, Protocol, Settings, recipe_of
 from retigrade.paper.study import Study
-from retigrade.paper.trainer import Task, Trained, Trainer, Watch
+from retigrade.paper.trainer import NetworkTrainer, Task, Trained
+from retigrade.training.progress import Progress
 
 SPLIT = "honest-split.json"
 WORK = "work"
@@ -30,8 +31,8 @@ def run(
     *,
     out: Path,
     settings: Settings,
-    trainer: Trainer,
-    watch: Watch,
+    trainer: NetworkTrainer,
+    progress: Progress,
     photographs: bool = True,
     skip_unreadable: bool = False,
 ) -> Study:
@@ -67,8 +68,8 @@ def run(
         write_report(study, album, out, photographs=photographs)
     for number, job in enumerate(jobs, start=1):
         if job not in study.finished:
-            watch.training(str(job), number=number, of=len(jobs), epochs=job.epochs)
-            study.finished[job] = _train(job, study, album, trainer, watch, out / WORK / job.name)
+            progress.begin(f"training {number} of {len(jobs)}: {job}", epochs=job.epochs)
+            study.finished[job] = _train(job, study, album, trainer, progress, out / WORK / job.name)
             write_report(study, album, out, photographs=photographs)
     return study
 
@@ -116,7 +117,7 @@ def _identity(job: Job, study: Study) -> dict[str, str]:
     }
 
 
-def _train(job: Job, study: Study, album: _Album, trainer: Trainer, watch: Watch, folder: Path) -> Trained:
+def _train(job: Job, study: Study, album: _Album, trainer: NetworkTrainer, progress: Progress, folder: Path) -> Trained:
     """Train, from where an earlier call stopped, and keep the outcome."""
     parts, identity = study.parts(job), _identity(job, study)
     task = Task(
@@ -131,7 +132,7 @@ def _train(job: Job, study: Study, album: _Album, trainer: Trainer, watch: Watch
         identity=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     )
     under_way = folder / "under-way"
-    trained = trainer.train(task, folder=under_way, watch=watch)
+    trained = trainer.train(task, folder=under_way, progress=progress)
     write_outcome(trained, folder, identity=identity)
     shutil.rmtree(under_way, ignore_errors=True)
     return trained

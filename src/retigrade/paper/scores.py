@@ -89,7 +89,7 @@ def protocols_table(study: Study, judged: Folds, *, seed: int = 0) -> Table:
         cells += [len(folds), sum(len(one.target) for one in folds)]
         cells += found
         said = CLAIMS.accuracy / 100 if printed_name(network) == NETWORKS[0] else math.nan
-        rows.append((*cells, said, difference(found[0].value, said)))
+        rows.append((*cells, said, difference(found[0].number, said)))
     return Table(
         "protocols",
         "The protocols side by side",

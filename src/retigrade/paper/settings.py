@@ -150,7 +150,7 @@ def recipe_of(job: Job, *, size: int) -> Recipe:
         batch=_batch(job.network),
         size=size,
         small_size=size,
-        cuts=job.protocol is Protocol.HONEST,
+        match_crops=job.protocol is Protocol.HONEST,
     )
 
 

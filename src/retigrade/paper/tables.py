@@ -180,23 +180,23 @@ def _training(recipe: Recipe, scaling: str) -> tuple[str, ...]:
     return (
         f"{recipe.size} x {recipe.size} x 3",
         str(recipe.batch),
-        f"{recipe.rate:.0e}".replace("e-0", "e-"),
+        f"{recipe.lr:.0e}".replace("e-0", "e-"),
         recipe.optimizer.capitalize(),
         "Cross Entropy",
         str(recipe.epochs),
         scaling,
-        _flipped(recipe.strength.flip),
+        _flipped(recipe.augmentation.horizontal_flip),
     )
 
 
 def _augmentation(recipe: Recipe) -> tuple[str, ...]:
-    strength = recipe.strength
+    augmentation = recipe.augmentation
     return (
-        f"{strength.shift:.0%} of the side, either way",
-        f"{strength.rotate:g} degrees, either way",
-        f"{strength.zoom:.0%}, either way",
-        _flipped(strength.upend),
-        "drawn equally often, each time augmented anew" if recipe.balance == 1 else "as they are",
+        f"{augmentation.shift:.0%} of the side, either way",
+        f"{augmentation.rotate:g} degrees, either way",
+        f"{augmentation.zoom:.0%}, either way",
+        _flipped(augmentation.vertical_flip),
+        "drawn equally often, each time augmented anew" if recipe.class_balance == 1 else "as they are",
     )
 
 

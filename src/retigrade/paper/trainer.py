@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol as Interface
 
 import numpy as np
 
 from retigrade.arrays import Floats, Integers, Pixels
+from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import Recipe
 
 _WHOLE = 0.995
@@ -55,17 +56,6 @@ class Task:
     identity: str
 
 
-@dataclass(frozen=True, slots=True)
-class EpochLine:
-    """One pass: its number from 1, mean training loss, validation accuracy and kappa, seconds."""
-
-    epoch: int
-    loss: float
-    accuracy: float
-    kappa: float
-    seconds: float
-
-
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Trained:
     """What a training left: its log, the epoch it stands at, and its answers.
@@ -74,7 +64,7 @@ class Trained:
     `retigrade.heatmap.make_heatmap`.
     """
 
-    history: tuple[EpochLine, ...]
+    history: tuple[EpochResult, ...]
     epoch: int
     logits: Floats
     maps: Floats
@@ -87,26 +77,13 @@ class Trained:
             )
 
 
-class Watch(Interface):
-    """Told how the trainings go."""
-
-    def training(self, name: str, *, number: int, of: int, epochs: int) -> None:
-        """Hear that one begins or is continued."""
-
-    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Hear of one step's running mean loss."""
-
-    def epoch(self, done: EpochLine) -> None:
-        """Hear of one pass."""
-
-
-class Trainer(Interface):
+class NetworkTrainer(ABC):
     """Trains networks."""
 
+    @abstractmethod
     def contestant(self, network: str, *, size: int) -> Contestant:
         """Describe a network at a photo's `size`; UsageError where it, or weights to start it from, cannot be had."""
-        ...
 
-    def train(self, task: Task, *, folder: Path, watch: Watch) -> Trained:
+    @abstractmethod
+    def train(self, task: Task, *, folder: Path, progress: Progress) -> Trained:
         """Train to the last epoch and take the best; continue what an earlier call left in `folder`."""
-        ...

@@ -15,28 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AugmentationConfig:
-    """How far augmentation goes; 0 switches a part off.
-
-    rotate: degrees either way. zoom, aspect, contrast, brightness, saturation, tint: relative, either way.
-    shift: fraction of the side. flip, upend: probability of a horizontal and of a vertical flip.
-    blur: largest standard deviation in pixels, given to half of the photographs. noise: largest deviation of 255.
-    """
-
-    rotate: float = 180.0
-    zoom: float = 0.10
-    shift: float = 0.03
-    aspect: float = 0.06
-    flip: float = 0.5
-    upend: float = 0.5
-    brightness: float = 0.30
-    contrast: float = 0.25
-    saturation: float = 0.25
-    tint: float = 0.12
-    blur: float = 1.4
-    noise: float = 4.0
+from retigrade.training.recipe import AugmentationConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +35,7 @@ class Draw:
         """Copy to a device."""
         return self._each(lambda value: value.to(device, non_blocking=True))
 
-    def share(self, rows: slice) -> Self:
+    def rows(self, rows: slice) -> Self:
         """Take the parameters of some of the photographs."""
         return self._each(lambda value: value[rows])
 
@@ -66,40 +45,40 @@ class Draw:
         return replace(self, **changed)
 
 
-def draw(cut: Tensor, strength: AugmentationConfig, generator: torch.Generator) -> Draw:
+def draw(cut: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Draw:
     """Draw the parameters for N photographs; cut: float32 (N, 2), fractions hidden at top and bottom."""
     n = len(cut)
 
     def either(width: float, *shape: int) -> Tensor:
         return (torch.rand(n, *shape, generator=generator) * 2 - 1) * width
 
-    angle = either(strength.rotate) * (math.pi / 180)
-    zoom, stretch = torch.exp(either(strength.zoom)), torch.exp(either(strength.aspect) / 2)
-    across = torch.where(torch.rand(n, generator=generator) < strength.flip, -1.0, 1.0)
-    down = torch.where(torch.rand(n, generator=generator) < strength.upend, -1.0, 1.0)
+    angle = either(config.rotate) * (math.pi / 180)
+    zoom, stretch = torch.exp(either(config.zoom)), torch.exp(either(config.aspect) / 2)
+    mirror = torch.where(torch.rand(n, generator=generator) < config.horizontal_flip, -1.0, 1.0)
+    turn = torch.where(torch.rand(n, generator=generator) < config.vertical_flip, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    sx, sy = zoom * stretch * across, zoom / stretch * down
-    shift = either(2 * strength.shift, 2)
+    sx, sy = zoom * stretch * mirror, zoom / stretch * turn
+    shift = either(2 * config.shift, 2)
     affine = torch.stack(
         [torch.stack([cos * sx, -sin * sx, shift[:, 0]], 1), torch.stack([sin * sy, cos * sy, shift[:, 1]], 1)], 1
     )
-    gain = (1 + either(strength.brightness, 1)) * torch.exp(either(strength.tint, 3))
-    gamma = torch.exp(either(strength.brightness, 1, 1, 1))
-    contrast = 1 + either(strength.contrast, 1, 1)
-    saturation = 1 + either(strength.saturation, 1, 1)
+    gain = (1 + either(config.brightness, 1)) * torch.exp(either(config.channel_gain, 3))
+    gamma = torch.exp(either(config.brightness, 1, 1, 1))
+    contrast = 1 + either(config.contrast, 1, 1)
+    saturation = 1 + either(config.saturation, 1, 1)
     # Gain, then saturation about grey, then contrast: linear in the colour, so one matrix for all.
     tone = contrast * (saturation * torch.eye(3) + (1 - saturation) / 3) * gain[:, None]
-    blur = torch.rand(n, generator=generator) * strength.blur * (torch.rand(n, generator=generator) < 0.5)
-    noise = torch.rand(n, 1, 1, 1, generator=generator) * (strength.noise / 255)
-    coloured = any((strength.brightness, strength.tint, strength.contrast, strength.saturation))
+    blur = torch.rand(n, generator=generator) * config.blur * (torch.rand(n, generator=generator) < 0.5)
+    noise = torch.rand(n, 1, 1, 1, generator=generator) * (config.noise / 255)
+    coloured = any((config.brightness, config.channel_gain, config.contrast, config.saturation))
     return Draw(
         affine=affine,
         cut=cut,
         gamma=gamma,
         contrast=contrast,
         tone=tone if coloured else None,
-        blur=blur if strength.blur else None,
-        noise=noise if strength.noise else None,
+        blur=blur if config.blur else None,
+        noise=noise if config.noise else None,
         seed=int(torch.randint(2**31, (), generator=generator)),
     )
 

@@ -1,16 +1,14 @@
-"""What a bundle says of itself: calibration and thresholds from validation photographs, figures from test ones."""
+"""What is fitted on photographs that a network did not train on: temperature, decision, thresholds, the detector."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from retigrade.arrays import Floats, Integers, Reals
 from retigrade.heatmap import disease_evidence
-from retigrade.metadata import Figure, OutOfDistributionDetector
-from retigrade.metrics.bootstrap import summary
+from retigrade.metadata import OutOfDistributionDetector
 from retigrade.metrics.classification import ThresholdRates, at_threshold, is_referable, p_referable
 from retigrade.metrics.decision import Decision, OperatingPoint, softmax, spread
 from retigrade.metrics.estimate import Estimate
@@ -20,30 +18,20 @@ from retigrade.training.export import ModelOutputs
 SENSITIVITY, SPECIFICITY = 0.95, 0.90  # that screening is to reach
 _SPECIFIC = 0.95  # specificity of the specific point
 _DOUBTFUL = 0.15  # share of validation photographs for which a second reader is advised
-_HOT = 0.995  # quantile of the contrast that is shown as hottest
+_HOTTEST = 0.995  # quantile of the disease evidence that is shown as hottest
 _COMPONENTS = 32
-_STRANGE = 0.998  # quantile of the distances of known photographs, beyond which one is refused, with a margin
+_IN_DISTRIBUTION = 0.998  # quantile of the distances of known photographs, beyond which one is refused, with a margin
 _MARGIN = 1.25
-_SHOWN = (
-    "accuracy",
-    "quadratic_kappa",
-    "referable_auroc",
-    "any_auroc",
-    "referable_sensitivity",
-    "referable_specificity",
-    "balanced_accuracy",
-    "ece",
-)
 
 
-def calibrated(answers: ModelOutputs, grades: Integers) -> tuple[float, Decision]:
+def calibrate(outputs: ModelOutputs, grades: Integers) -> tuple[float, Decision]:
     """The temperature, and the decision with the highest kappa at it."""
-    temperature = fit_temperature(answers.logits, grades)
-    return temperature, fit_decision(softmax(answers.logits, temperature=temperature), grades)
+    temperature = fit_temperature(outputs.logits, grades)
+    return temperature, fit_decision(softmax(outputs.logits, temperature=temperature), grades)
 
 
 def operating_points(probabilities: Reals, grades: Integers) -> dict[str, OperatingPoint]:
-    """Named thresholds on the probability of a referable stage; none where photographs are of one kind only.
+    """Named thresholds on the probability of a referable stage; none where photographs are of one class only.
 
     screening: reaches the sensitivity of 0.95, and is as far as can be, in standard errors, from missing either it or
     the specificity of 0.90 on other photographs. balanced: the highest sum of both (Youden 1950). specific: the highest
@@ -56,8 +44,8 @@ def operating_points(probabilities: Reals, grades: Integers) -> dict[str, Operat
     sick, healthy = int(referable.sum()), int((~referable).sum())
 
     def room(point: ThresholdRates) -> tuple[float, float]:
-        sure, spared = _room(point.sensitivity, SENSITIVITY, sick), _room(point.specificity, SPECIFICITY, healthy)
-        return min(sure, spared), point.specificity
+        sensitivity = _room(point.sensitivity, SENSITIVITY, sick)
+        return min(sensitivity, _room(point.specificity, SPECIFICITY, healthy)), point.specificity
 
     chosen = {
         "screening": max((point for point in points if point.sensitivity >= SENSITIVITY), key=room),
@@ -74,9 +62,9 @@ def operating_points(probabilities: Reals, grades: Integers) -> dict[str, Operat
     }
 
 
-def _room(reached: float, wished: float, photos: int) -> float:
-    """How many of its standard errors a share lies above the wished one."""
-    return (reached - wished) * math.sqrt(photos / (wished * (1 - wished)))
+def _room(reached: float, wanted: float, photos: int) -> float:
+    """How many of its standard errors a share lies above the wanted one."""
+    return (reached - wanted) * math.sqrt(photos / (wanted * (1 - wanted)))
 
 
 def second_reader_spread(probabilities: Reals) -> float:
@@ -84,10 +72,10 @@ def second_reader_spread(probabilities: Reals) -> float:
     return float(np.quantile(spread(probabilities), 1 - _DOUBTFUL))
 
 
-def cam_maximum(answers: ModelOutputs, probabilities: Reals) -> float:
+def cam_maximum(outputs: ModelOutputs, probabilities: Reals) -> float:
     """The disease evidence to show as hottest, one for all photographs."""
-    pairs = zip(answers.maps, probabilities, strict=True)
-    return max(float(np.quantile([disease_evidence(maps, p) for maps, p in pairs], _HOT)), 1e-3)
+    pairs = zip(outputs.maps, probabilities, strict=True)
+    return max(float(np.quantile([disease_evidence(maps, p) for maps, p in pairs], _HOTTEST)), 1e-3)
 
 
 def fit_out_of_distribution(train: Floats, validation: Floats) -> OutOfDistributionDetector:
@@ -95,36 +83,5 @@ def fit_out_of_distribution(train: Floats, validation: Floats) -> OutOfDistribut
     mean, scale = train.mean(axis=0), train.std(axis=0) + 1e-3
     _, _, rows = np.linalg.svd((train - mean) / scale, full_matrices=False)
     fitted = OutOfDistributionDetector.pack(mean=mean, scale=scale, components=rows[:_COMPONENTS], limit=1.0)
-    limit = float(np.quantile(fitted.distance(validation), _STRANGE)) * _MARGIN
+    limit = float(np.quantile(fitted.distance(validation), _IN_DISTRIBUTION)) * _MARGIN
     return fitted.model_copy(update={"limit": limit})
-
-
-def figures(
-    probabilities: Reals,
-    decision: Decision,
-    grades: Integers,
-    *,
-    sets: Mapping[str, Integers],
-    groups: Integers,
-    threshold: float,
-    seed: int = 0,
-) -> Iterator[Figure]:
-    """The headline figures of each named set of photographs, with 95 % intervals resampled by group.
-
-    probabilities: (N, 5); grades, groups: (N,); sets: positions among the N. Figures that so few photographs leave
-    without an interval are left out.
-    """
-    predicted = decision.decide_all(probabilities)
-    for name, chosen in sets.items():
-        found = summary(
-            probabilities[chosen],
-            predicted[chosen],
-            grades[chosen],
-            groups=groups[chosen],
-            threshold=threshold,
-            rng=np.random.default_rng(seed),
-        )
-        for metric in _SHOWN:
-            estimate: Estimate = getattr(found, metric)
-            if estimate.low is not None:
-                yield Figure(set=name, photos=len(chosen), graded=len(chosen), metric=metric, estimate=estimate)

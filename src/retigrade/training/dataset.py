@@ -1,7 +1,8 @@
-"""What one training learns from, and in which order it sees it."""
+"""What one training learns from, and how its epochs are sampled."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,38 +31,56 @@ class TrainingData:
     fingerprint: str
 
 
-def soft_targets(grades: Integers, groups: Groups, *, neighbours: float) -> Floats:
-    """Spread each grade over its neighbours, and average it over near-duplicates that graders disagreed on.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Fold:
+    """Which photographs train, validate and test one network: int64 indices, ascending.
 
-    neighbours: probability that moves to each adjacent grade. Returns float32 (N, 5), rows sum to 1.
+    name: its folder, empty for the only one.
+    """
+
+    name: str = ""
+    train: Integers
+    validation: Integers
+    test: Integers
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of which photograph is where."""
+        parts = (self.train, self.validation, self.test)
+        return hashlib.sha256(b"|".join(part.tobytes() for part in parts)).hexdigest()
+
+
+def soft_targets(grades: Integers, groups: Groups, *, label_smoothing: float) -> Floats:
+    """Spread each grade over the grades beside it, and average it over near-duplicates that graders disagreed on.
+
+    label_smoothing: probability that moves to each adjacent grade. Returns float32 (N, 5), rows sum to 1.
     """
     beside = np.eye(len(GRADES), k=1) + np.eye(len(GRADES), k=-1)
-    spread = np.eye(len(GRADES)) + neighbours * (beside - np.diag(beside.sum(axis=1)))
+    spread = np.eye(len(GRADES)) + label_smoothing * (beside - np.diag(beside.sum(axis=1)))
     targets = spread[grades]
     for group in groups:
         targets[list(group)] = targets[list(group)].mean(axis=0)
     return targets.astype(np.float32)
 
 
-def sampling_weights(lesson: TrainingData, recipe: Recipe) -> npt.NDArray[np.float64]:
+def sampling_weights(data: TrainingData, recipe: Recipe) -> npt.NDArray[np.float64]:
     """How often each training photograph is drawn, relative to the others: float64 (n,), sums to 1."""
-    drawn = np.ones(len(lesson.train))
-    balanced = ((lesson.grades, recipe.balance), (lesson.sources, recipe.source_balance))
-    for labels, balance in balanced:
-        own = labels[lesson.train]
-        drawn *= np.bincount(own)[own] ** -balance
-    return np.asarray(drawn / drawn.sum())
+    weights = np.ones(len(data.train))
+    for labels, balance in ((data.grades, recipe.class_balance), (data.sources, recipe.source_balance)):
+        trained = labels[data.train]
+        weights *= np.bincount(trained)[trained] ** -balance
+    return np.asarray(weights / weights.sum())
 
 
-def order(chance: npt.NDArray[np.float64], *, draws: int, rng: np.random.Generator) -> Integers:
-    """Positions to draw in one epoch: each as often as its chance says, to within one, in random order: int64 (draws,).
+def sample_epoch(weights: npt.NDArray[np.float64], *, draws: int, rng: np.random.Generator) -> Integers:
+    """Positions to draw in one epoch: each as often as its weight says, to within one, in random order: int64 (draws,).
 
     Systematic sampling of the remainders keeps every epoch's mix at its expectation.
     """
-    expected = chance * draws
+    expected = weights * draws
     times = np.floor(expected).astype(np.int64)
     missing = draws - int(times.sum())
-    places = rng.permutation(len(chance))
-    marks = np.searchsorted(np.cumsum((expected - times)[places]), rng.uniform(0, 1) + np.arange(missing))
-    times[places[np.minimum(marks, len(places) - 1)]] += 1
-    return rng.permutation(np.repeat(np.arange(len(chance)), times))
+    positions = rng.permutation(len(weights))
+    marks = np.searchsorted(np.cumsum((expected - times)[positions]), rng.uniform(0, 1) + np.arange(missing))
+    times[positions[np.minimum(marks, len(positions) - 1)]] += 1
+    return rng.permutation(np.repeat(np.arange(len(weights)), times))

@@ -1,56 +1,53 @@
-"""Fill in a bundle's card from what was measured of its network."""
+"""A bundle's metadata, filled in from what its network answers where it did not train, and from its evaluation."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import numpy as np
 
 from retigrade.arrays import Flags, Floats, Integers
 from retigrade.data.manifest import Manifest
+from retigrade.evaluation.predictions import Predictions
+from retigrade.evaluation.result import EvaluationResult
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
-from retigrade.metadata import SCHEMA_VERSION, Metadata, Training
+from retigrade.metadata import SCHEMA_VERSION, Figure, Metadata, Training
 from retigrade.metrics.conformal import Conformal, conformal_quantile
 from retigrade.metrics.decision import softmax
-from retigrade.training import calibrate as measured
+from retigrade.metrics.estimate import Estimate
+from retigrade.training import calibrate
 from retigrade.training.export import ModelOutputs
 from retigrade.training.recipe import Recipe
 
+UNSTATED = "unstated"
 COVERAGE = 0.9
-LICENCE = (
-    "Apache-2.0 for the weights as trained here; the photographs that they learned from have terms of their own, "
-    "which may restrict commercial use"
-)
-INTENDED_USE = (
-    "Research and teaching: to grade diabetic retinopathy (ICDR 0-4) in colour photographs of the posterior pole. "
-    "Not a medical device; not for decisions about patients."
-)
 LIMITS = (
     "Sees no macular oedema and no other disease. One field per eye, macula-centred. Learned from the cameras and "
     "populations of its sources alone; expect less elsewhere. Mild stages are the least certain. "
     "The map shows evidence for the decision; it is not a lesion segmentation."
 )
-_WORDS = {
-    0: "one network; calibrated and decided on validation photographs, figures on test photographs never chosen on",
-    1: "an ensemble of {folds} networks; calibrated, decided and measured out of fold, each photograph by the one "
-    "network that never saw it",
-}
-
-
-_T = TypeVar("_T", int, float)
+_ONE_NETWORK = (
+    "one network; calibrated and decided on validation photographs, figures on test photographs never chosen on"
+)
+_ENSEMBLE = (
+    "an ensemble of {folds} networks; calibrated, decided and measured out of fold, each photograph by the one "
+    "network that never saw it"
+)
+_FIGURES = ("accuracy", "quadratic_kappa", "balanced_accuracy", "referable_auroc", "any_auroc", "ece")
+_SOURCE_FIGURES = ("accuracy", "quadratic_kappa", "referable_auroc")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Evidence:
     """What a network answers where it did not train.
 
-    train, calibrate, test: indices in the manifest; calibration, tested: the answers to the latter two. marked: SHA-256
-    of the files of the photographs whose marked lesions it learned from.
+    train, calibrate, test: indices in the manifest; calibration: the outputs for the photographs of `calibrate`.
+    annotated: SHA-256 of the files of the annotated photographs that lesion supervision took.
     """
 
     train: Integers
@@ -58,80 +55,95 @@ class Evidence:
     calibrate: Integers
     calibration: ModelOutputs
     test: Integers
-    tested: ModelOutputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a bundle's metadata says of where it comes from and what it may be used for."""
+
+    name: str
+    backbone: str
+    starting_weights: str
+    licence: str
+    intended_use: str
+    recipe: Recipe
+    folds: int
 
 
 def make_metadata(
     evidence: Evidence,
+    origin: Origin,
     *,
     features: Floats,
     calibration_features: Floats,
     receptive_field_offset: tuple[float, float],
     manifest: Manifest,
-    groups: Integers,
     split_file: bytes,
-    backbone: str,
-    recipe: Recipe,
-    folds: int,
-    start: str,
-    name: str,
 ) -> Metadata:
-    """Measure and fill in a card.
+    """Calibrate and fill in the metadata, still without figures.
 
     features: of the training photographs, (n, C), calibration_features those of the calibration ones, both of the
-    network as shipped. groups: int64 (N,), equal for photographs of one patient or duplicate group.
+    network as shipped.
     """
-    grades = manifest.grades
-    temperature, decision = measured.calibrated(evidence.calibration, grades[evidence.calibrate])
-    known = softmax(evidence.calibration.logits, temperature=temperature)
+    grades = manifest.grades[evidence.calibrate]
+    temperature, decision = calibrate.calibrate(evidence.calibration, grades)
+    probabilities = softmax(evidence.calibration.logits, temperature=temperature)
     home, at_home = _home(manifest, evidence.calibrate)
-    points = measured.operating_points(known[at_home], grades[evidence.calibrate][at_home])
+    points = calibrate.operating_points(probabilities[at_home], grades[at_home])
     threshold = points["balanced"].threshold if points else 0.5
-    sources = manifest.sources[evidence.test]
-    sets = {"all test photographs": np.arange(len(evidence.test))}
-    for source in sorted(set(sources)):
-        sets[f"{source} test photographs"] = np.flatnonzero(sources == source)
-    figures = measured.figures(
-        softmax(evidence.tested.logits, temperature=temperature),
-        decision,
-        grades[evidence.test],
-        sets=sets,
-        groups=groups[evidence.test],
-        threshold=threshold,
-    )
     return Metadata(
         schema_version=SCHEMA_VERSION,
-        name=name,
+        name=origin.name,
         created=datetime.now(UTC).date(),
-        backbone=backbone,
-        input_size=recipe.size,
+        backbone=origin.backbone,
+        input_size=origin.recipe.size,
         field_version=FIELD_VERSION,
         temperature=temperature,
         decision=decision,
         referable_threshold=min(threshold, 1.0),
         operating_points=points,
         conformal=Conformal(
-            coverage=COVERAGE,
-            quantile=conformal_quantile(known[at_home], grades[evidence.calibrate][at_home], COVERAGE),
+            coverage=COVERAGE, quantile=conformal_quantile(probabilities[at_home], grades[at_home], COVERAGE)
         ),
-        second_reader_spread=measured.second_reader_spread(known),
-        out_of_distribution=measured.fit_out_of_distribution(features, calibration_features),
+        second_reader_spread=calibrate.second_reader_spread(probabilities),
+        out_of_distribution=calibrate.fit_out_of_distribution(features, calibration_features),
         quality=QualityLimits(**QualityLimits().model_dump()),
-        cam_maximum=measured.cam_maximum(evidence.calibration, known),
+        cam_maximum=calibrate.cam_maximum(evidence.calibration, probabilities),
         receptive_field_offset=receptive_field_offset,
-        training=_training(manifest, evidence, recipe, split_file=split_file, folds=folds, home=home),
-        figures=tuple(figures),
-        licence=LICENCE,
-        intended_use=INTENDED_USE,
+        training=_training(manifest, evidence, origin, split_file=split_file, home=home),
+        figures=(),
+        licence=origin.licence,
+        intended_use=origin.intended_use,
         limits=LIMITS,
-        starting_weights=start,
+        starting_weights=origin.starting_weights,
     )
 
 
-def _five(values: list[_T]) -> tuple[_T, _T, _T, _T, _T]:
-    """One value for each grade."""
-    none, mild, moderate, severe, proliferative = values
-    return none, mild, moderate, severe, proliferative
+def figures_of(result: EvaluationResult, predictions: Predictions) -> tuple[Figure, ...]:
+    """The figures that a bundle carries: those of its evaluation, of all graded photographs and of each source's.
+
+    A figure that so few photographs leave without an interval is left out.
+    """
+    source, graded = predictions.graded.source, len(predictions.graded)
+    headline = {key: result.headline[key] for key in _FIGURES if key in result.headline}
+    for point in result.points:
+        if point.in_use:
+            headline |= {"referable_sensitivity": point.sensitivity, "referable_specificity": point.specificity}
+    figures = list(_figures("all test photographs", headline, photos=result.photographs.count, graded=graded))
+    for part in result.sources:
+        figures += _figures(
+            f"{part.name} test photographs",
+            {key: getattr(part, key) for key in _SOURCE_FIGURES},
+            photos=part.photos,
+            graded=int(np.sum(source == part.name)),
+        )
+    return tuple(figures)
+
+
+def _figures(set: str, estimates: Mapping[str, Estimate], *, photos: int, graded: int) -> Iterator[Figure]:
+    for metric, estimate in estimates.items():
+        if estimate.low is not None:
+            yield Figure(set=set, photos=photos, graded=graded, metric=metric, estimate=estimate)
 
 
 def _home(manifest: Manifest, calibrate: Integers) -> tuple[str, Flags]:
@@ -145,22 +157,19 @@ def _home(manifest: Manifest, calibrate: Integers) -> tuple[str, Flags]:
     return home, sources == home
 
 
-def _training(
-    manifest: Manifest, evidence: Evidence, recipe: Recipe, *, split_file: bytes, folds: int, home: str
-) -> Training:
-    learned = manifest.grades[evidence.train]
-    counts = np.bincount(learned, minlength=5)
+def _training(manifest: Manifest, evidence: Evidence, origin: Origin, *, split_file: bytes, home: str) -> Training:
+    none, mild, moderate, severe, proliferative = np.bincount(manifest.grades[evidence.train], minlength=5).tolist()
     sources = Counter(str(source) for source in manifest.sources[evidence.train])
+    protocol = _ENSEMBLE.format(folds=origin.folds) if origin.folds else _ONE_NETWORK
     return Training(
-        photos=len(learned),
-        grades=_five(counts.tolist()),
+        photos=len(evidence.train),
+        grades=(none, mild, moderate, severe, proliferative),
         sources=dict(sorted(sources.items())),
         fingerprint=manifest.fingerprint,
         splits=hashlib.sha256(split_file).hexdigest(),
         annotated=evidence.annotated,
         photo_hashes=Training.pack_hashes(manifest.entries[index].sha256 for index in evidence.train),
-        epochs=recipe.epochs,
-        protocol=f"recipe {recipe.name}; {_WORDS[min(folds, 1)].format(folds=folds)}; "
-        f"{len(evidence.calibrate)} calibration and {len(evidence.test)} test photographs; operating points and "
-        f"possible grades chosen on those of {home} alone",
+        epochs=origin.recipe.epochs,
+        protocol=f"recipe {origin.recipe.name}; {protocol}; {len(evidence.calibrate)} calibration and "
+        f"{len(evidence.test)} test photographs; operating points and prediction sets chosen on those of {home} alone",
     )

@@ -1,9 +1,9 @@
-"""What networks that never saw a photograph say of it: a second opinion on grades that graders disagree about.
+"""Cross-fitted distillation: targets mixed with what networks that never saw a photograph predict for it.
 
-The training photographs are cut into parts; of each part, a network that learned from the others alone gives its
-opinion, and the targets become a mixture of grade and opinion. A grade that nobody else would give pulls less, and the
+The training photographs are cut into shares; for each share, a teacher that learned from the others alone predicts it,
+and the targets become a mixture of grade and prediction. A grade that nobody else would give pulls less, and the
 probability of the stages beside it comes from what the photograph shows (Northcutt, Jiang and Chuang, "Confident
-Learning", JAIR 2021, for opinions from outside; Hinton, Vinyals and Dean, 2015, for learning from them).
+Learning", JAIR 2021, for predictions from outside; Hinton, Vinyals and Dean, 2015, for learning from them).
 """
 
 from __future__ import annotations
@@ -14,26 +14,36 @@ from dataclasses import replace
 import numpy as np
 
 from retigrade.arrays import Floats, Integers
+from retigrade.data.manifest import Manifest
+from retigrade.data.splits import Splits, within
 from retigrade.metrics.decision import softmax
 from retigrade.training.dataset import TrainingData
 from retigrade.training.recipe import Recipe
 
-Teach = Callable[[str, TrainingData, Recipe], Callable[[Integers], Floats]]
-"""Trains by a name, a lesson and a recipe, and returns what answers for photographs: logits float32 (n, 5)."""
+Teach = Callable[[str, TrainingData, Recipe, Integers], Floats]
+"""Trains a teacher by a name, training data and a recipe; returns its logits for some photographs, float32 (n, 5)."""
+
+
+def teacher_shares(
+    manifest: Manifest, splits: Splits, train: Integers, *, teachers: int, seed: int
+) -> dict[str, Integers]:
+    """Cut training photographs into as many shares as there are teachers; none shares a duplicate or a patient."""
+    shares = {f"teacher{number}": 1 / teachers for number in range(1, teachers + 1)}
+    return within(manifest, splits, train, shares=shares, seed=seed)
 
 
 def cross_fitted_targets(
-    lesson: TrainingData, recipe: Recipe, *, parts: Mapping[str, Integers], teach: Teach
+    data: TrainingData, recipe: Recipe, *, shares: Mapping[str, Integers], teach: Teach
 ) -> TrainingData:
-    """The lesson with targets that are `recipe.trust` of opinion and the rest of grade.
+    """The training data with targets of which `recipe.teacher_weight` is a teacher's prediction.
 
-    parts: of the training photographs, by name; none may share a duplicate or a patient with another.
+    shares: of the training photographs, by their teacher's name; none may share a duplicate or a patient with another.
     """
-    shorter = replace(recipe, epochs=max(1, round(recipe.epochs * recipe.fewer)))
-    targets = lesson.targets.copy()
-    for name, own in parts.items():
-        others = np.setdiff1d(lesson.train, own)
-        taught = replace(lesson, train=others, fingerprint=f"{lesson.fingerprint} without {name}")
-        opinion = softmax(teach(name, taught, shorter)(own))
-        targets[own] = (1 - recipe.trust) * targets[own] + recipe.trust * opinion
-    return replace(lesson, targets=targets.astype(np.float32), fingerprint=f"{lesson.fingerprint} with opinions")
+    shorter = replace(recipe, epochs=max(1, round(recipe.epochs * recipe.teacher_epochs)))
+    targets = data.targets.copy()
+    for name, unseen in shares.items():
+        seen = np.setdiff1d(data.train, unseen)
+        apart = replace(data, train=seen, fingerprint=f"{data.fingerprint} without {name}")
+        predicted = softmax(teach(name, apart, shorter, unseen))
+        targets[unseen] = (1 - recipe.teacher_weight) * targets[unseen] + recipe.teacher_weight * predicted
+    return replace(data, targets=targets.astype(np.float32), fingerprint=f"{data.fingerprint} with teachers")

@@ -29,12 +29,12 @@ class ModelOutputs(NamedTuple):
     features: Floats
 
 
-def joined(parts: Sequence[ModelOutputs]) -> ModelOutputs:
-    """The answers of several sets of photographs, one after the other."""
+def concatenated(parts: Sequence[ModelOutputs]) -> ModelOutputs:
+    """The outputs of several sets of photographs, one after the other."""
     return ModelOutputs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-class Photographed(nn.Module):
+class BundleModel(nn.Module):
     """The bundle's own interface: uint8 photos (N, S, S, 3) in; logits, maps and features out."""
 
     def __init__(self, network: nn.Module, *, mirror: bool) -> None:
@@ -58,7 +58,7 @@ def to_onnx(network: nn.Module, *, size: int, mirror: bool = False) -> bytes:
 
     Raises BundleError where ONNX Runtime's logits differ from torch's by more than `LARGEST_DIFFERENCE`.
     """
-    model = Photographed(network, mirror=mirror).cpu().float().eval()
+    model = BundleModel(network, mirror=mirror).cpu().float().eval()
     example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own exporter
@@ -83,7 +83,7 @@ def to_onnx(network: nn.Module, *, size: int, mirror: bool = False) -> bytes:
         exported = path.read_bytes()
     with torch.inference_mode():
         expected = model(example)[0].numpy()
-    difference = float(np.abs(answer(exported, example.numpy(), np.arange(2)).logits - expected).max())
+    difference = float(np.abs(run_model(exported, example.numpy(), np.arange(2)).logits - expected).max())
     if difference > LARGEST_DIFFERENCE:
         raise BundleError(
             f"ONNX and torch differ by {difference:.2g} in their logits, {LARGEST_DIFFERENCE:g} is allowed"
@@ -91,7 +91,7 @@ def to_onnx(network: nn.Module, *, size: int, mirror: bool = False) -> bytes:
     return exported
 
 
-def answer(model: bytes, photos: Pixels, indices: Integers, *, batch: int = 32) -> ModelOutputs:
+def run_model(model: bytes, photos: Pixels, indices: Integers, *, batch: int = 32) -> ModelOutputs:
     """Run an exported network over some prepared photographs, uint8 (N, S, S, 3)."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     parts = [
@@ -102,7 +102,7 @@ def answer(model: bytes, photos: Pixels, indices: Integers, *, batch: int = 32) 
         )
         for i in range(0, len(indices), batch)
     ]
-    return joined(parts)
+    return concatenated(parts)
 
 
 def receptive_field_offset(network: nn.Module, photos: Pixels) -> tuple[float, float]:
@@ -119,5 +119,5 @@ def receptive_field_offset(network: nn.Module, photos: Pixels) -> tuple[float, f
     energy = gradient.square().sum((0, 1)).double().numpy()
     pixels = np.arange(side) + 0.5
     across, down = (float(energy.sum(axis) @ pixels / energy.sum()) * cells / side - middle for axis in (0, 1))
-    # In a network that has learned little the gradient strays; heat is never shown beyond the cell's neighbours.
+    # In a network that has learned little the gradient strays; the heatmap is never shown beyond the cell's neighbours.
     return min(max(across, -1.0), 2.0), min(max(down, -1.0), 2.0)

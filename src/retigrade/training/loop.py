@@ -1,14 +1,12 @@
-"""The training loop: one straight pass after another, saved after each, resumable to the same result."""
+"""The training loop: one epoch after another, a checkpoint after each, resumable to the same result."""
 
 from __future__ import annotations
 
-import copy
-import os
-from contextlib import suppress
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Protocol, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,25 +20,29 @@ from retigrade.icdr import GRADES
 from retigrade.metrics.classification import accuracy, quadratic_kappa
 from retigrade.metrics.decision import softmax
 from retigrade.training.augment import apply, draw
-from retigrade.training.cpu import fast_arithmetic, keep_memory
-from retigrade.training.dataset import TrainingData, order, sampling_weights
-from retigrade.training.losses import loss_of, optimizer_of, schedule_of
+from retigrade.training.checkpoint import CHECKPOINT, check_identity, read_checkpoint, write_checkpoint
+from retigrade.training.cpu import fast_arithmetic
+from retigrade.training.dataset import TrainingData, sample_epoch, sampling_weights
+from retigrade.training.log import TrainingLog
+from retigrade.training.losses import training_loss
 from retigrade.training.network import Network
+from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import Recipe
+from retigrade.training.schedule import make_moving_average, make_optimizer, make_schedule
 
-CHECKPOINT = "checkpoint.pt"
-_SLOW_START = 10  # steps after which the moving average forgets as slowly as the recipe says
+Pick = Literal["last", "best"]
+"""Which network is kept: that after the last epoch, or at the best validation kappa."""
+_LOOK_EVERY = 10  # steps; reading the loss waits for the device
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One line of the log: number from 1, mean training loss, validation accuracy and kappa, seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a network starts from: a backbone of timm by name; a file of weights, or without one timm's own or none."""
 
-    epoch: int
-    loss: float
-    accuracy: float
-    kappa: float
-    seconds: float
+    backbone: str
+    weights: Path | None = None
+    pretrained: bool = True
+    seed: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,65 +50,40 @@ class Fitted:
     """A trained network in evaluation mode on its device, its log, and the epoch that it stands at."""
 
     network: Network
-    history: tuple[Epoch, ...]
+    history: tuple[EpochResult, ...]
     epoch: int
 
 
-class Progress(Protocol):
-    """Told how a training goes."""
-
-    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Hear of one step's running mean loss."""
-
-    def epoch(self, done: Epoch) -> None:
-        """Hear of one pass."""
-
-
-def open_fabric(*, accelerator: str = "auto") -> Fabric:
-    """Return the device to train on, calculating in bfloat16; under torchrun, this process's share of all."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    machines = int(os.environ.get("WORLD_SIZE", "1")) // here
-    # Some backbones carry layers that the pooled head passes by.
-    strategy = "ddp_find_unused_parameters_true" if here * machines > 1 else "auto"
-    fabric = Fabric(
-        accelerator=accelerator, devices=here, num_nodes=machines, strategy=strategy, precision="bf16-mixed"
-    )
-    if fabric.device.type == "cpu":
-        keep_memory()
-    fabric.launch()
-    return fabric
-
-
 def fit(
-    lesson: TrainingData,
+    data: TrainingData,
     recipe: Recipe,
+    start: Start,
     *,
-    backbone: str,
-    weights: Path | None,
-    seed: int,
     fabric: Fabric,
     folder: Path,
-    start: bool = True,
-    progress: Progress | None = None,
-    pick: Literal["last", "best"] = "last",
+    progress: Progress,
+    pick: Pick = "last",
 ) -> Fitted:
-    """Train to the recipe's last epoch, from the checkpoint in `folder` if there is one.
+    """Train to the recipe's last epoch, from the checkpoint in `folder` if there is one, and log each epoch there.
 
-    weights, start: as for `Network`. pick: the network after the last epoch, or at the best validation kappa.
-    Raises UsageError where the checkpoint is of another network, recipe, seed or data set, or cannot be written.
+    Raises UsageError where the checkpoint is damaged or of another network, recipe, seed or data set, where it cannot
+    be written, and where the loss is no longer a number: then the last good checkpoint is kept.
     """
-    run = Run(lesson, recipe, backbone=backbone, weights=weights, start=start, seed=seed, fabric=fabric)
+    trainer = Trainer(data, recipe, start, fabric=fabric)
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
-        run.resume(checkpoint)
-    while len(run.history) < recipe.epochs:
-        done = run.epoch(progress)
-        run.save(checkpoint)
-        if progress:
-            progress.epoch(done)
-    network = run.network_at(pick)
+        trainer.resume(checkpoint)
+    with TrainingLog(folder, enabled=fabric.is_global_zero) as log:
+        log.write(trainer.history)
+        while len(trainer.history) < recipe.epochs:
+            result = trainer.epoch(progress)
+            trainer.save(checkpoint)
+            log.write(trainer.history)
+            progress.epoch(result)
+    network = trainer.network_at(pick)
     network.eval()
-    return Fitted(network, tuple(run.history), run.best_epoch if pick == "best" else len(run.history))
+    epoch = trainer.best_epoch if pick == "best" else len(trainer.history)
+    return Fitted(network, tuple(trainer.history), epoch)
 
 
 def predict(network: nn.Module, photos: Pixels, indices: Integers, *, fabric: Fabric, batch: int = 64) -> Floats:
@@ -121,166 +98,149 @@ def predict(network: nn.Module, photos: Pixels, indices: Integers, *, fabric: Fa
     return np.concatenate(logits)
 
 
-class Run:
+class Trainer:
     """One training under way: network, moving average, optimizer, schedule and log."""
 
     @fast_arithmetic()  # here already, for the threads that start here keep it
-    def __init__(
-        self,
-        lesson: TrainingData,
-        recipe: Recipe,
-        *,
-        backbone: str,
-        weights: Path | None,
-        seed: int,
-        fabric: Fabric,
-        start: bool = True,
-    ) -> None:
+    def __init__(self, data: TrainingData, recipe: Recipe, start: Start, *, fabric: Fabric) -> None:
         """Arguments as for `fit`."""
-        torch.manual_seed(seed)
-        self.lesson, self.recipe, self.backbone, self.seed, self.fabric = lesson, recipe, backbone, seed, fabric
-        network = Network(backbone, dropout=recipe.dropout, fine=recipe.fine > 0, weights=weights, start=start)
-        network = network.to(memory_format=torch.channels_last)
-        self.steps = max(1, len(lesson.train) // recipe.batch)
-        self.network, self.optimizer = fabric.setup(network, optimizer_of(network, recipe))
-        self.schedule = schedule_of(self.optimizer, recipe, self.steps)
-        self.average = copy.deepcopy(self._plain).eval() if recipe.average else None
-        own_grades = lesson.grades[lesson.train]
-        photos = (lesson.photos[i] for i in lesson.train)
-        self.crop_matching = CropMatching.of_photos(photos, own_grades) if recipe.cuts else None
-        self.sampling_weights = sampling_weights(lesson, recipe)
-        self.history: list[Epoch] = []
+        torch.manual_seed(start.seed)
+        self.data, self.recipe, self.start, self.fabric = data, recipe, start, fabric
+        network = Network(
+            start.backbone,
+            dropout=recipe.dropout,
+            high_resolution=recipe.high_resolution > 0,
+            weights=start.weights,
+            pretrained=start.pretrained,
+            size=recipe.size,
+        ).to(memory_format=torch.channels_last)
+        self.steps = max(1, len(data.train) // recipe.batch)
+        self.network, self.optimizer = fabric.setup(network, make_optimizer(network, recipe))
+        self.schedule = make_schedule(self.optimizer, recipe, steps=self.steps)
+        self.average = make_moving_average(self._plain, recipe)
+        photos = (data.photos[i] for i in data.train)
+        self.crop_matching = CropMatching.of_photos(photos, data.grades[data.train]) if recipe.match_crops else None
+        self.sampling_weights = sampling_weights(data, recipe)
+        self.history: list[EpochResult] = []
         self._best: dict[str, Tensor] = {}
         # On a GPU the photographs live in its memory, and every batch is cut, turned and coloured there.
-        self.held = torch.from_numpy(lesson.photos[:]).to(fabric.device) if fabric.device.type == "cuda" else None
+        self._on_gpu = torch.from_numpy(data.photos[:]).to(fabric.device) if fabric.device.type == "cuda" else None
 
     @property
     def best_epoch(self) -> int:
         """The epoch, from 1, with the highest validation kappa; the first of equals."""
         return 1 + max(range(len(self.history)), key=lambda number: (self.history[number].kappa, -number))
 
-    def network_at(self, pick: Literal["last", "best"]) -> Network:
+    def network_at(self, pick: Pick) -> Network:
         """The network to grade with: the averaged one where there is an average."""
-        network = self.average if self.average is not None else self._plain
+        averaged = self._plain if self.average is None else self.average.module
+        network: Network = averaged
         if pick == "best":
             network.load_state_dict(self._best)
         return network
 
     @fast_arithmetic()
-    def epoch(self, progress: Progress | None = None) -> Epoch:
-        """Train for one pass and validate."""
+    def epoch(self, progress: Progress) -> EpochResult:
+        """Train for one epoch and validate; UsageError where the loss is no longer a number."""
         started, number, recipe = perf_counter(), len(self.history), self.recipe
-        torch.manual_seed(self.seed * 100_003 + number)
-        rng = np.random.default_rng([self.seed, number])
+        torch.manual_seed(self.start.seed * 100_003 + number)
+        rng = np.random.default_rng([self.start.seed, number])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         size = recipe.small_size if number < recipe.small_share * recipe.epochs else recipe.size
-        drawn = order(self.sampling_weights, draws=self.steps * recipe.batch, rng=rng)
+        drawn = sample_epoch(self.sampling_weights, draws=self.steps * recipe.batch, rng=rng)
         self.network.train()
         total = torch.zeros((), device=self.fabric.device)
         for step in range(self.steps):
             positions = drawn[step * recipe.batch : (step + 1) * recipe.batch]
             x, targets = self.batch(positions, size=size, rng=rng, generator=generator)
-            loss = loss_of(self.network(x), targets, recipe)
+            loss = training_loss(self.network(x), targets, recipe)
             self.fabric.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.schedule.step()
-            self._move_average()
+            if self.average is not None:
+                self.average.update(self._plain, step=self.schedule.last_epoch)
             total += loss.detach()
-            if progress and (step % 10 == 0 or step + 1 == self.steps):  # reading the loss waits for the device
-                progress.step(epoch=number + 1, step=step + 1, steps=self.steps, loss=float(total) / (step + 1))
-        mean = cast(Tensor, self.fabric.all_reduce(total, reduce_op="mean"))
-        self.history.append(self._validated(number + 1, float(mean) / self.steps, started))
+            if step % _LOOK_EVERY == 0 or step + 1 == self.steps:
+                mean = float(total) / (step + 1)
+                self._check_finite(mean, number + 1)
+                progress.step(epoch=number + 1, step=step + 1, steps=self.steps, loss=mean)
+        over_all = self.fabric.all_reduce(total, reduce_op="mean")
+        self.history.append(self._validated(number + 1, float(over_all) / self.steps, started))  # type: ignore[arg-type]
         if self.best_epoch == number + 1:
             self._best = {name: value.clone() for name, value in self.network_at("last").state_dict().items()}
         return self.history[-1]
 
     def save(self, path: Path) -> None:
         """Write a checkpoint atomically; raises UsageError where it cannot be written."""
-        state = {
-            "identity": self._identity(),
-            "network": self._plain.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "best": self._best,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "history": [asdict(epoch) for epoch in self.history],
-        }
         if self.fabric.is_global_zero:
-            part = path.with_suffix(".tmp")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(state, part)
-                part.replace(path)
-            except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
-                with suppress(OSError):
-                    part.unlink()
-                raise UsageError(f"cannot write the checkpoint {path}: {error}; make room, then --resume") from error
+            state = {
+                "network": self._plain.state_dict(),
+                "average": None if self.average is None else self.average.module.state_dict(),
+                "best": self._best,
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "history": [asdict(result) for result in self.history],
+            }
+            write_checkpoint(path, state, identity=self._identity())
         self.fabric.barrier()
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint; raises UsageError where it is damaged or of another run."""
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            found = state["identity"]
-        except (OSError, RuntimeError, KeyError, EOFError, ValueError) as error:
-            raise UsageError(f"cannot read the checkpoint {path}; delete it to start again") from error
-        for key, own in self._identity().items():
-            if found.get(key) != own:
-                raise UsageError(f"{path} is of another {key}: {found.get(key)}, this run has {own}; use another --out")
+        identity, state = read_checkpoint(path, device=self.fabric.device)
+        check_identity(path, identity, expected=self._identity())
         self._plain.load_state_dict(state["network"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.module.load_state_dict(state["average"])
         self._best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.history = [Epoch(**epoch) for epoch in state["history"]]
-
-    @property
-    def _plain(self) -> Network:
-        module = self.network.module
-        found: Network = module if isinstance(module, Network) else module.module  # the latter among several processes
-        return found
+        self.history = [EpochResult(**result) for result in state["history"]]
 
     def batch(
         self, positions: Integers, *, size: int, rng: np.random.Generator, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """This process's share of a batch; all draw for the whole batch, so that their number changes nothing."""
-        lesson, device = self.lesson, self.fabric.device
+        data, device = self.data, self.fabric.device
         cut = self.crop_matching.draw(positions, rng) if self.crop_matching else np.zeros((len(positions), 2))
-        drawn = draw(torch.from_numpy(cut).float(), self.recipe.strength, generator)
+        drawn = draw(torch.from_numpy(cut).float(), self.recipe.augmentation, generator)
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
-        indices = lesson.train[positions][share]
-        if self.held is not None:
-            photos = self.held[torch.from_numpy(indices).to(device)]
+        indices = data.train[positions][share]
+        if self._on_gpu is not None:
+            photos = self._on_gpu[torch.from_numpy(indices).to(device)]
         else:
-            photos = torch.from_numpy(lesson.photos[indices])
-        x = apply(photos, drawn.share(share).to(device), size=size)
-        return x, torch.from_numpy(lesson.targets[indices]).to(device)
+            photos = torch.from_numpy(data.photos[indices])
+        x = apply(photos, drawn.rows(share).to(device), size=size)
+        return x, torch.from_numpy(data.targets[indices]).to(device)
 
-    def _validated(self, number: int, loss: float, started: float) -> Epoch:
-        lesson = self.lesson
-        logits = predict(self.network_at("last"), lesson.photos, lesson.validation, fabric=self.fabric)
-        predicted, target = softmax(logits).argmax(axis=1), lesson.grades[lesson.validation]
+    @property
+    def _plain(self) -> Network:
+        module = self.network.module
+        plain: Network = module if isinstance(module, Network) else module.module  # the latter among several processes
+        return plain
+
+    def _validated(self, number: int, loss: float, started: float) -> EpochResult:
+        data = self.data
+        logits = predict(self.network_at("last"), data.photos, data.validation, fabric=self.fabric)
+        self._check_finite(float(logits.sum()), number)
+        predicted, target = softmax(logits).argmax(axis=1), data.grades[data.validation]
         kappa = quadratic_kappa(target, predicted)
         # A constant answer to photographs of one grade has no kappa; it is no better than chance.
-        return Epoch(
-            number, loss, accuracy(target, predicted), 0.0 if np.isnan(kappa) else kappa, perf_counter() - started
-        )
+        kappa = 0.0 if np.isnan(kappa) else kappa
+        return EpochResult(number, loss, accuracy(target, predicted), kappa, perf_counter() - started)
 
-    def _move_average(self) -> None:
-        if self.average is None:
-            return
-        done = self.schedule.last_epoch
-        decay = min(self.recipe.average, (1 + done) / (_SLOW_START + done))
-        with torch.no_grad():
-            pairs = zip(self.average.state_dict().values(), self._plain.state_dict().values(), strict=True)
-            for mean, value in pairs:
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - decay)
-                else:
-                    mean.copy_(value)
+    def _check_finite(self, value: float, epoch: int) -> None:
+        if not math.isfinite(value):
+            kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was finished"
+            raise UsageError(
+                f"the loss is not a number in epoch {epoch}; training stopped and {kept}: "
+                f"try a lower learning rate in another --out, such as --lr {self.recipe.lr / 10:g}"
+            )
 
     def _identity(self) -> dict[str, str]:
-        own = {"backbone": self.backbone, "recipe": repr(self.recipe), "data set": self.lesson.fingerprint}
-        return {**own, "seed": str(self.seed)}
+        return {
+            "backbone": self.start.backbone,
+            "recipe": repr(self.recipe),
+            "data set": self.data.fingerprint,
+            "seed": str(self.start.seed),
+        }

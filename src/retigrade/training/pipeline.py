@@ -1,131 +1,162 @@
-"""From a data set to a bundle: split, prepare, train, export, and measure on photographs that trained nothing."""
+"""From a labelled folder to a bundle: split, prepare, train, calibrate, export, evaluate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from retigrade.arrays import Floats, Integers, Pixels
-from retigrade.bundle import reseal
-from retigrade.data.annotations import read_annotated
+from retigrade.bundle import Bundle, reseal
+from retigrade.data.annotations import find_annotated, read_annotated
 from retigrade.data.cache import prepared
 from retigrade.data.duplicates import find_duplicates
-from retigrade.data.groups import independent_groups
-from retigrade.data.manifest import Manifest
-from retigrade.data.splits import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Splits,
-    k_fold,
-    read_splits,
-    three_way,
-    within,
-    write_splits,
-)
+from retigrade.data.manifest import Manifest, read_manifest
+from retigrade.data.splits import TEST, TRAIN, VALIDATION, Splits, k_fold, read_splits, three_way, within, write_splits
+from retigrade.errors import UsageError
+from retigrade.evaluation.measure import measure
+from retigrade.evaluation.predictions import LabelledSet, Predictions, predict_labelled
 from retigrade.files import write_whole
+from retigrade.grader import Grader
+from retigrade.grading import Grading
+from retigrade.metadata import Metadata
 from retigrade.metrics.fitting import fit_prior
-from retigrade.training.dataset import TrainingData, soft_targets
-from retigrade.training.describe import Evidence, make_metadata
-from retigrade.training.distillation import Teach, cross_fitted_targets
-from retigrade.training.export import answer, joined, receptive_field_offset, to_onnx
-from retigrade.training.lesion_supervision import Lesions, not_of_an_eye_in, prepare_lesions, supervise_lesions
-from retigrade.training.loop import Progress, fit, predict
+from retigrade.training.backbone import suited
+from retigrade.training.calibrate import fit_out_of_distribution
+from retigrade.training.checkpoint import CHECKPOINT
+from retigrade.training.dataset import Fold, TrainingData, soft_targets
+from retigrade.training.describe import UNSTATED, Evidence, Origin, figures_of, make_metadata
+from retigrade.training.device import open_fabric
+from retigrade.training.distillation import cross_fitted_targets, teacher_shares
+from retigrade.training.export import concatenated, receptive_field_offset, run_model, to_onnx
+from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
+from retigrade.training.loop import Pick, Start, fit, predict
 from retigrade.training.network import Ensemble, Network
-from retigrade.training.recipe import Recipe
+from retigrade.training.progress import Progress
+from retigrade.training.recipe import RECIPES, Recipe
 
 VALIDATION_SHARE = TEST_SHARE = 0.1
-BUNDLE, SPLITS, WEIGHTS = "bundle.onnx", "splits.json", "network.safetensors"
-_CENTRE_PHOTOS = 16  # enough for the gradient's centre to settle
+BUNDLE, SPLITS, WEIGHTS, EVALUATION = "bundle.onnx", "splits.json", "network.safetensors", "evaluation.json"
+_OFFSET_PHOTOS = 16  # enough for the gradient's centre to settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How to learn: folds 0 trains one network on one split; K trains K networks, each tested on its own fold.
+    """How to train; raises UsageError where options do not go together.
 
-    lesions: a folder of photographs with marked lesions, to teach the fine evidence where it is to be found.
-    weights: a file to start from; start: without one, start from timm's ImageNet weights rather than at random.
+    folds: 0 trains one network on one split; K trains K networks, each tested on its own fold. lesions: a folder of
+    annotated photographs for lesion supervision. mirror: the bundle looks at the mirror image too.
     """
 
     recipe: Recipe
-    backbone: str
-    folds: int
-    seed: int
-    weights: Path | None
-    start: bool
-    lesions: Path | None
-    mirror: bool
-    pick: Literal["last", "best"]
+    start: Start
+    folds: int = 0
+    lesions: Path | None = None
+    mirror: bool = False
     name: str
+    license: str = UNSTATED
+    intended_use: str = UNSTATED
+
+    def __post_init__(self) -> None:
+        if self.folds < 0 or self.folds == 1:
+            raise UsageError(f"--folds must be 0 or at least 2, got {self.folds}")
+        if self.lesions is not None:
+            find_annotated(self.lesions)  # a wrong folder must not wait for the training
+            if not self.recipe.high_resolution:
+                raise UsageError("--lesions needs a high-resolution head, which this recipe or backbone has not")
 
 
-class Journal(Progress, Protocol):
-    """Told how several trainings go."""
-
-    def begin(self, folder: Path, *, epochs: int) -> None:
-        """Hear of the next one, which keeps its checkpoints in `folder`."""
-
-
-def learn(
-    manifest: Manifest, plan: TrainConfig, *, folder: Path, fabric: Fabric, progress: Journal | None = None
+def train(
+    data: Path | str | Sequence[Path | str],
+    *,
+    out: Path | str,
+    recipe: str | Recipe = "best",
+    backbone: str = "mobilenetv2_100",
+    weights: Path | None = None,
+    random_start: bool = False,
+    folds: int = 0,
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    lesions: Path | None = None,
+    mirror: bool = False,
+    name: str | None = None,
+    license: str = UNSTATED,
+    intended_use: str = UNSTATED,
+    seed: int = 1,
+    resume: bool = False,
+    skip_unreadable: bool = False,
+    accelerator: str = "auto",
+    progress: Progress | None = None,
 ) -> Path:
-    """Train as planned and write `bundle.onnx`; returns its path.
+    """Train on labelled photographs and write a bundle; returns its path, `out/bundle.onnx`.
 
-    `folder` keeps the split, the prepared photographs and the checkpoints; what is there already is continued.
+    data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs, the
+    log and the checkpoints. recipe: `best`, `paper`, or one of your own; epochs, batch, lr: in place of the recipe's.
+    backbone: a network of timm. weights: a safetensors file to start from, in place of timm's ImageNet weights;
+    random_start: start from random weights. folds: see `TrainConfig`. license, intended_use: what the bundle says of
+    itself. resume: go on with the run in `out`. skip_unreadable: leave unusable photographs out. accelerator: `auto`,
+    `cpu` or `gpu`. progress: is told how it goes.
+
+    Raises UsageError for wrong options, a folder that cannot be written, or a training whose loss is not a number;
+    DataError where the photographs cannot be used.
     """
+    progress, folder = progress or Progress(), Path(out)
+    if folder.exists() and any(folder.glob(f"**/{CHECKPOINT}")) and not resume:
+        raise UsageError(f"{folder} holds a training already: go on with --resume, or name another --out")
+    chosen = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    chosen = replace(
+        chosen,
+        epochs=chosen.epochs if epochs is None else epochs,
+        batch=chosen.batch if batch is None else batch,
+        lr=chosen.lr if lr is None else lr,
+    )
+    chosen, sentences = suited(chosen, backbone)
+    config = TrainConfig(
+        recipe=chosen,
+        start=Start(backbone=backbone, weights=weights, pretrained=not random_start, seed=seed),
+        folds=folds,
+        lesions=lesions,
+        mirror=mirror,
+        name=name or f"retigrade-{backbone}".lower(),
+        license=license,
+        intended_use=intended_use,
+    )
+    folders = [Path(data)] if isinstance(data, Path | str) else [Path(each) for each in data]
+    manifest = read_manifest(folders, size=chosen.size, skip_unreadable=skip_unreadable)
+    fabric = open_fabric(accelerator=accelerator)
+    if not fabric.is_global_zero:  # of several processes one tells
+        progress = Progress()
+    for sentence in (*sentences, *manifest.notes, *(f"left out {photograph}" for photograph in manifest.left_out)):
+        progress.note(sentence)
+    bundle = train_manifest(manifest, config, folder=folder, fabric=fabric, progress=progress)
+    progress.note(f"bundle: {bundle}; retigrade info {bundle} says what it reached")
+    return bundle
+
+
+def train_manifest(
+    manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
+) -> Path:
+    """Train as configured on the photographs of a manifest; what `folder` holds already is continued."""
     with fabric.rank_zero_first():  # of several processes one writes and the others read
-        splits = _splits(manifest, plan, folder / SPLITS)
-        photos = prepared(manifest, size=plan.recipe.size, folder=folder)
-    judged = []
-    for part in _parts(manifest, splits, plan):
-
-        def train(name: str, lesson: TrainingData, recipe: Recipe, part: _Part = part) -> Network:
-            if progress:
-                progress.begin(folder / part.name / name, epochs=recipe.epochs)
-            return fit(
-                lesson,
-                recipe,
-                backbone=plan.backbone,
-                weights=plan.weights,
-                start=plan.start,
-                seed=plan.seed,
-                fabric=fabric,
-                folder=folder / part.name / name,
-                progress=progress,
-                pick=plan.pick,
-            ).network
-
-        lesson = _lesson(manifest, splits, photos, plan.recipe, part=part)
-        if plan.recipe.opinions:
-            shares = {f"opinion{n}": 1 / plan.recipe.opinions for n in range(1, plan.recipe.opinions + 1)}
-            parts = within(manifest, splits, part.train, shares=shares, seed=plan.seed)
-            lesson = cross_fitted_targets(lesson, plan.recipe, parts=parts, teach=_teaching(train, photos, fabric))
-        network = train("", lesson, plan.recipe)
-        if fabric.is_global_zero:
-            annotated = _marked(manifest, plan, part)
-            if annotated is not None:
-                supervise_lesions(network, lesson, annotated, seed=plan.seed, device=fabric.device)
-            how = f"recipe {plan.recipe.name}, {plan.recipe.epochs} epochs"
-            network.save(folder / part.name / WEIGHTS, trained=how)
-            _correct_prior(network, lesson, fabric=fabric)
-            judged.append(_judge(network, photos, plan, part, annotated=() if annotated is None else annotated.digests))
+        splits = _splits(manifest, config, folder / SPLITS)
+        photos = prepared(manifest, size=config.recipe.size, folder=folder)
+    run = _Run(manifest, splits, photos, config, folder=folder, fabric=fabric, progress=progress)
+    exported = [run.fold(fold) for fold in _folds(manifest, splits, config)]
     if fabric.is_global_zero:
-        whole = judged[0] if len(judged) == 1 else _together(judged, photos, plan)
-        write_bundle(whole, manifest, splits, photos, plan, folder=folder)
+        run.write_bundle([each for each in exported if each is not None])
     fabric.barrier()
     return folder / BUNDLE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    """An exported network, what it answers where it did not train, and its features of the calibration photographs."""
+class _Exported:
+    """A trained network as ONNX, what it answers where it did not train, and its calibration photographs' features."""
 
     network: Network | Ensemble
     model: bytes
@@ -133,129 +164,185 @@ class _Judged:
     calibration_features: Floats
 
 
-def write_bundle(
-    judged: _Judged,
-    manifest: Manifest,
-    splits: Splits,
-    photos: Pixels,
-    plan: TrainConfig,
-    *,
-    folder: Path,
-) -> None:
-    """Write a network with all that was measured of it, as `bundle.onnx`."""
-    evidence = judged.evidence
-    across, down = receptive_field_offset(judged.network, photos[evidence.calibrate[:_CENTRE_PHOTOS]])
-    metadata = make_metadata(
-        evidence,
-        features=answer(judged.model, photos, evidence.train).features,
-        calibration_features=judged.calibration_features,
-        receptive_field_offset=(0.5 if plan.mirror else across, down),
-        manifest=manifest,
-        groups=independent_groups(manifest, splits.groups),
-        split_file=(folder / SPLITS).read_bytes(),
-        backbone=plan.backbone,
-        recipe=plan.recipe,
-        folds=plan.folds,
-        start=judged.network.origin,
-        name=plan.name,
-    )
-    write_whole(folder / BUNDLE, reseal(judged.model, metadata))
+class _Run:
+    """One call of `train_manifest`: the photographs, how to train on them, and where to."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        splits: Splits,
+        photos: Pixels,
+        config: TrainConfig,
+        *,
+        folder: Path,
+        fabric: Fabric,
+        progress: Progress,
+    ) -> None:
+        self.manifest, self.splits, self.photos, self.config = manifest, splits, photos, config
+        self.folder, self.fabric, self.progress = folder, fabric, progress
+
+    def fold(self, fold: Fold) -> _Exported | None:
+        """Train the network of one fold and export it; None in all processes but the first."""
+        config, recipe, folder = self.config, self.config.recipe, self.folder / fold.name
+        data = self._training_data(fold)
+        if recipe.teachers:
+            shares = teacher_shares(
+                self.manifest, self.splits, fold.train, teachers=recipe.teachers, seed=config.start.seed
+            )
+
+            def teach(name: str, apart: TrainingData, shorter: Recipe, unseen: Integers) -> Floats:
+                network = self._fit(apart, shorter, folder / name)
+                return predict(network, self.photos, unseen, fabric=self.fabric)
+
+            data = cross_fitted_targets(data, recipe, shares=shares, teach=teach)
+        network = self._fit(data, recipe, folder)
+        if not self.fabric.is_global_zero:
+            return None
+        annotated = self._supervise_lesions(network, data, fold)
+        network.save(folder / WEIGHTS, trained=f"recipe {recipe.name}, {recipe.epochs} epochs")
+        self._correct_prior(network, data)
+        model = to_onnx(network, size=recipe.size, mirror=config.mirror)
+        # With folds, the fold that tests calibrates too: the ensemble's own answers to it are those of this network.
+        calibrate = fold.test if config.folds else fold.validation
+        calibration = run_model(model, self.photos, calibrate)
+        evidence = Evidence(
+            train=fold.train, annotated=annotated, calibrate=calibrate, calibration=calibration, test=fold.test
+        )
+        return _Exported(network, model, evidence, calibration.features)
+
+    def write_bundle(self, exported: Sequence[_Exported]) -> None:
+        """Write the network, or the networks of all folds as one, with its calibration and its evaluation."""
+        whole = exported[0] if len(exported) == 1 else self._ensemble(exported)
+        metadata = self._metadata(whole)
+        self.progress.note(f"evaluating on {len(whole.evidence.test)} test photographs")
+        grader = _grader(whole.model, metadata)
+        if len(exported) == 1:
+            labelled = LabelledSet.of(self.manifest, self.splits, part=TEST)
+            predictions = predict_labelled(grader, labelled)
+        else:
+            predictions = self._out_of_fold(exported, metadata)
+        result = measure(
+            predictions, grader, manifest=self.manifest, part=TEST if len(exported) == 1 else "every fold's own"
+        )
+        write_whole(self.folder / EVALUATION, (result.model_dump_json(indent=1) + "\n").encode())
+        metadata = metadata.model_copy(update={"figures": figures_of(result, predictions)})
+        write_whole(self.folder / BUNDLE, reseal(whole.model, metadata))
+
+    def _training_data(self, fold: Fold) -> TrainingData:
+        manifest, names = self.manifest, sorted(set(self.manifest.sources))
+        return TrainingData(
+            photos=self.photos,
+            grades=manifest.grades,
+            targets=soft_targets(
+                manifest.grades, self.splits.groups, label_smoothing=self.config.recipe.label_smoothing
+            ),
+            sources=np.array([names.index(source) for source in manifest.sources]),
+            train=fold.train,
+            validation=fold.validation,
+            fingerprint=manifest.fingerprint,
+        )
+
+    def _fit(self, data: TrainingData, recipe: Recipe, folder: Path) -> Network:
+        self.progress.begin(folder.relative_to(self.folder).as_posix().removeprefix("."), epochs=recipe.epochs)
+        pick: Pick = "last" if recipe.ema_decay else "best"
+        return fit(
+            data, recipe, self.config.start, fabric=self.fabric, folder=folder, progress=self.progress, pick=pick
+        ).network
+
+    def _supervise_lesions(self, network: Network, data: TrainingData, fold: Fold) -> tuple[str, ...]:
+        """Lesion supervision by the annotated photographs of no eye that this fold must not see; their SHA-256."""
+        if self.config.lesions is None:
+            return ()
+        unseen = np.setdiff1d(np.arange(len(self.manifest)), fold.train)
+        annotated = without_eyes_of(
+            [self.manifest.paths[index] for index in unseen], list(read_annotated(self.config.lesions))
+        )
+        if not annotated:
+            return ()
+        lesions = prepare_lesions(annotated, size=self.config.recipe.size)
+        supervise_lesions(network, data, lesions, seed=self.config.start.seed, device=self.fabric.device)
+        return lesions.digests
+
+    def _correct_prior(self, network: Network, data: TrainingData) -> None:
+        """Undo, in the head's bias, what drawing rare grades more often did to the logits."""
+        logits = predict(network, data.photos, data.validation, fabric=self.fabric)
+        shift = fit_prior(logits, data.grades[data.validation])
+        with torch.no_grad():
+            network.get_parameter("classify.bias").add_(torch.from_numpy(shift).to(self.fabric.device))
+
+    def _ensemble(self, exported: Sequence[_Exported]) -> _Exported:
+        """The networks of all folds as one, with what each answered on its own fold."""
+        network = Ensemble([each.network for each in exported], origin=exported[0].network.origin)
+        model = to_onnx(network, size=self.config.recipe.size, mirror=self.config.mirror)
+        evidence = [each.evidence for each in exported]
+        whole = Evidence(
+            train=np.unique(np.concatenate([each.train for each in evidence])),
+            annotated=tuple(sorted({digest for each in evidence for digest in each.annotated})),
+            calibrate=np.concatenate([each.calibrate for each in evidence]),
+            calibration=concatenated([each.calibration for each in evidence]),
+            test=np.concatenate([each.test for each in evidence]),
+        )
+        return _Exported(network, model, whole, run_model(model, self.photos, whole.calibrate).features)
+
+    def _metadata(self, whole: _Exported) -> Metadata:
+        config, evidence = self.config, whole.evidence
+        across, down = receptive_field_offset(whole.network, self.photos[evidence.calibrate[:_OFFSET_PHOTOS]])
+        return make_metadata(
+            evidence,
+            Origin(
+                name=config.name,
+                backbone=config.start.backbone,
+                starting_weights=whole.network.origin,
+                licence=config.license,
+                intended_use=config.intended_use,
+                recipe=config.recipe,
+                folds=config.folds,
+            ),
+            features=run_model(whole.model, self.photos, evidence.train).features,
+            calibration_features=whole.calibration_features,
+            receptive_field_offset=(0.5 if config.mirror else across, down),
+            manifest=self.manifest,
+            split_file=(self.folder / SPLITS).read_bytes(),
+        )
+
+    def _out_of_fold(self, exported: Sequence[_Exported], metadata: Metadata) -> Predictions:
+        """Every photograph graded by the one network that never saw it, calibrated as the ensemble is."""
+        everything = LabelledSet.of(self.manifest, self.splits)
+        gradings: dict[int, Grading] = {}
+        for each in exported:
+            features = run_model(each.model, self.photos, each.evidence.train).features
+            detector = fit_out_of_distribution(features, each.calibration_features)
+            grader = _grader(each.model, metadata.model_copy(update={"out_of_distribution": detector}))
+            paths = [self.manifest.paths[index] for index in each.evidence.test]
+            gradings |= dict(zip(each.evidence.test.tolist(), grader.grade_many(paths, heat=False), strict=True))
+        return Predictions(everything, tuple(gradings[index] for index in range(len(self.manifest))))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """What one network trains, validates and is tested on; int64 indices."""
-
-    name: str
-    train: Integers
-    validation: Integers
-    test: Integers
+def _grader(model: bytes, metadata: Metadata) -> Grader:
+    """A grader of a bundle that is not written yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, BUNDLE)
+        path.write_bytes(reseal(model, metadata))
+        return Grader(Bundle.load(path))
 
 
-def _parts(manifest: Manifest, splits: Splits, plan: TrainConfig) -> Iterator[_Part]:
-    if plan.folds == 0:
-        yield _Part("", splits.part(TRAIN), splits.part(VALIDATION), splits.part(TEST))
-    for fold in splits.names if plan.folds else ():
+def _folds(manifest: Manifest, splits: Splits, config: TrainConfig) -> Iterator[Fold]:
+    if config.folds == 0:
+        yield Fold(name="", train=splits.part(TRAIN), validation=splits.part(VALIDATION), test=splits.part(TEST))
+    for name in splits.names if config.folds else ():
         # Each fold is tested on by a network that neither trained nor stopped by it.
         shares = {TRAIN: 1 - VALIDATION_SHARE, VALIDATION: VALIDATION_SHARE}
-        inner = within(manifest, splits, splits.rest(fold), shares=shares, seed=plan.seed)
-        yield _Part(fold, inner[TRAIN], inner[VALIDATION], splits.part(fold))
+        inner = within(manifest, splits, splits.rest(name), shares=shares, seed=config.start.seed)
+        yield Fold(name=name, train=inner[TRAIN], validation=inner[VALIDATION], test=splits.part(name))
 
 
-def _splits(manifest: Manifest, plan: TrainConfig, path: Path) -> Splits:
+def _splits(manifest: Manifest, config: TrainConfig, path: Path) -> Splits:
     if path.exists():
         return read_splits(path, manifest)
-    groups = find_duplicates(manifest.paths)
-    if plan.folds:
-        splits = k_fold(manifest, groups, folds=plan.folds, seed=plan.seed)
+    groups, seed = find_duplicates(manifest.paths), config.start.seed
+    if config.folds:
+        splits = k_fold(manifest, groups, folds=config.folds, seed=seed)
     else:
-        splits = three_way(manifest, groups, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=plan.seed)
+        splits = three_way(manifest, groups, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=seed)
     write_splits(splits, path, manifest)
     return splits
-
-
-def _lesson(manifest: Manifest, splits: Splits, photos: Pixels, recipe: Recipe, *, part: _Part) -> TrainingData:
-    names = sorted(set(manifest.sources))
-    return TrainingData(
-        photos=photos,
-        grades=manifest.grades,
-        targets=soft_targets(manifest.grades, splits.groups, neighbours=recipe.neighbours),
-        sources=np.array([names.index(source) for source in manifest.sources]),
-        train=part.train,
-        validation=part.validation,
-        fingerprint=manifest.fingerprint,
-    )
-
-
-def _marked(manifest: Manifest, plan: TrainConfig, part: _Part) -> Lesions | None:
-    """The photographs with marked lesions that show no eye which this part's network must not see."""
-    if plan.lesions is None:
-        return None
-    unseen = np.setdiff1d(np.arange(len(manifest)), part.train)
-    annotated = not_of_an_eye_in([manifest.entries[index].path for index in unseen], list(read_annotated(plan.lesions)))
-    return prepare_lesions(annotated, size=plan.recipe.size) if annotated else None
-
-
-def _teaching(train: Callable[[str, TrainingData, Recipe], Network], photos: Pixels, fabric: Fabric) -> Teach:
-    """Training as `tempered` asks for it."""
-
-    def teach(name: str, lesson: TrainingData, recipe: Recipe) -> Callable[[Integers], Floats]:
-        network = train(name, lesson, recipe)
-        return lambda indices: predict(network, photos, indices, fabric=fabric)
-
-    return teach
-
-
-def _correct_prior(network: nn.Module, lesson: TrainingData, *, fabric: Fabric) -> None:
-    """Undo, in the head's bias, what drawing rare grades more often did to the logits."""
-    logits = predict(network, lesson.photos, lesson.validation, fabric=fabric)
-    shift = fit_prior(logits, lesson.grades[lesson.validation])
-    with torch.no_grad():
-        network.get_parameter("classify.bias").add_(torch.from_numpy(shift))
-
-
-def _judge(network: Network, photos: Pixels, plan: TrainConfig, part: _Part, *, annotated: tuple[str, ...]) -> _Judged:
-    """Answers of one network where it trained on nothing; with folds, its fold calibrates too."""
-    model = to_onnx(network, size=plan.recipe.size, mirror=plan.mirror)
-    test = answer(model, photos, part.test)
-    calibrate, known = (part.test, test) if plan.folds else (part.validation, answer(model, photos, part.validation))
-    evidence = Evidence(
-        train=part.train, annotated=annotated, calibrate=calibrate, calibration=known, test=part.test, tested=test
-    )
-    return _Judged(network, model, evidence, known.features)
-
-
-def _together(judged: Sequence[_Judged], photos: Pixels, plan: TrainConfig) -> _Judged:
-    """The networks of all folds as one, with what each answered on its own fold."""
-    network = Ensemble([one.network for one in judged], origin=judged[0].network.origin)
-    model = to_onnx(network, size=plan.recipe.size, mirror=plan.mirror)
-    each = [one.evidence for one in judged]
-    evidence = Evidence(
-        train=np.unique(np.concatenate([one.train for one in each])),
-        annotated=tuple(sorted({digest for one in each for digest in one.annotated})),
-        calibrate=np.concatenate([one.calibrate for one in each]),
-        calibration=joined([one.calibration for one in each]),
-        test=np.concatenate([one.test for one in each]),
-        tested=joined([one.tested for one in each]),
-    )
-    return _Judged(network, model, evidence, answer(model, photos, evidence.calibrate).features)

@@ -1,83 +1,95 @@
-"""What a training says while it runs: a line in the terminal, a CSV and a TensorBoard log."""
+"""How a training goes: the record of an epoch, who is told of it, and a display for the terminal. Needs no torch."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import asdict, fields
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+import sys
+from dataclasses import dataclass
+from time import monotonic
+from typing import Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
-from retigrade.files import make_folder, writing
-from retigrade.training.loop import Epoch
+_SILENCE = 30.0  # seconds after which a plain line is due
 
 
-class Log:
-    """A `Progress` of one or more trainings, written below one folder."""
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """One epoch: its number from 1, mean training loss, validation accuracy and quadratic kappa, seconds."""
 
-    def __init__(self, folder: Path, *, visible: bool) -> None:
-        """visible: only one of several processes shows and writes."""
-        self._root, self._folder, self._epochs, self._visible = folder, folder, 0, visible
-        self._bar = Progress(
-            TextColumn("{task.description}epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  validation QWK {task.fields[kappa]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not visible,
-        )
+    epoch: int
+    loss: float
+    accuracy: float
+    kappa: float
+    seconds: float
 
-    def __enter__(self) -> Self:
-        """Open the logs."""
-        if self._visible:
-            make_folder(self._root)
-            self._board = SummaryWriter(str(self._root / "tensorboard"))
-        self._bar.start()
-        self._task = self._bar.add_task("", total=None, epoch=0, epochs=0, loss=float("nan"), kappa="-")
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the logs."""
-        self._bar.stop()
-        if self._visible:
-            self._board.close()
+class Progress:
+    """Is told how trainings go; this one keeps silent. Override what you want to hear."""
 
-    def begin(self, folder: Path, *, epochs: int) -> None:
-        """Write from here on beside the checkpoints of one training."""
-        self._folder, self._epochs = folder, epochs
-        self._bar.reset(self._task, total=None, description=f"{self._name} ".lstrip())
-        self._bar.update(self._task, epoch=0, epochs=epochs, loss=float("nan"), kappa="-")
-
-    @property
-    def _name(self) -> str:
-        """The training's folder within the run's; empty for the run's own."""
-        return self._folder.relative_to(self._root).as_posix().removeprefix(".")
+    def begin(self, name: str, *, epochs: int) -> None:
+        """Hear that the training called `name` begins or is continued; the last of several names tells which."""
 
     def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Show one step."""
-        self._bar.update(
-            self._task, total=self._epochs * steps, completed=(epoch - 1) * steps + step, epoch=epoch, loss=loss
+        """Hear of one step and the epoch's mean loss so far."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """Hear of one epoch."""
+
+    def note(self, sentence: str) -> None:
+        """Hear of something that a person should know, or of work beside the training."""
+
+
+class TerminalProgress(Progress):
+    """A bar where the stream is a terminal, and plain lines: one an epoch, and one where 30 seconds brought none."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """stream: standard error if not given."""
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True, markup=False)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
+        self._task = self._bar.add_task("preparing", total=None)
+        self._name, self._epochs, self._told = "", 0, monotonic()
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+    def begin(self, name: str, *, epochs: int) -> None:
+        """Name the training."""
+        self._name, self._epochs = f"{name}, " if name else "", epochs
+        self._bar.reset(self._task, total=epochs, description=name or "training")
+        self._say(f"{self._name}{epochs} epochs")
+
+    def step(self, *, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the bar."""
+        place = f"{self._name}epoch {epoch} of {self._epochs}"
+        self._bar.update(self._task, completed=epoch - 1 + step / steps, description=f"{place}, loss {loss:.3f}")
+        if not self._console.is_terminal and monotonic() - self._told > _SILENCE:
+            self._say(f"{place}, step {step} of {steps}: loss {loss:.3f}")
+
+    def epoch(self, result: EpochResult) -> None:
+        """Print a line."""
+        self._say(
+            f"{self._name}epoch {result.epoch} of {self._epochs}: loss {result.loss:.3f}, validation accuracy "
+            f"{result.accuracy:.3f}, kappa {result.kappa:.3f}, {result.seconds:.0f} s"
         )
 
-    def epoch(self, done: Epoch) -> None:
-        """Write one pass."""
-        self._bar.update(self._task, kappa=f"{done.kappa:.3f}")
-        if not self._visible:
-            return
-        for field in ("loss", "accuracy", "kappa"):
-            self._board.add_scalar(f"{self._name}/{field}".lstrip("/"), getattr(done, field), done.epoch)
-        path = self._folder / "log.csv"
-        with writing(path):
-            fresh = not path.exists()
-            with path.open("a", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, [field.name for field in fields(Epoch)])
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(asdict(done))
+    def note(self, sentence: str) -> None:
+        """Print a line."""
+        self._say(sentence)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line)
+        self._told = monotonic()

@@ -1,99 +1,133 @@
-"""What a training run does, as one frozen record; the two named recipes."""
+"""What a training run does, as frozen records that need no torch; the two named recipes."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from retigrade.training.augment import AugmentationConfig
+from retigrade.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationConfig:
+    """How far augmentation goes; 0 switches a part off.
+
+    rotate: degrees either way. zoom, aspect, contrast, brightness, saturation, channel_gain: relative, either way.
+    shift: fraction of the side. horizontal_flip, vertical_flip: probabilities. blur: largest standard deviation in
+    pixels, given to half of the photographs. noise: largest deviation of 255.
+    """
+
+    rotate: float = 180.0
+    zoom: float = 0.10
+    shift: float = 0.03
+    aspect: float = 0.06
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.5
+    brightness: float = 0.30
+    contrast: float = 0.25
+    saturation: float = 0.25
+    channel_gain: float = 0.12
+    blur: float = 1.4
+    noise: float = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One way to fine-tune.
+    """One way to fine-tune; raises UsageError where a value is out of range.
 
     size: side of the photo in pixels, and of the first `small_share` of the epochs `small_size`.
-    balance: classes are drawn in proportion to frequency ** (1 - balance); 1 makes them equal, 0 leaves them.
-    source_balance: the same over data sets. neighbours: probability moved from the grade to each adjacent one, since
-    graders differ by one stage. ordinal: weight of the squared error of the expected grade. average: decay of the
-    exponential moving average of the weights, 0 for none. cuts: cut at random so that the frame cannot tell the grade.
-    fine: weight of the loss of the fine evidence by itself, 0 for a network without. opinions: how many networks are
-    trained first, each on a share of the photographs, to give their opinion of the rest, 0 for none; trust: the share
-    of a target that is such an opinion. fewer: the share of the epochs that those networks train.
+    lr: the highest learning rate. ordinal: weight of the squared error of the expected grade.
+    class_balance: classes are drawn in proportion to frequency ** (1 - class_balance); 1 makes them equal, 0 leaves
+    them. source_balance: the same over data sets. label_smoothing: probability moved from the grade to each adjacent
+    one, since graders differ by one stage. ema_decay: of the exponential moving average of the weights, 0 for none.
+    match_crops: cut at random so that the frame cannot tell the grade. high_resolution: weight of the loss of the
+    high-resolution head by itself, 0 for a network without. teachers: networks trained first, each on a share of the
+    photographs, to predict the rest, 0 for none; teacher_weight: the share of a target that is such a prediction;
+    teacher_epochs: the share of the epochs that teachers are trained for.
     """
 
     name: str
     epochs: int
     batch: int
-    rate: float
+    lr: float
     optimizer: Literal["adam", "adamw"]
     weight_decay: float
     schedule: Literal["constant", "one_cycle"]
     size: int = 224
     small_size: int = 224
     small_share: float = 0.0
-    balance: float
+    class_balance: float
     source_balance: float
-    neighbours: float
+    label_smoothing: float
     ordinal: float
-    average: float
+    ema_decay: float
     dropout: float
-    cuts: bool
-    fine: float = 0.0
-    opinions: int = 0
-    trust: float = 0.0
-    fewer: float = 0.5
-    strength: AugmentationConfig = field(default_factory=AugmentationConfig)
+    match_crops: bool
+    high_resolution: float = 0.0
+    teachers: int = 0
+    teacher_weight: float = 0.0
+    teacher_epochs: float = 0.5
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    def __post_init__(self) -> None:
+        for option, value in (("epochs", self.epochs), ("batch", self.batch)):
+            if value < 1:
+                raise UsageError(f"--{option} must be 1 or more, got {value}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise UsageError(f"--lr must be a positive number, got {self.lr:g}; the recipes use 6e-4 and 1e-4")
+        if self.teachers < 0 or self.teachers == 1:
+            raise UsageError(f"teachers must be 0 or at least 2, got {self.teachers}")
 
 
 BEST = Recipe(
     name="best",
     epochs=28,
     batch=32,
-    rate=6e-4,
+    lr=6e-4,
     optimizer="adamw",
     weight_decay=0.03,
     schedule="one_cycle",
     small_size=160,
     small_share=0.35,
-    balance=0.35,
+    class_balance=0.35,
     source_balance=0.35,
-    neighbours=0.06,
+    label_smoothing=0.06,
     ordinal=0.15,
-    average=0.998,
+    ema_decay=0.998,
     dropout=0.2,
-    cuts=True,
-    fine=0.4,
-    opinions=4,
-    trust=0.5,
+    match_crops=True,
+    high_resolution=0.4,
+    teachers=4,
+    teacher_weight=0.5,
 )
 
 PAPER = Recipe(
     name="paper",
     epochs=100,
     batch=32,
-    rate=1e-4,
+    lr=1e-4,
     optimizer="adam",
     weight_decay=0.0,
     schedule="constant",
-    balance=1.0,
+    class_balance=1.0,
     source_balance=0.0,
-    neighbours=0.0,
+    label_smoothing=0.0,
     ordinal=0.0,
-    average=0.0,
+    ema_decay=0.0,
     dropout=0.0,
-    cuts=False,
-    strength=AugmentationConfig(
+    match_crops=False,
+    augmentation=AugmentationConfig(
         rotate=30,
         zoom=0.15,
         shift=0.1,
         aspect=0,
-        flip=0.5,
-        upend=0,
+        horizontal_flip=0.5,
+        vertical_flip=0,
         brightness=0,
         contrast=0,
         saturation=0,
-        tint=0,
+        channel_gain=0,
         blur=0,
         noise=0,
     ),

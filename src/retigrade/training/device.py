@@ -1,0 +1,53 @@
+"""The device to train on, and the precision that it is fast in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from retigrade.training.cpu import keep_memory
+
+Precision = Literal["bf16-mixed", "32-true"]
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last as 64-bit Arm names it
+
+
+def open_fabric(*, accelerator: str = "auto") -> Fabric:
+    """Return the device to train on, in bfloat16 where it has the instructions; under torchrun, this process's share.
+
+    accelerator: `auto`, `cpu` or `gpu`.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    machines = int(os.environ.get("WORLD_SIZE", "1")) // here
+    # Some backbones carry layers that the pooled head passes by.
+    strategy = "ddp_find_unused_parameters_true" if here * machines > 1 else "auto"
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=here,
+        num_nodes=machines,
+        strategy=strategy,
+        precision=gpu_precision() if on_gpu else cpu_precision(),
+    )
+    if fabric.device.type == "cpu":
+        keep_memory()
+    fabric.launch()
+    return fabric
+
+
+def gpu_precision() -> Precision:
+    """bfloat16 where the GPU has it."""
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def cpu_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:
+    """bfloat16 where the processor has the instructions; elsewhere it is emulated, and float32 is faster."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux: nothing says that there are such instructions
+        return "32-true"
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return "bf16-mixed" if flags & _BFLOAT16_FLAGS else "32-true"
