@@ -37,7 +37,7 @@ TINY = replace(BEST, epochs=2, batch=8, size=64, small_size=32, teachers=2)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_data(tmp_path_factory.mktemp("small") / "eyes")
+    return write_small_data(tmp_path_factory.mktemp("small") / "eyes", photos=50)
 
 
 class Heard(Progress):
@@ -81,17 +81,11 @@ def trained(data: Path, heard: Heard, tmp_path_factory: pytest.TempPathFactory) 
     return out
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        "mobilenetv2_100",
-        pytest.param("resnetv2_50", marks=pytest.mark.slow),
-        pytest.param("vgg16", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["mobilenetv2_100", "resnetv2_50", "vgg16"])
 def test_onnx_equals_torch_and_maps_average_to_logits(backbone: str) -> None:
     torch.manual_seed(0)
-    mirror = backbone == "test_efficientnet"
+    mirror = backbone == "mobilenetv2_100"
     network = Network(backbone, pretrained=False, high_resolution=True).eval()
     model = to_onnx(network, size=64, mirror=mirror)
     photos = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
@@ -226,18 +220,9 @@ def test_folds_become_one_ensemble(data: Path, tmp_path: Path) -> None:
     metadata = Bundle.load(tmp_path / "run" / "bundle.onnx").metadata
     assert metadata.name == "two-folds"
     assert "ensemble of 2" in metadata.training.protocol
-    assert 40 < metadata.training.photos <= 60  # all that any of the networks trained on
+    assert 35 < metadata.training.photos <= 50  # all that any of the networks trained on
     result = EvaluationResult.read(tmp_path / "run" / "evaluation.json")
-    assert sum(result.statuses.values()) == 60  # each once, by the network that never saw it
-
-
-def test_piped_it_tells_a_plain_line_each_epoch(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = command(data, tmp_path / "run", "--recipe", "paper")
-    assert main(arguments) == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert any(line.startswith("epoch 1 of 1: loss 1.") and "kappa" in line for line in lines)
-    assert not any("nan" in line or "\x1b" in line for line in lines)
-    assert lines[-1].startswith(f"bundle: {tmp_path / 'run' / 'bundle.onnx'}; ")
+    assert sum(result.statuses.values()) == 50  # each once, by the network that never saw it
 
 
 @pytest.mark.slow
