@@ -81,6 +81,15 @@ def test_it_is_zero_outside_the_disc_and_hot_up_to_its_rim(field: Field, width: 
     np.testing.assert_allclose(heat[distance < 1 - 1e-9], 1, atol=1e-6)
 
 
+def test_a_surround_stays_cool() -> None:
+    field = Field(cx=0.5, cy=0.5, rx=0.4, ry=0.6, window=(0.1, 0.2, 0.9, 0.7))
+    heat = Heatmap(np.ones((7, 7), np.float32), field, 100, 50).in_source_pixels()
+    assert heat[25, 50] == 1
+    assert not heat[:10].any()
+    assert not heat[35:].any()
+    assert heat[30, 45] == 1
+
+
 @given(field=fields, width=st.integers(1, 90), height=st.integers(1, 90), seed=st.integers(0, 99))
 def test_any_field_in_any_frame_stays_in_range(field: Field, width: int, height: int, seed: int) -> None:
     values = np.random.default_rng(seed).random((4, 4), dtype=np.float32)

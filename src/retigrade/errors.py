@@ -3,7 +3,8 @@
 RetigradeError
 ├── PhotoError            one input cannot be used; the others go on (exit code 1 at the end)
 │   ├── UnreadablePhoto   the file is missing, empty, truncated, too large or not a picture
-│   └── NotAFundus        the picture holds no retinal field
+│   └── NotAFundus        the picture holds no retinal field that can be graded
+│       └── SeveralEyes   it holds more than one
 ├── BundleError           the bundle file is missing, altered, or does not fit (exit code 2)
 ├── DataError             the labelled folder, CSV or split cannot be used (exit code 2)
 │   └── LeakError         two parts of a split share a photograph, a duplicate or a patient
@@ -28,7 +29,11 @@ class UnreadablePhoto(PhotoError):
 
 
 class NotAFundus(PhotoError):
-    """The picture holds no retinal field."""
+    """The picture holds no retinal field that can be graded."""
+
+
+class SeveralEyes(NotAFundus):
+    """The picture holds more than one retinal field, which one verdict cannot cover."""
 
 
 class BundleError(RetigradeError):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from retigrade.arrays import Floats, Pixels
 from retigrade.bundle import Bundle, Outputs, shipped_bundle
-from retigrade.errors import BundleError, NotAFundus, UnreadablePhoto, UsageError
+from retigrade.errors import BundleError, NotAFundus, SeveralEyes, UnreadablePhoto, UsageError
 from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import MAX_BYTES, Photo, decode, decode_bytes
 from retigrade.fundus.field import Field, find_field
@@ -142,6 +142,8 @@ class Grader:
         metadata = self.bundle.metadata
         try:
             field = find_field(photo)
+        except SeveralEyes as error:
+            return self._refuse(path, Status.UNGRADABLE, str(error), photo=photo)
         except NotAFundus as error:
             return self._refuse(path, Status.NOT_FUNDUS, str(error), photo=photo)
         canonical = crop(photo, field, size=metadata.input_size)

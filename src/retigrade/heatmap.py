@@ -77,6 +77,11 @@ class Heatmap:
         for row, start, end in zip(range(top, bottom), starts.tolist(), ends.tolist(), strict=True):
             frame[row, left:start] = 0
             frame[row, end:right] = 0
+        window_left, window_top, window_right, window_bottom = np.rint(
+            np.array(field.window) * (width, height, width, height)
+        ).astype(int)
+        frame[:window_top], frame[window_bottom:] = 0, 0
+        frame[:, :window_left], frame[:, window_right:] = 0, 0
         return frame
 
 

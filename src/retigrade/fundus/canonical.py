@@ -43,7 +43,8 @@ class CanonicalView:
             np.broadcast_to(rows[:, None], (size, size)).copy(),
         )
         carried = cv2.remap(values, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        in_frame = (across > -0.5) & (across < width - 0.5) & (down > -0.5) & (down < height - 0.5)
+        left, top, right, bottom = np.array(field.window) * (width, height, width, height) - 0.5
+        in_frame = (across > left) & (across < right) & (down > top) & (down < bottom)
         return np.asarray(carried, np.float32), in_frame & circle(size)
 
 

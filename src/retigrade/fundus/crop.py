@@ -33,13 +33,17 @@ def crop(photo: Photo, field: Field, *, size: int) -> Pixels:
     height, width = photo.pixels.shape[:2]
     left, right = round((field.cx - field.rx) * width), round((field.cx + field.rx) * width)
     top, bottom = round((field.cy - field.ry) * height), round((field.cy + field.ry) * height)
-    inside = photo.pixels[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+    window_left, window_right = round(field.window[0] * width), round(field.window[2] * width)
+    window_top, window_bottom = round(field.window[1] * height), round(field.window[3] * height)
+    inside = photo.pixels[
+        max(top, window_top) : min(bottom, window_bottom), max(left, window_left) : min(right, window_right)
+    ]
     box = cv2.copyMakeBorder(
         inside,
-        max(-top, 0),
-        max(bottom - height, 0),
-        max(-left, 0),
-        max(right - width, 0),
+        max(window_top - top, 0),
+        max(bottom - window_bottom, 0),
+        max(window_left - left, 0),
+        max(right - window_right, 0),
         cv2.BORDER_CONSTANT,
         value=(0, 0, 0),
     )

@@ -100,7 +100,8 @@ class QualityLimits(BaseModel):
 def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
     """Judge a canonical photo, uint8 (S, S, 3).
 
-    The verdict is graded (it may be), ungradable or not_fundus, with reasons in words for the latter two.
+    The verdict is graded (it may be), ungradable or not_fundus, with reasons in words for the latter two, and with a
+    note for the first where the disc has one.
     """
     measures = measure(canonical)
     if measures is None:
@@ -131,7 +132,7 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
         return Quality(quality, Status.UNGRADABLE, reasons)
     if score < needed:
         return Quality(quality, Status.NOT_FUNDUS, ("does not look like the back of an eye",))
-    return Quality(quality, Status.GRADED)
+    return Quality(quality, Status.GRADED, () if disc.note is None else (disc.note,))
 
 
 def measure(canonical: Pixels) -> Measures | None:
