@@ -1,0 +1,1 @@
+"""The web page, the REST API and the patient record."""

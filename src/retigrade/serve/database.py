@@ -1,0 +1,101 @@
+"""The database: opened, brought to today's schema, and asked one transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from retigrade.errors import UsageError
+from retigrade.text import shown
+
+_BUSY_SECONDS = 10
+
+
+class Database:
+    """A database at today's schema; safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        """url: as SQLAlchemy has it, `sqlite:///retigrade.db` or `postgresql+psycopg://user@host/name`.
+
+        Raises UsageError where it cannot be opened or written, or was made by a newer version.
+        """
+        try:
+            address = make_url(url)
+            self._engine = create_engine(address, pool_pre_ping=True, **_options(address.get_backend_name()))
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise UsageError(
+                f"the database {shown(url)!r} cannot be used ({error}); give sqlite:///FILE or postgresql+psycopg://..."
+            ) from error
+        if address.get_backend_name() == "sqlite":
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_immediately)
+        where = address.render_as_string(hide_password=True)
+        try:
+            _migrate(self._engine)
+        except SQLAlchemyError as error:
+            raise UsageError(f"the database {shown(where)} cannot be opened: {_first_line(error)}") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Yield a session whose changes are on the disk once this returns, or not made at all."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def check(self) -> None:
+        """Raise SQLAlchemyError unless the database answers."""
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._engine.dispose()
+
+
+def _options(backend: str) -> dict[str, Any]:
+    return {"connect_args": {"timeout": _BUSY_SECONDS}} if backend == "sqlite" else {"pool_size": 10}
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Make SQLite keep what it has answered, check its references, and leave transactions to SQLAlchemy."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediately(connection: Any) -> None:
+    """Take SQLite's one place of writing at the start: a transaction that asks for it later can fail halfway."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _migrate(engine: Engine) -> None:
+    """Bring the database to today's schema; UsageError where it is of a newer one."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(str(resources.files("retigrade.serve"))) / "migrations"))
+    script = ScriptDirectory.from_config(config)
+    known = {revision.revision for revision in script.walk_revisions()}
+    with engine.begin() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and current not in known:
+            raise UsageError(
+                f"the database is of schema {current}, newer than this program: install the version that made it"
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    return shown(str(getattr(error, "orig", None) or error).splitlines()[0])

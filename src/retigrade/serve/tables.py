@@ -1,0 +1,82 @@
+"""The tables of the patient record, the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from sqlalchemy import JSON, Date, DateTime, ForeignKey, Index, Integer, LargeBinary, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+PATIENT_CHARACTERS = 200
+_DIGEST = 64
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+
+class PatientRecord(Base):
+    """One patient; id: as the clinic calls them."""
+
+    __tablename__ = "patients"
+
+    id: Mapped[str] = mapped_column(String(PATIENT_CHARACTERS), primary_key=True)
+    created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+
+
+class GradingRecord(Base):
+    """One grading, never altered; row: the verdict as a JSON line holds it.
+
+    content: what makes a second request for the same grading this one: photograph, bundle, operating point and subject.
+    overlay: a JPEG of the photograph and its map, None where there is none. date: of the visit.
+    """
+
+    __tablename__ = "gradings"
+    __table_args__ = (
+        UniqueConstraint("content", name="gradings_content"),
+        Index("gradings_patient_date", "patient", "date"),
+        Index("gradings_created", "created"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    content: Mapped[str] = mapped_column(String(_DIGEST))
+    created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+    patient: Mapped[str | None] = mapped_column(ForeignKey("patients.id", ondelete="CASCADE"))
+    eye: Mapped[str | None] = mapped_column(String(5))
+    date: Mapped[datetime.date | None] = mapped_column(Date)
+    sha256: Mapped[str | None] = mapped_column(String(_DIGEST))
+    bundle: Mapped[str] = mapped_column(String(100))
+    status: Mapped[str] = mapped_column(String(20))
+    grade: Mapped[int | None] = mapped_column(Integer)
+    row: Mapped[dict[str, Any]] = mapped_column(JSON)
+    heat: Mapped[bytes | None] = mapped_column(LargeBinary)
+    overlay: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class ReadingRecord(Base):
+    """What a reader made of a grading: kept beside the machine's answer, never over it."""
+
+    __tablename__ = "readings"
+    __table_args__ = (Index("readings_grading", "grading"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    grading: Mapped[str] = mapped_column(ForeignKey("gradings.id", ondelete="CASCADE"))
+    created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+    reader: Mapped[str] = mapped_column(String(PATIENT_CHARACTERS))
+    grade: Mapped[int | None] = mapped_column(Integer)
+    reason: Mapped[str] = mapped_column(String(2000))
+
+
+class AuditRecord(Base):
+    """One line of the audit log; digest: SHA-256 of the line and of the digest before it."""
+
+    __tablename__ = "audit"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    created: Mapped[str] = mapped_column(String(40))
+    actor: Mapped[str] = mapped_column(String(PATIENT_CHARACTERS))
+    action: Mapped[str] = mapped_column(String(40))
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    previous: Mapped[str] = mapped_column(String(_DIGEST))
+    digest: Mapped[str] = mapped_column(String(_DIGEST))
