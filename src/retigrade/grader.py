@@ -24,7 +24,7 @@ from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import MAX_BYTES, Photo, decode, decode_bytes
 from retigrade.fundus.field import Field, find_field
 from retigrade.fundus.quality import Quality, assess
-from retigrade.grading import NOBODY, Grading
+from retigrade.grading import Grading
 from retigrade.heatmap import make_heatmap
 from retigrade.icdr import Status
 from retigrade.inputs import Input
@@ -90,8 +90,14 @@ class Grader:
             grading = self._refuse(_name(source), Status.NOT_FUNDUS, str(error))
         else:
             grading = self._verdict(photo, _name(source), heat=heat)
-        subject = source.subject if isinstance(source, Input) else NOBODY
-        return replace(grading, seconds=time.perf_counter() - started, subject=subject)
+        if isinstance(source, Input):
+            grading = replace(
+                grading,
+                subject=source.subject,
+                acquisition=source.acquisition,
+                reasons=(*grading.reasons, *source.warnings),
+            )
+        return replace(grading, seconds=time.perf_counter() - started)
 
     def grade_photo(self, photo: Photo, *, path: str = _PIXELS, heat: bool = True) -> Grading:
         """Return the verdict on a decoded photo, the same as `grade` gives its file; `path` is what it goes by."""

@@ -43,6 +43,22 @@ class Subject:
 NOBODY = Subject()
 
 
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """How a photograph was taken, as its file states; what it does not state is None.
+
+    device: maker, model and serial number. field_of_view: degrees across. pixel_spacing: millimetres on the retina
+    from row to row and from column to column.
+    """
+
+    device: str | None = None
+    field_of_view: float | None = None
+    pixel_spacing: tuple[float, float] | None = None
+
+
+UNSTATED = Acquisition()
+
+
 _DIGITS = 8  # of a probability in `to_dict`: five rounded ones still sum to 1 within 1e-7
 _OTHER_DIGITS = 4  # of quality and seconds
 _HTML_SIDE = 240  # pixels, the longer side of the heatmap in a notebook
@@ -60,7 +76,7 @@ class Grading:
     bundle promises, in order, the decided one too; None where it promises nothing. quality: 0..1. reasons: sentences:
     why there is no grade, or what to know of it. sha256: hexadecimal digest of the bytes that were graded, of an
     array its pixels' bytes; None where nothing could be read. bundle: its identity. seconds: time spent on this input.
-    subject: whose eye it is, as far as known.
+    subject: whose eye it is, as far as known. acquisition: how it was taken, as far as its file states.
 
     Raises ValueError where these contradict each other.
     """
@@ -79,6 +95,7 @@ class Grading:
     sha256: str | None = None
     heatmap: Heatmap | None = None
     subject: Subject = NOBODY
+    acquisition: Acquisition = UNSTATED
 
     def __post_init__(self) -> None:
         answers = (self.grade, self.probabilities, self.p_referable, self.referable)
@@ -152,6 +169,9 @@ class Grading:
             "patient": subject.patient,
             "eye": None if subject.eye is None else subject.eye.value,
             "date": None if subject.date is None else subject.date.isoformat(),
+            "device": self.acquisition.device,
+            "field_of_view": self.acquisition.field_of_view,
+            "pixel_spacing": None if self.acquisition.pixel_spacing is None else list(self.acquisition.pixel_spacing),
         }
 
     def save_heatmap(self, path: Path | str) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from retigrade.errors import DataError, UnreadablePhoto, UsageError
 from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.formats import SNIFF_BYTES, sniff
-from retigrade.grading import NOBODY, Subject
+from retigrade.grading import NOBODY, UNSTATED, Acquisition, Subject
 from retigrade.locate import Changes, Locator, stem
 from retigrade.subjects import parse_date, parse_eye
 from retigrade.tables import Row, is_table, read_table
@@ -54,7 +54,8 @@ class Input:
     path: where it is. name: how to call it, a relative POSIX path, unique among the inputs; `heat/<name>.png` never
     leaves `heat/` nor meets another input's file. frame: which picture of a file of several, from 1. reader: decodes
     the file, called as `decode` is; raises UnreadablePhoto, or NotAFundus where the file says that it shows no retina.
-    subject: whose eye it is, as stated beside or in the file.
+    subject, acquisition: whose eye it is and how it was taken, as stated beside or in the file. warnings: what to know
+    of these.
     """
 
     path: Path
@@ -62,6 +63,8 @@ class Input:
     frame: int | None = None
     reader: Callable[..., Photo] = decode
     subject: Subject = NOBODY
+    acquisition: Acquisition = UNSTATED
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return str(self.path) if self.frame is None else f"{self.path}#{self.frame}"
@@ -138,7 +141,7 @@ def expand(paths: Sequence[Path], *, exclude: Path | None = None, list_dicom: Li
             walk.skipped.append(Skipped(path, "no photographs in it"))
     if not items:
         where = ", ".join(shown(str(path)) for path in paths) or "no path"
-        raise UsageError(f"No photographs in {where}: looked for JPEG, PNG, TIFF, WebP and BMP files")
+        raise UsageError(f"No photographs in {where}: looked for JPEG, PNG, TIFF, WebP, BMP and DICOM files")
     return Inputs(tuple(items), tuple(walk.skipped), tuple(notes))
 
 
@@ -171,7 +174,9 @@ class Walk:
             entry = stack.pop()
             status = _status(entry.path)
             if status is None or not stat.S_ISDIR(status.st_mode):
-                if entry.reader is not decode or _is_photograph(entry.path, status):
+                if entry.path.name == "DICOMDIR":
+                    self.skipped.append(Skipped(entry.path, "a DICOM directory; its files are found by themselves"))
+                elif entry.reader is not decode or _is_photograph(entry.path, status):
                     yield entry
                 else:
                     self.skipped.append(Skipped(entry.path, NO_PICTURE))

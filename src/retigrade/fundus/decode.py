@@ -102,11 +102,18 @@ def decode(path: Path | str, *, min_side: int | None = None) -> Photo:
     several pictures, or not enough memory.
     """
     path = Path(path)
+    return decode_bytes(read_file(path), name=path.name, min_side=min_side)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a regular file, which is opened without ever waiting, and read once.
+
+    Raises UnreadablePhoto: missing, no permission, not a regular file, empty, too large.
+    """
     try:
-        data = _read(path)
+        return _read(path)
     except HeaderError as problem:
         raise UnreadablePhoto(f"{shown(path.name or str(path))}: {problem}") from None
-    return decode_bytes(data, name=path.name, min_side=min_side)
 
 
 def decode_bytes(data: bytes, *, name: str, min_side: int | None = None) -> Photo:
@@ -168,7 +175,7 @@ def _pixels(header: Header, *, min_side: int | None) -> tuple[Pixels, tuple[str,
     width, height = header.upright if turned else (header.width, header.height)
     need = _bytes_needed(header, scale)
     try:
-        with _MEMORY.reserved(need):
+        with MEMORY.reserved(need):
             samples, notes = _samples(header, scale)
             if samples is None or samples.shape[:2] != (-(-height // scale), -(-width // scale)):
                 raise HeaderError(f"the {header.format} is damaged or of an unusual kind and cannot be decoded")
@@ -286,7 +293,7 @@ class _Memory:
                 self._changed.notify_all()
 
 
-_MEMORY = _Memory(MAX_DECODING_BYTES)
+MEMORY = _Memory(MAX_DECODING_BYTES)
 
 
 def _bytes_needed(header: Header, scale: int) -> int:

@@ -85,4 +85,6 @@ def several(count: int, things: str) -> HeaderError:
 
 def unreadable_kind(kind: str) -> HeaderError:
     """The error of a picture of a kind that cannot be read: it names the kind and the way out."""
+    if kind == "DICOM":
+        return HeaderError("a DICOM file; `retigrade grade` reads those where its extra dicom is installed")
     return HeaderError(f"{kind} pictures cannot be read, convert it to JPEG or PNG")

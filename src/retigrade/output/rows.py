@@ -22,7 +22,8 @@ class Row:
     """One input's verdict: path to seconds are the columns of `gradings.csv`; None is an empty cell.
 
     The others are in the JSON lines alone. prediction_set: grades in order. patient, eye ("right" or "left") and date
-    (ISO 8601): whose eye it is, as far as known.
+    (ISO 8601): whose eye it is, as far as known. device, field_of_view (degrees), pixel_spacing (mm, from row to row
+    and from column to column): how the photograph was taken, as far as its file states.
     """
 
     path: str
@@ -45,6 +46,9 @@ class Row:
     patient: str | None = None
     eye: str | None = None
     date: str | None = None
+    device: str | None = None
+    field_of_view: float | None = None
+    pixel_spacing: tuple[float, ...] | None = None
 
     @property
     def probabilities(self) -> tuple[float, ...]:

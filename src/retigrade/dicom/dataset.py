@@ -1,0 +1,174 @@
+"""The bytes of a DICOM file to a data set, within limits on what a hostile file can cost."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import pydicom
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+from retigrade.errors import UnreadablePhoto
+from retigrade.fundus.decode import MAX_BYTES
+from retigrade.text import shown
+
+_READS = 400_000  # calls of `read` on a header: some 100,000 elements, seconds; an honest one has hundreds
+_SEQUENCE_BYTES = 2**20  # of a sequence that is looked into
+_TEXT = 1024  # characters of one value that are kept
+# Python's filters of warnings belong to the process: one thread at a time may change them.
+_quiet = threading.Lock()
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep pydicom's remarks on odd values off stderr: what matters of them, an error or a warning of ours says."""
+    with _quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger = logging.getLogger("pydicom")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def read_dataset(file: BinaryIO, *, name: str, pixels: bool) -> FileDataset:
+    """Parse one DICOM file, with or without preamble; `name` stands in the error, `pixels`: also read Pixel Data.
+
+    A deflated data set is inflated, to at most `MAX_BYTES`, and stands as explicit VR little endian after that.
+    Raises UnreadablePhoto: no DICOM, cut short within the header, nested too deeply, too many elements, too large.
+    """
+    try:
+        with hushed():
+            return _parse(_inflated(file), pixels=pixels)
+    except InvalidDicomError:
+        raise UnreadablePhoto(f"{shown(name)}: not a DICOM file") from None
+    except RecursionError:
+        raise UnreadablePhoto(f"{shown(name)}: its DICOM sequences are nested too deeply") from None
+    except _Refused as refusal:
+        raise UnreadablePhoto(f"{shown(name)}: {refusal}") from None
+    except MemoryError:
+        raise UnreadablePhoto(f"{shown(name)}: its DICOM elements need more memory than there is") from None
+    except (
+        Exception
+    ) as problem:  # pydicom lets whatever goes wrong in a damaged file pass: struct, Key, Value, OS errors
+        raise UnreadablePhoto(f"{shown(name)}: the DICOM header is damaged ({_first_line(problem)})") from None
+
+
+class _Refused(Exception):
+    """Finishes the sentence "scan.dcm: ..."."""
+
+
+class _Counted:
+    """A file that refuses to be read in too many pieces."""
+
+    name = ""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, _READS
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise _Refused("its DICOM header declares more elements than any photograph needs")
+        return self._file.read(size)
+
+
+def _parse(file: BinaryIO, *, pixels: bool) -> FileDataset:
+    dataset = pydicom.dcmread(_Counted(file), force=True, stop_before_pixels=not pixels)
+    if not dataset.get("SOPClassUID"):
+        raise _Refused("not a DICOM file with an image: it names no SOP class")
+    if "TransferSyntaxUID" not in dataset.file_meta:  # files without meta group: how pydicom found them encoded
+        implicit, little = dataset.original_encoding
+        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax if little else pydicom.uid.ExplicitVRBigEndian
+    return dataset
+
+
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """Return the file itself, or where its data set is deflated a file with the same, inflated as far as allowed."""
+    start = file.tell()
+    head = file.read(132)
+    if head[128:] != b"DICM":
+        file.seek(start)
+        return file
+    meta_start = file.tell()
+    first = file.read(12)
+    length = struct.unpack("<I", first[8:])[0] if first[:6] == b"\2\0\0\0UL" and len(first) == 12 else 0
+    meta = file.read(min(length, 2**16))
+    if DeflatedExplicitVRLittleEndian.encode() not in meta:
+        file.seek(start)
+        return file
+    file.seek(meta_start + 12 + length)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    body = inflater.decompress(file.read(MAX_BYTES), MAX_BYTES)
+    if inflater.unconsumed_tail:
+        raise _Refused(f"its deflated data set is larger than the {MAX_BYTES // 2**20} MiB that are read")
+    plain = ExplicitVRLittleEndian.encode()
+    plain += b"\0" * (len(plain) % 2)
+    syntax = b"\2\0\x10\0UI" + struct.pack("<H", len(plain)) + plain
+    return io.BytesIO(head + b"\2\0\0\0UL\4\0" + struct.pack("<I", len(syntax)) + syntax + body)
+
+
+def _first_line(problem: Exception) -> str:
+    text = (str(problem) or type(problem).__name__).splitlines()[0]
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def text_of(dataset: Dataset, keyword: str) -> str | None:
+    """Return a value as one line of text, or None where it is absent, empty or unreadable."""
+    try:
+        value = dataset.get(keyword)
+        first = value[0] if isinstance(value, (list, pydicom.multival.MultiValue)) and len(value) else value
+        text = "" if first is None else str(first)
+    except Exception:  # a value that cannot be converted is as good as none
+        return None
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return text[:_TEXT] or None
+
+
+def number_of(dataset: Dataset, keyword: str) -> float | None:
+    """Return a value as a finite number, or None where it is absent, empty or none."""
+    try:
+        number = float(text_of(dataset, keyword) or "nan")
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def integer_of(dataset: Dataset, keyword: str) -> int | None:
+    """Return a value as a whole number, or None where it is absent, empty or none."""
+    number = number_of(dataset, keyword)
+    return None if number is None or number != int(number) else int(number)
+
+
+def items_of(dataset: Dataset, keyword: str, *, limit: int = _SEQUENCE_BYTES) -> list[Dataset]:
+    """Return the items of a sequence; none where it is absent, damaged or longer than `limit` bytes."""
+    try:
+        tag = pydicom.datadict.tag_for_keyword(keyword)
+        raw: Any = None if tag is None else dataset.get_item(tag)
+        if raw is None or (isinstance(getattr(raw, "value", None), bytes) and len(raw.value) > limit):
+            return []
+        value = dataset.get(keyword)
+    except Exception:
+        return []
+    return list(value) if isinstance(value, Sequence) else []
+
+
+def uid_of(dataset: Dataset, keyword: str) -> UID | None:
+    """Return a unique identifier, or None where it is absent or not one (PS3.5, 9)."""
+    text = text_of(dataset, keyword)
+    uid = None if text is None else UID(text, validation_mode=pydicom.config.IGNORE)
+    return uid if uid is not None and uid.is_valid else None
