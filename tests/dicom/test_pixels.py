@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from PIL import ImageCms
 from pydicom import uid
 from pydicom.pixels import apply_color_lut, pixel_array
 
@@ -111,9 +112,20 @@ class TestUncompressed:
         assert difference(items[0].read().pixels, pixels) == 0
         assert difference(items[1].read().pixels, pixels[:, ::-1]) == 0
 
-    def test_window_and_colour_profile_are_left_alone(self, tmp_path: Path, pixels: Pixels) -> None:
-        dataset = photograph(pixels, WindowCenter=40, WindowWidth=10, ICCProfile=b"\0" * 128)
+    def test_window_is_left_alone(self, tmp_path: Path, pixels: Pixels) -> None:
+        dataset = photograph(pixels, WindowCenter=40, WindowWidth=10)
         assert difference(read(save(tmp_path / "a.dcm", dataset)), pixels) == 0
+
+    def test_colour_profile_is_converted(self, tmp_path: Path, pixels: Pixels) -> None:
+        plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        swapped = plain.replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ").replace(b"----", b"gXYZ")  # red for green
+        path = save(tmp_path / "a.dcm", photograph(pixels, ICCProfile=swapped))
+        assert difference(read(path), pixels[..., [1, 0, 2]]) < 3
+
+    def test_colour_profile_that_is_none_is_said(self, tmp_path: Path, pixels: Pixels) -> None:
+        path = save(tmp_path / "a.dcm", photograph(pixels, ICCProfile=b"\0" * 128))
+        (item,) = list_dicom(path, "a.dcm")
+        assert item.read().notes == ("its colour profile cannot be used, its colours are taken as sRGB",)
 
 
 class TestCompressed:

@@ -60,7 +60,16 @@ def test_only_graded_photos_have_a_grade_in_their_row(status: Status) -> None:
 
 def test_json_has_the_same_keys_with_typed_values() -> None:
     found = json.loads(json_line(as_row(graded())))
-    assert tuple(found) == (*COLUMNS, "prediction_set", "patient", "eye", "date")
+    assert tuple(found) == (
+        *COLUMNS,
+        "prediction_set",
+        "patient",
+        "eye",
+        "date",
+        "device",
+        "field_of_view",
+        "pixel_spacing",
+    )
     assert (found["grade"], found["referable"], found["p2"]) == (2, True, 0.6)
     assert found["reasons"] == ["dark rim", "low confidence: a second reader is advised"]
     assert json.loads(json_line(as_row(refused())))["grade"] is None

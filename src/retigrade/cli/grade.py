@@ -27,7 +27,7 @@ class Grade(Command):
     """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...", help_behavior_hint="")]
-    """Photographs, folders of them, or CSV files with a column named path."""
+    """Photographs (JPEG, PNG, TIFF, WebP, BMP, DICOM), folders of them, DICOMDIRs, or CSVs with a column named path."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Also write gradings.csv, gradings.jsonl, report.html and heat/ here."""
@@ -55,9 +55,10 @@ class Grade(Command):
         """Grade and write."""
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs must be 1 or more, got {self.jobs}")
-        from retigrade.inputs import describe_skipped, expand
+        from retigrade.cli.photographs import expand_all
+        from retigrade.inputs import describe_skipped
 
-        inputs = expand(self.paths, exclude=self.out)
+        inputs = expand_all(self.paths, exclude=self.out)
         for sentence in (*inputs.notes, *describe_skipped(inputs.skipped)):
             notice(sentence)
         if self.out is not None:

@@ -83,7 +83,7 @@ def decode_frame(dataset: FileDataset, frame: int, *, name: str, sha256: str, mi
 
 
 def _colours(dataset: FileDataset, layout: _Layout) -> Header:
-    """What `to_srgb` goes by: the colour profile, which stands at the top or in the first optical path (PS3.3, C.11.15)."""
+    """What `to_srgb` goes by: the colour profile, at the top or in an optical path (PS3.3, C.11.15)."""
     profiles = [item.get("ICCProfile") for item in (dataset, *items_of(dataset, "OpticalPathSequence"))]
     profile = next((value for value in profiles if isinstance(value, bytes) and value), None)
     return Header("DICOM", layout.columns, layout.rows, 1, b"", profile=profile)
