@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from retigrade.errors import UsageError
 from retigrade.text import shown
@@ -52,46 +51,19 @@ def write_whole(target: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-class Draft:
-    """A text file that grows under a temporary name until it is published or discarded.
-
-    UTF-8; a byte of a file name that is none becomes an escape (`\\udc80`), so that the file stays readable.
-    """
-
-    def __init__(self, target: Path) -> None:
-        """Open the draft; UsageError where the folder cannot be written."""
-        self._target = target
-        self._temporary = target.with_name(f".{secrets.token_hex(12)}.tmp")
-        with writing(target):
-            self._stream: TextIO = self._temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="")
-
-    def write(self, text: str) -> None:
-        """Add `text`; UsageError where it cannot be written, as on a full disk."""
-        with writing(self._target):
-            self._stream.write(text)
-
-    def publish(self) -> None:
-        """Give the file its name, in place of an older one."""
-        with writing(self._target):
-            self._stream.close()
-            self._temporary.replace(self._target)
-
-    def discard(self) -> None:
-        """Remove what was written; an older file of that name stays. After `publish` this does nothing."""
-        with suppress(OSError):  # what was still in memory did not fit on the disk; it goes anyway
-            self._stream.close()
-        self._temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder onto the disk, where the system can."""
-    if os.name != "posix":  # Windows opens no folders, and needs none of this
-        return
-    opened = os.open(folder, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Bring a file's bytes onto the disk."""
+    opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder onto the disk, where the system can."""
+    if os.name == "posix":  # Windows opens no folders, and needs none of this
+        sync_file(folder)
 
 
 def make_folder(folder: Path) -> None:

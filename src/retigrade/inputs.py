@@ -39,7 +39,8 @@ _HIDDEN = "hidden or system entry"
 NO_PICTURE = "not a picture file"
 # A run writes these into its output folder; its maps and DICOM files are pictures, but no photographs.
 _GRADINGS = "gradings.jsonl"
-_WRITTEN = {"heat": "maps of an earlier run", "dicom": "DICOM files of an earlier run"}
+_HEAT = "heat"
+_WRITTEN = {_HEAT: "maps of an earlier run", "dicom": "DICOM files of an earlier run"}
 # What a DICOM file without preamble starts with, group 0008: its length, specific character set, image type, SOP class.
 _FIRST_TAGS = frozenset({b"\0\0", b"\x05\0", b"\x08\0", b"\x16\0"})
 # Room for ".png" and the temporary file's suffix in the 255 bytes that file systems allow, and for the output folder in
@@ -51,8 +52,8 @@ _NAME_BYTES, _PATH_BYTES = 220, 3000
 class Input:
     """One thing to grade.
 
-    path: where it is. name: how to call it, a relative POSIX path, unique among the inputs; `heat/<name>.png` never
-    leaves `heat/` nor meets another input's file. frame: which picture of a file of several, from 1. reader: decodes
+    path: where it is. name: how to call it, a relative POSIX path, unique among the inputs; its `picture_name` never
+    leaves `heat/` nor meets another input's. frame: which picture of a file of several, from 1. reader: decodes
     the file, called as `decode` is; raises UnreadablePhoto, or NotAFundus where the file says that it shows no retina.
     subject, acquisition: whose eye it is and how it was taken, as stated beside or in the file. warnings: what to know
     of these.
@@ -87,6 +88,11 @@ class Refusal:
 
 ListDicom = Callable[[Path, str], Iterable[Input]]
 """Lists the photographs in a DICOM file, given its path and its name: one a frame, or those that a DICOMDIR names."""
+
+
+def picture_name(name: str) -> str:
+    """Return the thermal picture's path below the output folder; `name` is the input's own name."""
+    return f"{_HEAT}/{name}" if name.lower().endswith(".png") else f"{_HEAT}/{name}.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +277,7 @@ def _named(frame: Input, item: Input, name: str) -> Input:
 
 @dataclass(slots=True)
 class _Names:
-    """Names given so far, as the files `<name>.png` that they stand for, and the folders those lie in."""
+    """Names given so far, as the pictures that they stand for, and the folders those lie in."""
 
     files: set[str] = field(default_factory=set)
     folders: set[str] = field(default_factory=set)
@@ -283,13 +289,18 @@ class _Names:
         while self._is_taken(path):
             count += 1
             path = PurePosixPath(_numbered(first, count), *rest)
-        self.files.add(f"{path}.png")
-        self.folders.update(str(parent) for parent in path.parents)
+        self.files.add(picture_name(str(path)))
+        self.folders.update(_folders(path))
         return str(path)
 
     def _is_taken(self, path: PurePosixPath) -> bool:
-        file = f"{path}.png"
-        return file in self.files or file in self.folders or any(str(parent) in self.files for parent in path.parents)
+        file = picture_name(str(path))
+        return file in self.files or file in self.folders or not self.files.isdisjoint(_folders(path))
+
+
+def _folders(path: PurePosixPath) -> set[str]:
+    """The folders that the picture of an input lies in."""
+    return {f"{_HEAT}/{parent}" for parent in path.parents}
 
 
 def _numbered(name: str, count: int) -> str:

@@ -49,7 +49,7 @@ def start(*arguments: str | Path, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def test_grade_writes_everything_and_names_what_it_passed_over(
+def test_grade_writes_everything_and_names_what_it_skipped(
     photos: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -64,7 +64,7 @@ def test_grade_writes_everything_and_names_what_it_passed_over(
         "gradings.jsonl",
         "report.html",
         "heat/b.jpg.png",
-        "heat/sub/a b.png.png",
+        "heat/sub/a b.png",
     }
     assert cv2.imread(str(out / "heat" / "b.jpg.png")).shape[1] == 1280
     assert "notes.txt: not a picture file" in said.err
@@ -77,7 +77,8 @@ def test_the_command_and_python_agree(photos: Path, bundle: Path, capsys: pytest
     assert main(["grade", str(photo), "--bundle", str(bundle), "--format", "jsonl"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     said, grading = json.loads(line), retigrade.load(bundle).grade(photo)
-    assert tuple(said) == (*COLUMNS, "prediction_set")
+    assert said == {**grading.to_dict(), "seconds": said["seconds"]}
+    assert tuple(said)[: len(COLUMNS)] == COLUMNS
     assert grading.probabilities is not None
     np.testing.assert_allclose([said[f"p{n}"] for n in range(5)], grading.probabilities, atol=1e-8)
     assert (said["grade"], said["stage"], said["referable"]) == (grading.grade, grading.stage, grading.referable)
@@ -197,7 +198,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 def test_info_says_what_the_bundle_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(bundle)]) == 0
     said = capsys.readouterr().out
-    for fact in ("tiny@", "drawn 10", "0.500", "0.100 to 0.900", "the median", "screening", "Apache-2.0", "Tests."):
+    for fact in ("tiny@", "drawn 10", "0.500", "0.100", "the median", "screening", "Apache-2.0", "Tests."):
         assert fact in said
 
 

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import base64
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
 from gradings import graded, heat, refused
 from retigrade.grading import Grading
 from retigrade.icdr import Grade, Status
-from retigrade.output.illustrate import Illustrated
+from retigrade.output.journal import Record, Stamp
 from retigrade.output.overlay import as_jpeg, pair
-from retigrade.output.report import Report
-from retigrade.output.rows import as_row
+from retigrade.output.report import read_report, report
+from retigrade.output.rows import as_row, json_line
 from retigrade.synthetic import Phantom
 from tiny_bundle import tiny_card
 
@@ -56,14 +58,32 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
+HEADER = {"bundle": "tiny@0123456789ab"}
+
+
+def record_of(grading: Grading, **changes: object) -> Record:
+    fixed = {"row": as_row(grading), "name": "a.jpg", "stamp": Stamp(1, 2)}
+    return Record(**{**fixed, **changes})  # type: ignore[arg-type]
+
+
+def write(folder: Path, records: Sequence[Record], *, total: int | None = None, skipped: Sequence[str] = ()) -> str:
+    parts = report(
+        lambda: iter(records),
+        header=HEADER,
+        metadata=tiny_card(),
+        bundle="tiny@0123456789ab",
+        operating_point=None,
+        total=len(records) if total is None else total,
+        skipped=skipped,
+    )
+    html = "".join(parts)
+    (folder / "report.html").write_text(html, encoding="utf-8", errors="backslashreplace")
+    (folder / "gradings.jsonl").write_text("".join(json_line(record.row) for record in records))
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
 def written(folder: Path, *gradings: Grading, total: int | None = None, skipped: tuple[str, ...] = ()) -> Page:
-    report = Report(folder / "report.html", metadata=tiny_card(), bundle="tiny@0123456789ab")
-    for grading in gradings:
-        report.add(Illustrated(row=as_row(grading)), picture=None)
-    report.publish(total=len(gradings) if total is None else total, skipped=skipped)
-    report.close()
-    assert [path.name for path in folder.iterdir()] == ["report.html"]
-    return Page((folder / "report.html").read_text(encoding="utf-8"))
+    return Page(write(folder, list(map(record_of, gradings)), total=total, skipped=skipped))
 
 
 def test_there_is_a_row_for_every_input_with_its_verdict_or_reason(tmp_path: Path) -> None:
@@ -141,13 +161,9 @@ def test_a_name_is_only_text(tmp_path: Path, name: str) -> None:
 
 def test_pictures_travel_inside_the_page(tmp_path: Path, eye: Phantom) -> None:
     height, width = eye.pixels.shape[:2]
-    thumbnail = as_jpeg(pair(eye.pixels, heat(width=width, height=height), side=90))
-    report = Report(tmp_path / "report.html", metadata=tiny_card(), bundle="tiny@0123456789ab")
-    verdict = Illustrated(row=as_row(graded()), thumbnail=thumbnail)
-    report.add(verdict, picture=PurePosixPath("heat/a #1?\udce9.jpg.png"))
-    report.publish(total=1, skipped=())
-    report.close()
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    thumbnail = base64.b64encode(as_jpeg(pair(eye.pixels, heat(width=width, height=height), side=90))).decode()
+    name = "a #1?\udce9.jpg"
+    html = write(tmp_path, [record_of(graded(), name=name, files=(f"heat/{name}.png",), thumbnail=thumbnail)])
     page = Page(html)
     assert page.addresses[0] == "heat/a%20%231%3F%E9.jpg.png"
     assert page.addresses[1].startswith("data:image/jpeg;base64,/9j/")
@@ -155,8 +171,17 @@ def test_pictures_travel_inside_the_page(tmp_path: Path, eye: Phantom) -> None:
     assert not re.search(r"https?://|url\(|@import", html)
 
 
-def test_an_abandoned_report_leaves_nothing(tmp_path: Path) -> None:
-    report = Report(tmp_path / "report.html", metadata=tiny_card(), bundle="tiny@0123456789ab")
-    report.add(Illustrated(row=as_row(graded())), picture=None)
-    report.close()
-    assert list(tmp_path.iterdir()) == []
+def test_it_says_of_which_bytes_it_tells(tmp_path: Path) -> None:
+    name = "a\n\"<b>'&#34;\udce9.jpg"
+    records = [
+        record_of(graded(), name=name, files=("heat/x.png", "dicom/x.dcm"), thumbnail="aGVhdA=="),
+        record_of(refused(), stamp=Stamp(None, None)),
+        record_of(graded("last"), thumbnail="bGFzdA=="),
+    ]
+    write(tmp_path, records)
+    page, gradings = tmp_path / "report.html", tmp_path / "gradings.jsonl"
+    assert list(read_report(page, gradings)) == list(read_report(page, gradings, header=HEADER)) == records
+    assert list(read_report(page, gradings, header={"bundle": "another"})) == []
+    assert list(read_report(tmp_path / "none", gradings)) == []
+    page.write_text("<html>")
+    assert list(read_report(page, gradings)) == []

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from retigrade.cli.command import Command, notice
 from retigrade.errors import UsageError
+from retigrade.signals import INTERRUPTED
 
 if TYPE_CHECKING:
+    from retigrade.output.progress import Progress
     from retigrade.output.run import Outcome
 
-_UNREADABLE_PHOTO, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
+_UNREADABLE_PHOTO, _BROKEN_PIPE = 1, 141
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grade(Command):
     """Grade photographs: stage of diabetic retinopathy, probabilities, and a thermal map that shows why.
 
-    Exit code 0: every photograph has a verdict; 1: at least one could not be read; 2: wrong usage or bundle.
+    Exit code 0: every photograph has a verdict; 1: at least one could not be read; 2: wrong usage or bundle; 130:
+    interrupted, what is done is written; 141: whoever read the output left.
     """
+
+    handles_signals: ClassVar[bool] = True
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...", help_behavior_hint="")]
     """Photographs (JPEG, PNG, TIFF, WebP, BMP, DICOM), folders of them, DICOMDIRs, or CSVs with a column named path."""
@@ -51,8 +55,13 @@ class Grade(Command):
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
     """Photographs at work at once."""
 
+    resume: bool = False
+    """Go on with what an earlier run into --out has done: the same files are not graded again by the same bundle."""
+
     def run(self) -> int:
         """Grade and write."""
+        if self.resume and self.out is None:
+            raise UsageError("--resume goes on with an earlier run into a folder: name it with --out DIR")
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs must be 1 or more, got {self.jobs}")
         from retigrade.cli.photographs import expand_all
@@ -66,26 +75,45 @@ class Grade(Command):
 
             make_folder(self.out)
 
+        from retigrade.bundle import cpu_count
         from retigrade.grader import load
+        from retigrade.output.progress import Progress
         from retigrade.output.run import run
         from retigrade.output.stdout import open_output
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        jobs = min(cores, len(inputs.items)) if self.jobs is None else self.jobs
-        grader = load(self.bundle, threads=max(1, cores // jobs), operating_point=self.operating_point)
-        output = open_output(sys.stdout, self.format, paths=[str(item.path) for item in inputs.items])
-        outcome = run(inputs, grader, output, out=self.out, heat=not self.no_heat, jobs=jobs)
-        _tell_end(outcome, self.out)
+        jobs = min(cpu_count(), len(inputs.items)) if self.jobs is None else self.jobs
+        grader = load(self.bundle, threads=max(1, cpu_count() // jobs), operating_point=self.operating_point)
+        with Progress(sys.stderr, total=len(inputs.items)) as progress:
+            output = open_output(sys.stdout, self.format, paths=[str(item) for item in inputs.items])
+            output.before = progress.hide
+            outcome = run(
+                inputs,
+                grader,
+                output,
+                out=self.out,
+                heat=not self.no_heat,
+                jobs=jobs,
+                resume=self.resume,
+                watch=progress.count,
+            )
+        _tell_end(outcome, self.out, progress)
         return _exit_code(outcome)
 
 
-def _tell_end(outcome: Outcome, out: Path | None) -> None:
+def _tell_end(outcome: Outcome, out: Path | None, progress: Progress) -> None:
     if outcome.unread:
         return
+    if outcome.kept:
+        notice(f"{outcome.kept} verdicts of an earlier run were kept, {outcome.done - outcome.kept} are new")
     if outcome.interrupted:
-        notice(f"interrupted: {outcome.done} of {outcome.total} inputs have a verdict")
+        notice(f"interrupted: {outcome.done} of {outcome.total} inputs have a verdict: {progress.summary()}")
+    elif outcome.total > 1:
+        notice(progress.summary())
     if out is not None:
         notice(f"report: {out / 'report.html'}")
+    if outcome.interrupted and out is not None:
+        earlier = "" if outcome.published else "the listings there are still the earlier, fuller ones; "
+        notice(f"{earlier}the same command with --resume goes on")
     notice("research use only, not a medical device")
 
 
@@ -93,5 +121,5 @@ def _exit_code(outcome: Outcome) -> int:
     if outcome.unread:
         return _BROKEN_PIPE
     if outcome.interrupted:
-        return _INTERRUPTED
+        return INTERRUPTED
     return _UNREADABLE_PHOTO if outcome.errors else 0

@@ -1,95 +1,116 @@
-"""The report: one HTML page that needs no network, no script and no other file, written row by row."""
+"""The report: one HTML page that needs no network, no script and no other file.
+
+It also says, where no reader sees it, of which bytes each row tells, so that a later run need not grade them again.
+"""
 
 from __future__ import annotations
 
-import base64
+import html
+import json
 import os
-import tempfile
+import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from retigrade.files import Draft, writing
 from retigrade.icdr import GRADES, Status
+from retigrade.inputs import picture_name
 from retigrade.metadata import Metadata
-from retigrade.output.illustrate import Illustrated
+from retigrade.output.journal import Record, Stamp
+from retigrade.output.rows import row_of
 from retigrade.report.style import template
 
 _PACKAGE = "retigrade.output"
-_CHUNK = 1 << 20  # characters
+_HEAD_LINES = 12  # among which the header is
+_HEADER = re.compile(r'<meta name="retigrade" content="([^"]*)">')
+_ROW = re.compile(r'<tr class="[^"]*" data-record="([^"]*)">')
+_THUMBNAIL = re.compile(r'src="data:image/jpeg;base64,([^"]*)"')
 
 
-class Report:
-    """The page of one run; its rows wait in an unnamed file, as the counts above them are known last."""
+def report(
+    records: Callable[[], Iterator[Record]],
+    *,
+    header: Mapping[str, Any],
+    metadata: Metadata,
+    bundle: str,
+    operating_point: str | None,
+    total: int,
+    skipped: Sequence[str],
+) -> Iterator[str]:
+    """Yield the parts of the page.
 
-    def __init__(self, target: Path, *, metadata: Metadata, bundle: str, operating_point: str | None = None) -> None:
-        """Open the page; `bundle` is the bundle's identity, `operating_point` the one that was asked for.
+    records: yields those of the run from the first, as often as it is called. header: what `read_report` compares.
+    bundle: its identity; operating_point: the one that was asked for. total: the inputs that there were; more than
+    records if the run was interrupted. skipped: one sentence for each file that was left out.
+    """
+    rows = [(record.row.status, record.row.grade, bool(record.row.referable)) for record in records()]
+    statuses, grades = Counter(status for status, _, _ in rows), Counter(grade for _, grade, _ in rows)
+    return template(_PACKAGE, "report.html.j2").generate(
+        metadata=metadata,
+        bundle=bundle,
+        header=json.dumps(header),
+        done=len(rows),
+        operating_point=operating_point,
+        grades=[(grade, grades[grade]) for grade in GRADES],
+        referable=sum(referable for _, _, referable in rows),
+        rows=map(_row, records()),
+        skipped=skipped,
+        statuses=[(status, statuses[status]) for status in Status],
+        threshold=metadata.threshold(operating_point),
+        total=total,
+        when=datetime.now().astimezone(),
+    )
 
-        Raises UsageError where the folder cannot be written.
-        """
-        self._card, self._bundle, self._operating_point = metadata, bundle, operating_point
-        self._statuses: Counter[str] = Counter()
-        self._grades: Counter[int] = Counter()
-        self._referable = 0
-        self._target = target
-        self._page = Draft(target)
-        with writing(target):
-            self._rows = tempfile.TemporaryFile("w+", dir=target.parent, encoding="utf-8")  # noqa: SIM115 - see close
 
-    def add(self, verdict: Illustrated, *, picture: PurePosixPath | None) -> None:
-        """Add one row; `picture` is its thermal picture's file, relative to the page."""
-        row = verdict.row
-        self._statuses[row.status] += 1
-        if row.grade is not None:
-            self._grades[row.grade] += 1
-        self._referable += bool(row.referable)
-        html = template(_PACKAGE, "row.html.j2").render(
-            row=row,
+def read_report(page: Path, gradings: Path, *, header: Mapping[str, Any] | None = None) -> Iterator[Record]:
+    """Yield the records of an earlier report and its gradings.jsonl; none where they are not there.
+
+    header: what the report must have been written with; None takes any.
+    """
+    try:
+        with page.open(encoding="utf-8", errors="replace") as lines, gradings.open("rb") as rows:
+            found = _HEADER.search("".join(islice(lines, _HEAD_LINES)))
+            if found is None or (header is not None and json.loads(html.unescape(found[1])) != dict(header)):
+                return
+            yield from _records(lines, rows)
+    except (OSError, ValueError, KeyError, TypeError):  # another program's, or another version's
+        return
+
+
+def _records(lines: Iterator[str], rows: Iterator[bytes]) -> Iterator[Record]:
+    for line in lines:
+        if (found := _ROW.match(line)) is None:
+            continue
+        values, thumbnail = json.loads(html.unescape(found[1])), None
+        for cell in lines:
+            if (picture := _THUMBNAIL.search(cell)) is not None:
+                thumbnail = picture[1]
+            if picture is not None or cell.strip() == "</td>":
+                break
+        yield Record(
+            row=row_of(json.loads(next(rows))),
+            name=values["name"],
+            stamp=Stamp(**values["stamp"]),
+            files=tuple(values["files"]),
+            thumbnail=thumbnail,
+        )
+
+
+def _row(record: Record) -> Markup:
+    picture = picture_name(record.name)
+    return Markup(  # the template has escaped all that it was given
+        template(_PACKAGE, "row.html.j2").render(
+            row=record.row,
+            record=json.dumps({"name": record.name, "stamp": asdict(record.stamp), "files": record.files}),
             grades=GRADES,
-            thumbnail=None if verdict.thumbnail is None else base64.b64encode(verdict.thumbnail).decode(),
-            link=None if picture is None else quote(os.fsencode(str(picture))),
+            thumbnail=record.thumbnail,
+            link=quote(os.fsencode(picture)) if picture in record.files else None,
         )
-        with writing(self._target):
-            self._rows.write(html)
-
-    def publish(self, *, total: int, skipped: tuple[str, ...]) -> None:
-        """Give the page its name.
-
-        total: the inputs that there were; more than rows were added if the run was interrupted. skipped: one sentence
-        for each file that was passed over.
-        """
-        with writing(self._target):
-            self._rows.seek(0)
-        done = self._statuses.total()
-        page = template(_PACKAGE, "report.html.j2").generate(
-            metadata=self._card,
-            bundle=self._bundle,
-            done=done,
-            operating_point=self._operating_point,
-            grades=[(grade, self._grades[grade]) for grade in GRADES],
-            referable=self._referable,
-            rows=self._stored(),
-            skipped=skipped,
-            statuses=[(status, self._statuses[status]) for status in Status],
-            threshold=self._card.threshold(self._operating_point),
-            total=total,
-            when=datetime.now().astimezone(),
-        )
-        for part in page:
-            self._page.write(part)
-        self._page.publish()
-
-    def close(self) -> None:
-        """Remove what was not published."""
-        with suppress(OSError):  # what was still in memory did not fit on the disk; it goes anyway
-            self._rows.close()
-        self._page.discard()
-
-    def _stored(self) -> Iterator[Markup]:
-        while part := self._rows.read(_CHUNK):
-            yield Markup(part)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import tee
@@ -11,9 +11,10 @@ from pathlib import Path
 from retigrade.grader import Grader
 from retigrade.icdr import Status
 from retigrade.inputs import Input, Inputs
-from retigrade.output.folder import OutputFolder
+from retigrade.output.folder import Listing, OutputFolder
 from retigrade.output.illustrate import Illustrated, illustrate
-from retigrade.output.rows import as_row
+from retigrade.output.journal import Stamp
+from retigrade.output.rows import Row, as_row
 from retigrade.output.stdout import Output
 from retigrade.signals import stop_on_interrupt
 
@@ -22,13 +23,16 @@ from retigrade.signals import stop_on_interrupt
 class Outcome:
     """What a run came to.
 
-    total: the inputs; done: those with a row; errors: those of them that could not be read. unread: whoever read
+    total: the inputs; done: those with a row; errors: those of them that could not be read; kept: those whose earlier
+    verdict was taken. published: whether the listings in the output folder are of this run. unread: whoever read
     standard output left before the end, and there was no other place to write to.
     """
 
     total: int
     done: int
     errors: int
+    kept: int
+    published: bool
     unread: bool
 
     @property
@@ -37,8 +41,8 @@ class Outcome:
         return self.done < self.total and not self.unread
 
 
-Writer = Callable[[Input, Illustrated], None]
-"""Writes one verdict in one more form."""
+Writer = Callable[[Input, Illustrated], Iterable[tuple[str, bytes]]]
+"""Makes further files of one verdict: their paths below the output folder, POSIX, and bytes."""
 
 
 def run(
@@ -49,16 +53,24 @@ def run(
     out: Path | None,
     heat: bool,
     jobs: int,
-    writers: Sequence[Writer] = (),
+    resume: bool = False,
+    writers: Mapping[str, Writer] | None = None,
+    listings: Mapping[str, Listing] | None = None,
+    watch: Callable[[Row], None] = lambda row: None,
 ) -> Outcome:
-    """Grade all inputs in order, each written as soon as it is known; memory does not grow with their number.
+    """Grade all inputs in order, each written as soon as it is known; memory hardly grows with their number.
 
     out: the folder for listings, report and thermal pictures, or None. heat: whether to make the pictures. jobs:
-    photos at work at once. writers: given each verdict too, in order. Raises UsageError where something cannot be
-    written; then `out` holds no new listing.
+    photos at work at once. resume: take what an earlier run into `out` has done. writers, by the kind of files they
+    make, and listings: what else is written into `out`, of each verdict and of all rows. watch: called with each row.
+
+    Raises UsageError where something cannot be written, BundleError where the network fails; the listings in `out` are
+    then those that were there, and what was done can be taken up with `resume`.
     """
     done = errors = 0
+    writers, published = writers or {}, False
     with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_interrupt())
         folder = None
         if out is not None:
             folder = OutputFolder(
@@ -66,28 +78,52 @@ def run(
                 metadata=grader.bundle.metadata,
                 bundle=grader.bundle.identity,
                 operating_point=grader.operating_point,
+                kinds=(*(("heat",) if heat else ()), *writers),
+                resume=resume,
+                listings=listings,
             )
             stack.enter_context(closing(folder))
+        kept = {item.name for item in inputs.items if resume and folder is not None and folder.holds(item)}
         output.write(output.head)
-        stop = stack.enter_context(stop_on_interrupt())
-        items = stop.until(iter(inputs.items))
+        stamps: dict[str, Stamp] = {}
+        items = stop.until(_stamped((item for item in inputs.items if item.name not in kept), stamps))
         verdicts = stack.enter_context(
             closing(_verdicts(grader, items, pictures=folder is not None, heat=heat, jobs=jobs))
         )
-        for item, verdict in zip(inputs.items, verdicts, strict=False):  # fewer verdicts where the user asked to stop
-            if folder is not None:
-                folder.add(verdict, name=item.name)
-            for write in writers:
-                write(item, verdict)
-            output.write(output.line(verdict.row))
+        for item in inputs.items:
+            if folder is not None and item.name in kept:
+                row = folder.keep(item)
+            elif (verdict := next(verdicts, None)) is None:
+                continue  # the user asked to stop; what an earlier run did still counts
+            elif folder is None:
+                row = verdict.row
+            else:
+                more = (file for write in writers.values() for file in write(item, verdict))
+                row = folder.add(item, verdict, stamp=stamps.pop(item.name), more=more)
+            output.write(output.line(row))
+            watch(row)
             done += 1
-            errors += verdict.row.status == Status.ERROR
+            errors += row.status == Status.ERROR
             if output.closed and folder is None:
                 break
         if folder is not None:
             skipped = [f"{skipped.path}: {skipped.reason}" for skipped in inputs.skipped]
-            folder.publish(total=len(inputs.items), skipped=skipped)
-    return Outcome(total=len(inputs.items), done=done, errors=errors, unread=output.closed and folder is None)
+            published = folder.publish(total=len(inputs.items), skipped=skipped)
+    return Outcome(
+        total=len(inputs.items),
+        done=done,
+        errors=errors,
+        kept=len(kept),
+        published=published,
+        unread=output.closed and folder is None,
+    )
+
+
+def _stamped(items: Iterable[Input], stamps: dict[str, Stamp]) -> Iterator[Input]:
+    """Yield the items, each looked at before it is read."""
+    for item in items:
+        stamps[item.name] = Stamp.of(item.path)
+        yield item
 
 
 def _verdicts(

@@ -18,18 +18,20 @@ Format = Literal["table", "csv", "jsonl"]
 class Output:
     """A stream for rows; `closed` turns True when whoever reads it has left, as `head` does.
 
-    head: what goes before the first row; line: makes the text of a row.
+    head: what goes before the first row; line: makes the text of a row. before: called before anything is written.
     """
 
     stream: TextIO
     head: str
     line: Callable[[Row], str]
     closed: bool = False
+    before: Callable[[], None] = lambda: None
 
     def write(self, text: str) -> None:
         """Write and flush `text`, unless nobody reads; UsageError where it cannot be written, as on a full disk."""
         if self.closed:
             return
+        self.before()
         try:
             self.stream.write(text)
             self.stream.flush()
