@@ -5,36 +5,7 @@ from pathlib import Path
 import pytest
 
 from retigrade.errors import UsageError
-from retigrade.files import Draft, make_folder, replacing, write_whole
-
-
-def test_a_draft_is_not_seen_before_it_is_published(tmp_path: Path) -> None:
-    target = tmp_path / "gradings.csv"
-    target.write_text("older")
-    draft = Draft(target)
-    draft.write("newer")
-    assert target.read_text() == "older"
-    draft.publish()
-    assert target.read_text() == "newer"
-    draft.discard()
-    assert [path.name for path in tmp_path.iterdir()] == ["gradings.csv"]
-
-
-def test_a_discarded_draft_leaves_the_older_file(tmp_path: Path) -> None:
-    target = tmp_path / "gradings.csv"
-    target.write_text("older")
-    draft = Draft(target)
-    draft.write("newer")
-    draft.discard()
-    assert [path.name for path in tmp_path.iterdir()] == ["gradings.csv"]
-    assert target.read_text() == "older"
-
-
-def test_a_draft_is_utf8_whatever_a_name_holds(tmp_path: Path) -> None:
-    draft = Draft(tmp_path / "a.csv")
-    draft.write("caf\u00e9 \udce9\n")
-    draft.publish()
-    assert (tmp_path / "a.csv").read_bytes() == "caf\u00e9 \\udce9\n".encode()
+from retigrade.files import make_folder, replacing, write_whole
 
 
 def test_whole_files_make_their_folders_and_leave_nothing_else(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 TYPE_CHECKING = False  # as typing has it, which takes its time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import TypeVar
+    from types import FrameType
+    from typing import Any, TypeVar
 
     T = TypeVar("T")
-    Handler = Callable[[int, object], object] | int | None
+    Handler = Callable[[int, FrameType | None], Any] | int | None
 
 INTERRUPTED = 130
 """The exit code of a command that was interrupted, by whichever signal."""
@@ -78,11 +79,12 @@ def _handle(handler: Handler) -> dict[int, Handler]:
     """Set the handler of every signal that is not ignored, and return those before."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    before: dict[int, Handler] = {number: signal.getsignal(number) for number in _SIGNALS}
-    handled = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
-    for number in handled:
-        signal.signal(number, handler)
-    return handled
+    before: dict[int, Handler] = {}
+    for number in _SIGNALS:
+        if (old := signal.getsignal(number)) not in (signal.SIG_IGN, None):  # None: not set by Python
+            before[number] = old
+            signal.signal(number, handler)
+    return before
 
 
 def _restore(before: dict[int, Handler]) -> None:
