@@ -1,4 +1,4 @@
-"""Verdicts on labelled photographs that nobody took, for tests of what is measured on them."""
+"""Predictions on labelled photographs that nobody took, for tests of what is measured on them."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ def around(grade: int, sure: float) -> list[float]:
     return [sure if place == grade else (1 - sure) / 4 for place in range(5)]
 
 
-def verdicts_on(
-    target: Sequence[int], gradings: Sequence[Grading], *, units: Sequence[int] | None = None
+def predictions_on(
+    target: Sequence[int], gradings: Sequence[Grading], *, groups: Sequence[int] | None = None
 ) -> Predictions:
-    """Verdicts on photographs of these grades; units: which belong together, each its own if not given."""
+    """Predictions on photographs of these grades; groups: which belong together, each its own if not given."""
     entries = tuple(entry(number, grade) for number, grade in enumerate(target))
-    numbers = np.arange(len(target)) if units is None else np.array(units)
+    numbers = np.arange(len(target)) if groups is None else np.array(groups)
     return Predictions(LabelledSet(entries, numbers.astype(np.int64)), tuple(gradings))
 
 
-def manifest_of(verdicts: Predictions) -> Manifest:
+def manifest_of(predictions: Predictions) -> Manifest:
     """The manifest of their photographs."""
-    return Manifest(verdicts.labelled.entries)
+    return Manifest(predictions.labelled.entries)
 
 
-def some_verdicts(count: int, *, seed: int = 0, grades: Sequence[int] = range(5), refuse: int = 0) -> Predictions:
-    """Verdicts that are right more often the surer they are, the last `refuse` of them without a grade."""
+def some_predictions(count: int, *, seed: int = 0, grades: Sequence[int] = range(5), refuse: int = 0) -> Predictions:
+    """Predictions that are right more often the surer they are, the last `refuse` of them without a grade."""
     rng = np.random.default_rng(seed)
     target = rng.choice(list(grades), size=count)
     sure = rng.uniform(0.3, 0.99, size=count)
@@ -76,4 +76,4 @@ def some_verdicts(count: int, *, seed: int = 0, grades: Sequence[int] = range(5)
     ]
     if refuse:
         gradings[-refuse:] = [refused() for _ in range(refuse)]
-    return verdicts_on([int(grade) for grade in target], gradings)
+    return predictions_on([int(grade) for grade in target], gradings)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         UnreadablePhoto,
         UsageError,
     )
+    from retigrade.evaluation.evaluate import evaluate
+    from retigrade.evaluation.tuning import tune
     from retigrade.grader import Grader, load
     from retigrade.grading import Grading
     from retigrade.icdr import Grade, Status
@@ -42,7 +44,9 @@ __all__ = [
     "UnreadablePhoto",
     "UsageError",
     "check",
+    "evaluate",
     "load",
+    "tune",
     "write_eyes",
 ]
 
@@ -53,7 +57,9 @@ _HOMES = {
     "Grading": "retigrade.grading",
     "Status": "retigrade.icdr",
     "check": "retigrade.data.audit",
+    "evaluate": "retigrade.evaluation.evaluate",
     "load": "retigrade.grader",
+    "tune": "retigrade.evaluation.tuning",
     "write_eyes": "retigrade.synthetic",
 }
 

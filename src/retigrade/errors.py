@@ -11,6 +11,9 @@ RetigradeError
 └── UsageError            a wrong option, name or output folder (exit code 2)
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RetigradeError(Exception):
     """Base of all errors that are the input's doing; its text is one sentence for the user."""
@@ -50,3 +53,17 @@ class LeakError(DataError):
 
 class UsageError(RetigradeError):
     """A wrong option, name or output folder."""
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn the lack of a package that only the optional dependencies `extra` install into a UsageError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "retigrade":
+            raise
+        raise UsageError(
+            f"this needs the package {error.name}, which is not installed; in a checkout of Retigrade, install it "
+            f"with: pip install '.[{extra}]'"
+        ) from error

@@ -35,31 +35,46 @@ def annotated(eyes: Mapping[Grade, Phantom]) -> AnnotatedPhoto:
 def one(heat: np.ndarray, annotated: AnnotatedPhoto, grader: Grader, *, steps: int = 0):
     seen = canonical_view(annotated.photo, size=SIZE)
     rng = np.random.default_rng(0)
-    return score(heat.astype(np.float32), seen, annotated.dilated, grader, rng=rng, steps=steps)
+    return score(heat.astype(np.float32), seen, annotated, grader, rng=rng, steps=steps)
 
 
 def test_a_map_of_the_lesions_themselves_is_perfect(annotated: AnnotatedPhoto, grader: Grader) -> None:
     found = one(annotated.dilated, annotated, grader)
-    assert found.share == 1.0
-    assert found.pointing == 1.0
-    assert 0 < found.chance < 0.05
+    assert found.overlap.mass_accuracy == 1.0
+    assert found.overlap.pointing == 1.0
+    assert 0 < found.overlap.chance < 0.05
 
 
 def test_an_even_map_scores_chance(annotated: AnnotatedPhoto, grader: Grader) -> None:
     found = one(np.ones(annotated.lesions.shape), annotated, grader)
-    assert found.share == pytest.approx(found.chance)
-    assert found.pointing == pytest.approx(found.chance)
+    assert found.overlap.mass_accuracy == pytest.approx(found.overlap.chance)
+    assert found.overlap.pointing == pytest.approx(found.overlap.chance)
 
 
 def test_a_map_beside_the_lesions_scores_nothing(annotated: AnnotatedPhoto, grader: Grader) -> None:
     found = one(np.roll(annotated.lesions, 100, axis=1), annotated, grader)
-    assert (found.share, found.pointing) == (0.0, 0.0)
+    assert (found.overlap.mass_accuracy, found.overlap.pointing) == (0.0, 0.0)
 
 
 def test_a_cool_map_cannot_be_scored(annotated: AnnotatedPhoto, grader: Grader) -> None:
     found = one(np.zeros(annotated.lesions.shape), annotated, grader)
-    assert np.isnan(found.share)
-    assert np.isnan(found.pointing)
+    assert np.isnan(found.overlap.mass_accuracy)
+    assert np.isnan(found.overlap.pointing)
+
+
+def test_each_kind_of_lesion_is_scored_apart(annotated: AnnotatedPhoto, grader: Grader) -> None:
+    mask = annotated.mask.astype(np.uint8)
+    mask[150:170, 80:100] = 2
+    mask[100:110, 150:160] = 4 | 8
+    both = AnnotatedPhoto(annotated.path, annotated.photo, mask)
+    found = one(both.dilated_of(2), both, grader)
+    assert set(found.kinds) == {"haemorrhage", "hard exudate", "soft exudate"}
+    assert found.kinds["haemorrhage"].mass_accuracy == found.kinds["haemorrhage"].pointing == 1.0
+    assert found.kinds["hard exudate"].mass_accuracy == found.kinds["hard exudate"].pointing == 0.0
+    assert found.overlap.mass_accuracy == 1.0
+    figures = measure_faithfulness(grader, [both, both], {"random": at_random(np.random.default_rng(0))}, steps=0)
+    assert figures.maps["random"].kinds["soft exudate"].photos == 2
+    assert "microaneurysm" not in figures.maps["random"].kinds
 
 
 def test_deletion_ends_where_insertion_begins(annotated: AnnotatedPhoto, grader: Grader) -> None:
@@ -105,9 +120,9 @@ def test_all_maps_are_measured_on_the_same_photographs(annotated: AnnotatedPhoto
     assert found.without_field == 1
     assert {name: one.photos for name, one in found.maps.items()} == {"shown": 2, "random": 2, "cool": 2}
     assert found.maps["cool"].cool == 2
-    assert found.maps["cool"].ratio.value is None
-    assert found.maps["random"].chance == found.maps["shown"].chance
-    assert found.maps["shown"].ratio.low is None  # two photographs give no interval
+    assert found.maps["cool"].overlap.ratio.value is None
+    assert found.maps["random"].overlap.chance == found.maps["shown"].overlap.chance
+    assert found.maps["shown"].overlap.ratio.low is None  # two photographs give no interval
 
 
 def test_the_shown_map_is_the_graders_own(annotated: AnnotatedPhoto, grader: Grader) -> None:

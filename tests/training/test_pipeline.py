@@ -24,7 +24,6 @@ from retigrade.evaluation.result import EvaluationResult
 from retigrade.grader import load
 from retigrade.icdr import Status
 from retigrade.metrics.decision import softmax
-from retigrade.training.describe import figures_of
 from retigrade.training.export import BundleModel, receptive_field_offset, run_model, to_onnx
 from retigrade.training.network import Ensemble, Network, NetworkOutput
 from retigrade.training.pipeline import train
@@ -157,7 +156,7 @@ def test_the_bundles_figures_are_those_of_evaluating_it(data: Path, trained: Pat
     splits = read_splits(trained / "splits.json", manifest)
     predictions = predict_labelled(grader, LabelledSet.of(manifest, splits, part=TEST))
     result = measure(predictions, grader, manifest=manifest, part=TEST)
-    assert figures_of(result, predictions) == grader.bundle.metadata.figures
+    assert result.stored_figures() == grader.bundle.metadata.figures
     written = EvaluationResult.read(trained / "evaluation.json")
     assert (written.headline, written.statuses) == (result.headline, result.statuses)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from retigrade.cli.command import Command, notice
-from retigrade.cli.labelled import needs_train
+from retigrade.errors import needs_extra
 
 _LEFT_OUT = 2
 
@@ -40,7 +40,7 @@ class Check(Command):
         """Read everything, look, and print the findings."""
         from retigrade.data.audit import check
 
-        with needs_train():
+        with needs_extra("report"):
             audit = check(self.data, splits=self.splits)
         if self.format == "json":
             sys.stdout.write(json.dumps(audit.as_json(), indent=1, allow_nan=False) + "\n")

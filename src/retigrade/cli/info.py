@@ -23,7 +23,7 @@ class Info(Command):
     """The bundle's file."""
 
     def run(self) -> int:
-        """Check the bundle and print its card."""
+        """Check the bundle and print its metadata."""
         from rich.console import Console
 
         from retigrade.grader import load

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from retigrade.cli.command import Command, notice
-from retigrade.cli.labelled import needs_train
+from retigrade.errors import needs_extra
 
 if TYPE_CHECKING:
     from retigrade.paper.settings import Settings
@@ -66,7 +66,7 @@ class Paper(Command):
 
     def run(self) -> int:
         """Train what is not trained yet, and write the report."""
-        with needs_train():
+        with needs_extra("train"):
             from retigrade.paper.engine import Engine, match_weights
             from retigrade.paper.report import HTML
             from retigrade.paper.run import run

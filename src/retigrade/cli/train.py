@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from retigrade.cli.command import Command
-from retigrade.cli.labelled import needs_train
+from retigrade.errors import needs_extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Train(Command):
 
     def run(self) -> int:
         """Train, calibrate, evaluate, write."""
-        with needs_train():
+        with needs_extra("train"):
             from retigrade.training.pipeline import train
         from retigrade.training.progress import TerminalProgress
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from retigrade.cli.command import Command, notice
-from retigrade.cli.labelled import checked_jobs, cores
-from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
     from retigrade.evaluation.tuning import Tuned
@@ -48,38 +46,35 @@ class Tune(Command):
 
     def run(self) -> int:
         """Grade, choose and write."""
-        jobs = checked_jobs(self.jobs)
-        if not 0 < self.sensitivity <= 1:
-            raise UsageError(f"--sensitivity must lie above 0 and at most at 1, got {self.sensitivity:g}")
-        from retigrade.bundle import reseal, shipped_bundle
-        from retigrade.data.manifest import read_manifest
-        from retigrade.evaluation.predictions import LabelledSet, predict_labelled
-        from retigrade.evaluation.tuning import tune
-        from retigrade.files import write_whole
-        from retigrade.grader import load
+        from retigrade import tune
 
-        path = shipped_bundle() if self.bundle is None else self.bundle
-        grader = load(path, threads=max(1, cores() // jobs))
-        manifest = read_manifest(self.data, skip_unreadable=self.skip_unreadable)
-        verdicts = predict_labelled(grader, LabelledSet.of(manifest), jobs=jobs)
-        tuned = tune(verdicts, sensitivity=self.sensitivity, prevalence=self.prevalence)
-        write_whole(self.out, reseal(path.read_bytes(), tuned.metadata(grader.bundle.metadata)))
-        _tell(tuned)
+        tuned = tune(
+            self.data,
+            sensitivity=self.sensitivity,
+            out=self.out,
+            bundle=self.bundle,
+            prevalence=self.prevalence,
+            skip_unreadable=self.skip_unreadable,
+            jobs=self.jobs,
+        )
+        _print(tuned)
         notice(f"bundle: {self.out}")
         notice("research use only, not a medical device")
         return 0
 
 
-def _tell(tuned: Tuned) -> None:
+def _print(tuned: Tuned) -> None:
     from rich.console import Console
 
     from retigrade.evaluation.tuning import PEOPLE
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     point = tuned.point
+    for remark in tuned.remarks:
+        notice(remark)
     console.print(
-        f"Chosen on {tuned.referable} referable photographs and {tuned.healthy} others "
-        f"({tuned.refused:.1%} of all had too poor a quality for a grade)."
+        f"Chosen on {tuned.referable} referable photographs and {tuned.others} others "
+        f"({tuned.refused:.1%} of all got no grade)."
     )
     console.print(f"Referable from probability {point.threshold:.4g}:")
     console.print(f"  sensitivity {point.sensitivity}, specificity {point.specificity}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from retigrade.arrays import Flags
 from retigrade.errors import DataError, PhotoError
@@ -15,8 +16,10 @@ from retigrade.fundus.decode import Photo, decode, decode_bytes
 from retigrade.inputs import Walk
 from retigrade.locate import stem
 
+KINDS = {"microaneurysm": 1, "haemorrhage": 2, "hard exudate": 4, "soft exudate": 8}
+"""The bits of a mask that are lesions; 16 is the optic disc."""
 LESIONS = 1 | 2 | 4 | 8
-"""The bits of a mask that are lesions: microaneurysm, haemorrhage, hard and soft exudate; 16 is the optic disc."""
+"""All of them."""
 
 _MARGIN = 7 / 1072
 """By which lesions are dilated, in frame widths: 7 pixels of IDRiD's photographs at a quarter of their size."""
@@ -24,18 +27,27 @@ _MARGIN = 7 / 1072
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnnotatedPhoto:
-    """A photograph and its lesions: the mask is bool (h, w), as large as the photo's pixels."""
+    """A photograph and its lesions: the mask has the bits of `KINDS`, uint8 (h, w), as large as the photo's pixels."""
 
     path: Path
     photo: Photo
-    lesions: Flags
+    mask: npt.NDArray[np.uint8] | Flags
+
+    @property
+    def lesions(self) -> Flags:
+        """Where there is any lesion: bool (h, w)."""
+        return np.asarray((self.mask & LESIONS) > 0)
 
     @property
     def dilated(self) -> Flags:
         """The lesions with a margin, for a map need not hit the very pixel: bool (h, w)."""
-        radius = max(1, round(_MARGIN * self.lesions.shape[1]))
+        return self.dilated_of(LESIONS)
+
+    def dilated_of(self, bits: int) -> Flags:
+        """The lesions of some kinds with a margin: bool (h, w)."""
+        radius = max(1, round(_MARGIN * self.mask.shape[1]))
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-        return np.asarray(cv2.dilate(self.lesions.astype(np.uint8), disc), bool)
+        return np.asarray(cv2.dilate(((self.mask & bits) > 0).astype(np.uint8), disc), bool)
 
 
 def find_annotated(folder: Path) -> tuple[tuple[Path, Path], ...]:
@@ -69,6 +81,5 @@ def read_annotated(folder: Path) -> Iterator[AnnotatedPhoto]:
             raise DataError(f"{mask}: cannot be read ({error.strerror})") from error
         if bits.shape != photo.pixels.shape[:2]:
             raise DataError(f"{mask}: is {bits.shape[::-1]} pixels, its photograph {photo.pixels.shape[1::-1]}")
-        lesions = (bits & LESIONS) > 0
-        if lesions.any():
-            yield AnnotatedPhoto(path, photo, lesions)
+        if (bits & LESIONS).any():
+            yield AnnotatedPhoto(path, photo, bits)

@@ -114,7 +114,9 @@ class Audit:
         return [[str(self.manifest.entries[index].path) for index in group] for group in groups]
 
 
-def check(data: Path | Sequence[Path], *, splits: Path | None = None, size: int = 224, seed: int = 0) -> Audit:
+def check(
+    data: Path | str | Sequence[Path | str], *, splits: Path | None = None, size: int = 224, seed: int = 0
+) -> Audit:
     """Audit labelled photographs before anyone learns from them, as `retigrade check` does.
 
     data: labelled folders or CSV files. splits: a split file to search for what its parts share. size: side in pixels

@@ -95,7 +95,9 @@ class Manifest:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_manifest(data: Path | Sequence[Path], *, size: int | None = None, skip_unreadable: bool = False) -> Manifest:
+def read_manifest(
+    data: Path | str | Sequence[Path | str], *, size: int | None = None, skip_unreadable: bool = False
+) -> Manifest:
     """Read one or more labelled folders or CSVs, decode every photograph once, and fingerprint the whole.
 
     size: the side in pixels of the canonical pictures that will be made of them; where it is given, photographs without
@@ -103,7 +105,7 @@ def read_manifest(data: Path | Sequence[Path], *, size: int | None = None, skip_
     Raises DataError where a layout is not recognised, a grade is wrong or given twice, or, unless skipped, with a list
     of all photographs that cannot be used.
     """
-    folders = [data] if isinstance(data, Path) else list(data)
+    folders = [Path(data)] if isinstance(data, (Path, str)) else [Path(folder) for folder in data]
     listings = [listing for folder in folders for listing in read_layouts(folder)]
     _refuse_twice(item.path for listing in listings for item in listing.photographs)
     listed = [(item, listing.root) for listing in listings for item in listing.photographs]

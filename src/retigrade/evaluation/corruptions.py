@@ -37,8 +37,8 @@ def noise(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
 
 
 def jpeg(pixels: Pixels, severity: int, _rng: np.random.Generator) -> Pixels:
-    """Compress and decode again, at qualities from 80 down to 18."""
-    quality = int(_pick(severity, 80, 60, 45, 30, 18))
+    """Compress and decode again, at qualities from 60 down to 8."""
+    quality = int(_pick(severity, 60, 40, 25, 15, 8))
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
@@ -79,16 +79,16 @@ def shadow(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
 
 
 def dust(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Lay faint soft discs over the picture, mostly dark: a speck on a lens is far out of focus."""
+    """Lay soft specks over the lens, dark ones and bright ones."""
     speckled = pixels.astype(np.float32)
-    count, depth = int(_pick(severity, 3, 6, 9, 13, 18)), _pick(severity, 0.08, 0.14, 0.2, 0.28, 0.36)
-    for _ in range(count):
+    for _ in range(int(_pick(severity, 4, 8, 14, 22, 32))):
         speck = np.zeros(pixels.shape[:2], np.float32)
         x, y = (int(rng.integers(length)) for length in pixels.shape[1::-1])
-        radius = max(1, round(rng.uniform(0.012, 0.035) * _side(pixels)))
+        radius = max(1, round(rng.uniform(0.004, 0.014) * _side(pixels)))
         cv2.circle(speck, (x, y), radius, 1.0, -1, cv2.LINE_AA)
-        speck = np.asarray(cv2.GaussianBlur(speck, (0, 0), 0.35 * radius), np.float32)[..., None]
-        speckled *= 1 + (-depth if rng.random() < 0.8 else depth) * speck
+        speck = np.asarray(cv2.GaussianBlur(speck, (0, 0), 0.4 * radius), np.float32)[..., None]
+        tone = rng.choice([0.45, 1.5], p=[0.7, 0.3])
+        speckled *= 1 + (tone - 1) * speck
     return _bytes(speckled)
 
 
@@ -137,8 +137,8 @@ def rescale(pixels: Pixels, severity: int, _rng: np.random.Generator) -> Pixels:
 
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
     {
-        one.__name__.replace("_", " "): one
-        for one in (
+        corruption.__name__.replace("_", " "): corruption
+        for corruption in (
             blur, noise, jpeg, brightness, contrast, colour_cast, shadow, dust, crop, rotation, flip, rescale
         )
     }

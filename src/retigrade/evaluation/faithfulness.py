@@ -7,21 +7,23 @@ BMVC 2018.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Flags, Floats, Pixels, Reals
-from retigrade.data.annotations import AnnotatedPhoto
+from retigrade.data.annotations import KINDS, AnnotatedPhoto
 from retigrade.errors import NotAFundus
 from retigrade.fundus.canonical import CanonicalView, canonical_view
 from retigrade.grader import Grader
 from retigrade.heatmap import on_frame
 from retigrade.icdr import REFERABLE_FROM
-from retigrade.metrics.bootstrap import intervals
+from retigrade.metrics.bootstrap import Bootstrap
 from retigrade.metrics.classification import mean_defined
 from retigrade.metrics.estimate import Estimate, Record
 
@@ -33,34 +35,53 @@ MapFunction = Callable[[CanonicalView], Floats]
 """Makes a map, 0 where cool, of the photo's pixels: float32 (h, w)."""
 
 
+class Overlap(NamedTuple):
+    """How a map lies over lesions.
+
+    mass_accuracy: relevance-mass accuracy, the share of the heat inside the dilated lesions (Arras, Osman and Samek
+    2022); chance: the share of the retina inside them. pointing: whether the hottest pixel is, or which share of the
+    hottest ones where several are. The first and last are nan where the map shows nothing.
+    """
+
+    mass_accuracy: float
+    chance: float
+    pointing: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     """What one map is worth on one photograph; nan where it cannot be said.
 
-    share: of the heat that lies inside the dilated lesions; chance: the share of the retina that does. pointing:
-    whether the hottest pixel does, or which share of the hottest ones where several are. deletion, insertion: mean
-    probability of the decided grade while the hottest pixels are blurred away first, and while they come first out of
-    the blur; the last two the same for the probability of a referable stage.
+    overlap: with the dilated lesions of all kinds; kinds: with those of each kind that the photograph has. deletion,
+    insertion: mean probability of the predicted grade while the hottest pixels are blurred away first, and while they
+    come first out of the blur; the last two the same for the probability of a referable stage.
     """
 
-    share: float
-    chance: float
-    pointing: float
+    overlap: Overlap
+    kinds: dict[str, Overlap]
     deletion: float
     insertion: float
     referable_deletion: float
     referable_insertion: float
 
 
-class MapFigures(Record):
-    """One kind of map over all photographs; cool: photographs on which it shows nothing. ratio: share over chance."""
+class OverlapFigures(Record):
+    """One kind of map over the photographs that have some lesions; ratio: relevance-mass accuracy over chance."""
 
     photos: int
-    cool: int
-    share: Estimate
+    mass_accuracy: Estimate
     chance: Estimate
     ratio: Estimate
     pointing: Estimate
+
+
+class MapFigures(Record):
+    """One kind of map over all photographs; cool: photographs on which it shows nothing. kinds: by kind of lesion."""
+
+    photos: int
+    cool: int
+    overlap: OverlapFigures
+    kinds: dict[str, OverlapFigures]
     deletion: Estimate
     insertion: Estimate
     referable_deletion: Estimate
@@ -106,32 +127,40 @@ def measure_faithfulness(
     """
     rows: dict[str, list[Scores]] = {name: [] for name in maps}
     without_field = 0
-    for number, one in enumerate(annotated):
+    for number, annotation in enumerate(annotated):
         try:
-            view = canonical_view(one.photo, size=grader.bundle.metadata.input_size)
+            view = canonical_view(annotation.photo, size=grader.bundle.metadata.input_size)
         except NotAFundus:
             without_field += 1
             continue
         for name, make in maps.items():
             rng = np.random.default_rng([seed, number])
-            rows[name].append(score(make(view), view, one.dilated, grader, rng=rng, steps=steps))
-    rng = np.random.default_rng(seed)
-    figures = {name: _figures(scores, rng, rounds) for name, scores in rows.items() if scores}
+            rows[name].append(score(make(view), view, annotation, grader, rng=rng, steps=steps))
+    bootstrap = Bootstrap(rounds=rounds, seed=seed)
+    figures = {name: _figures(scores, bootstrap) for name, scores in rows.items() if scores}
     return Faithfulness(maps=figures, without_field=without_field)
 
 
 def score(
-    heat: Floats, view: CanonicalView, lesions: Flags, grader: Grader, *, rng: np.random.Generator, steps: int = STEPS
+    heat: Floats,
+    view: CanonicalView,
+    annotation: AnnotatedPhoto,
+    grader: Grader,
+    *,
+    rng: np.random.Generator,
+    steps: int = STEPS,
 ) -> Scores:
-    """Score one map, float32 (h, w), of a photograph with `lesions`, bool (h, w)."""
+    """Score one map, float32 (h, w), of an annotated photograph."""
     disc = view.disc
-    warmth, inside = heat[disc].astype(np.float64), lesions[disc]
-    total = float(warmth.sum())
+    warmth = heat[disc].astype(np.float64)
     curves = _curves(heat, view, grader, rng=rng, steps=steps) if steps else np.full((2, 2), np.nan)
     return Scores(
-        share=float(warmth[inside].sum()) / total if total > 0 else np.nan,
-        chance=float(inside.mean()),
-        pointing=float(inside[warmth == warmth.max()].mean()) if total > 0 else np.nan,
+        overlap=overlap(warmth, annotation.dilated[disc]),
+        kinds={
+            name: overlap(warmth, annotation.dilated_of(bit)[disc])
+            for name, bit in KINDS.items()
+            if (annotation.mask & bit).any()
+        },
         deletion=float(curves[0, 0]),
         referable_deletion=float(curves[0, 1]),
         insertion=float(curves[1, 0]),
@@ -139,8 +168,18 @@ def score(
     )
 
 
+def overlap(warmth: Reals, inside: Flags) -> Overlap:
+    """How the heat of the retina's pixels, (n,), lies over lesions; inside: bool (n,), whether each pixel is in one."""
+    total = float(warmth.sum())
+    return Overlap(
+        mass_accuracy=float(warmth[inside].sum()) / total if total > 0 else math.nan,
+        chance=float(inside.mean()),
+        pointing=float(inside[warmth == warmth.max()].mean()) if total > 0 else math.nan,
+    )
+
+
 def _curves(heat: Floats, view: CanonicalView, grader: Grader, *, rng: np.random.Generator, steps: int) -> Reals:
-    """Areas under the curves: rows deletion and insertion, columns the decided grade and a referable stage.
+    """Areas under the curves: rows deletion and insertion, columns the predicted grade and a referable stage.
 
     Pixels change places on the canonical picture, so that the field stays what it was.
     """
@@ -179,21 +218,37 @@ def _without_detail(canonical: Pixels, retina: Flags) -> Pixels:
     return np.asarray(np.where(retina[..., None], blurred, canonical), np.uint8)
 
 
-def _figures(scores: list[Scores], rng: np.random.Generator, rounds: int) -> MapFigures:
-    names = [field.name for field in fields(Scores)]
-    table = np.array([[getattr(one, name) for name in names] for one in scores])
-    share, chance = names.index("share"), names.index("chance")
-
-    def means(rows: Reals) -> Reals:
-        warm = ~np.isnan(rows[:, share])
-        expected = rows[warm, chance].mean() if warm.any() else np.nan
-        ratio = rows[warm, share].mean() / expected if expected > 0 else np.nan
-        return np.array([*(mean_defined(column) for column in rows.T), ratio])
-
-    found = intervals(means, table, rng=rng, rounds=rounds)
+def _figures(scores: Sequence[Scores], bootstrap: Bootstrap) -> MapFigures:
+    curves = np.array(
+        [(one.deletion, one.insertion, one.referable_deletion, one.referable_insertion) for one in scores]
+    )
+    deletion, insertion, referable_deletion, referable_insertion = bootstrap.estimates(_means, curves)
+    kinds = {kind: [one.kinds[kind] for one in scores if kind in one.kinds] for kind in KINDS}
     return MapFigures(
         photos=len(scores),
-        cool=int(np.isnan(table[:, share]).sum()),
-        ratio=found[-1],
-        **dict(zip(names, found, strict=False)),
+        cool=sum(math.isnan(one.overlap.mass_accuracy) for one in scores),
+        overlap=_overlap_figures([one.overlap for one in scores], bootstrap),
+        kinds={kind: _overlap_figures(overlaps, bootstrap) for kind, overlaps in kinds.items() if overlaps},
+        deletion=deletion,
+        insertion=insertion,
+        referable_deletion=referable_deletion,
+        referable_insertion=referable_insertion,
     )
+
+
+def _overlap_figures(overlaps: Sequence[Overlap], bootstrap: Bootstrap) -> OverlapFigures:
+    def figures(rows: Reals) -> Reals:
+        warm = rows[~np.isnan(rows[:, 0])]
+        chance = warm[:, 1].mean() if len(warm) else math.nan
+        ratio = warm[:, 0].mean() / chance if chance > 0 else math.nan
+        return np.append(_means(rows), ratio)
+
+    mass_accuracy, chance, pointing, ratio = bootstrap.estimates(figures, np.array(overlaps))
+    return OverlapFigures(
+        photos=len(overlaps), mass_accuracy=mass_accuracy, chance=chance, ratio=ratio, pointing=pointing
+    )
+
+
+def _means(rows: Reals) -> Reals:
+    """Of each column, (n, k) to (k,), what is nan left out."""
+    return np.array([mean_defined(column) for column in rows.T])

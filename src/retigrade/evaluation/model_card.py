@@ -1,4 +1,4 @@
-"""MODEL_CARD.md, made from a bundle's card and its evaluation, never typed.
+"""MODEL_CARD.md, made from a bundle's metadata and its evaluation, never typed.
 
 python -m retigrade.evaluation.model_card --report report.json [--bundle FILE] --out MODEL_CARD.md
 """
@@ -12,38 +12,36 @@ from pathlib import Path
 from retigrade.bundle import Bundle
 from retigrade.errors import DataError
 from retigrade.evaluation import tables
+from retigrade.evaluation.report import by_chance, faithfulness, second_reader
 from retigrade.evaluation.result import EvaluationResult
 from retigrade.files import write_whole
 from retigrade.grader import load
 from retigrade.icdr import GRADES
 from retigrade.metadata import Metadata
+from retigrade.metrics.registry import METRICS
 from retigrade.report.document import Block, Document, Section, Table, Text, as_markdown
 from retigrade.report.style import CAPTION
 
 _ALWAYS = (
     "It does not look for macular oedema, nor for any other disease.",
     "It sees one field of one eye at a time; a person's result is not the result of one photograph.",
-    "Cameras and populations other than those of the data sets named above may give other figures; measure them first, "
-    "with `retigrade evaluate`.",
+    "Cameras and populations other than those of the data sets named below may give other figures; measure them first: "
+    "retigrade evaluate.",
 )
+_NOT_MEASURED = Text("Not measured in this evaluation.")
 
 
-def model_card(bundle: Bundle, found: EvaluationResult) -> str:
-    """Return the model card as Markdown; DataError where the findings are of another bundle."""
-    if found.bundle != bundle.identity:
+def model_card(bundle: Bundle, result: EvaluationResult) -> str:
+    """Return the model card as Markdown; DataError where the result is of another bundle."""
+    if result.bundle != bundle.identity:
         raise DataError(
-            f"the evaluation is of {found.bundle} and the bundle is {bundle.identity}; evaluate this bundle"
+            f"the evaluation is of {result.bundle} and the bundle is {bundle.identity}; evaluate this bundle"
         )
-    return as_markdown(
-        Document(
-            title=f"Model card: {found.bundle}",
-            lead=(f"Made from the bundle and its evaluation of {found.made}; do not edit.",),
-            sections=tuple(_sections(bundle.metadata, found)),
-        )
-    )
+    lead = f"Made from the bundle and its evaluation of {result.made}; do not edit."
+    return as_markdown(Document(f"Model card: {result.bundle}", (lead,), tuple(_sections(bundle.metadata, result))))
 
 
-def _sections(metadata: Metadata, found: EvaluationResult) -> Iterator[Section]:
+def _sections(metadata: Metadata, result: EvaluationResult) -> Iterator[Section]:
     learned = metadata.training
     yield Section(
         "Intended use",
@@ -56,20 +54,22 @@ def _sections(metadata: Metadata, found: EvaluationResult) -> Iterator[Section]:
             ),
         ),
     )
-    yield Section("Limits", (Text(metadata.limits), *map(Text, _ALWAYS), *_absent(found)))
+    missing = [Text(f"The bundle lacks {what}.") for what in result.missing]
+    yield Section("Limits", (Text(metadata.limits), *map(Text, _ALWAYS), *missing))
     yield Section(
         "Model",
         (
-            Table(
-                ("", ""),
-                [
-                    ("network", f"{metadata.backbone}, {metadata.input_size} x {metadata.input_size} pixels"),
-                    ("made", metadata.created.isoformat()),
-                    ("starting weights", metadata.starting_weights),
-                    ("licence", metadata.licence),
-                    ("decision", f"{metadata.decision.rule} of the five probabilities"),
-                    ("temperature", f"{metadata.temperature:.3g}"),
-                ],
+            _facts(
+                ("network", f"{metadata.backbone}, {metadata.input_size} x {metadata.input_size} pixels"),
+                ("made", metadata.created.isoformat()),
+                ("starting weights", metadata.starting_weights),
+                ("licence", metadata.licence),
+                ("decision", f"{metadata.decision.rule} of the five probabilities"),
+                ("temperature", f"{metadata.temperature:.3g}"),
+                (
+                    "second reader",
+                    f"advised where the variance of the stage is above {metadata.second_reader_spread:.3g}",
+                ),
             ),
         ),
     )
@@ -77,72 +77,50 @@ def _sections(metadata: Metadata, found: EvaluationResult) -> Iterator[Section]:
         "Data and protocol",
         (
             Text(learned.protocol),
-            Table(
-                ("learned from", ""),
-                [
-                    ("photographs", str(learned.photos)),
-                    ("passes", str(learned.epochs)),
-                    ("sources", ", ".join(f"{name} {count}" for name, count in learned.sources.items())),
-                    ("stages", ", ".join(f"{grade.stage} {learned.grades[grade]}" for grade in GRADES)),
-                    ("fingerprint of the data set", learned.fingerprint),
-                    ("fingerprint of the split", learned.splits),
-                ],
+            _facts(
+                ("photographs learned from", f"{learned.photos:,}"),
+                ("epochs", str(learned.epochs)),
+                ("sources", ", ".join(f"{name} {count}" for name, count in learned.sources.items())),
+                ("stages", ", ".join(f"{grade.stage} {learned.grades[grade]}" for grade in GRADES)),
+                ("fingerprint of the data set", learned.fingerprint),
+                ("fingerprint of the split", learned.splits),
             ),
-            *_claims(metadata),
         ),
     )
-    yield Section("Evaluated on", (tables.photographs(found), *(Text(one, warning=True) for one in found.remarks)))
-    if found.headline:
-        yield Section("Figures", (tables.headline(found), tables.stages(found), tables.confusion(found)))
-        yield Section("Operating points", (tables.points(found),))
-        sets = () if found.sets is None else (tables.sets(found),)
-        yield Section("Calibration", (tables.steps(found), *sets, tables.trust(found)))
-        yield Section("By source and quality", tuple(_slices(found)))
-    yield Section("Refusal", tuple(_refusal(metadata, found)))
-    yield Section("Thermal map", tuple(_faithfulness(found)))
-    yield Section("Robustness", tuple(_robustness(found)))
+    remarks = (Text(remark, warning=True) for remark in result.remarks)
+    yield Section("Evaluated on", (tables.photographs(result), *remarks))
+    if result.headline:
+        yield Section("Figures", (tables.headline(result), tables.stages(result), tables.confusion(result)))
+        yield Section("Operating points", (tables.points(result),))
+        sets = () if result.prediction_sets is None else (tables.prediction_sets(result.prediction_sets),)
+        yield Section("Reliability", (tables.coverage_curve(result), *sets))
+        yield Section("By source", tuple(_by_source(metadata, result)))
+        if result.quality:
+            yield Section("By quality", (tables.slices("quality", result.quality),))
+    refusals = (tables.refusal_counts(result),) if result.refusals else ()
+    yield Section("Refusal", (tables.statuses(result), *refusals, *second_reader(result)))
+    heat = tuple(faithfulness(result)) or (_NOT_MEASURED,)
+    yield Section("Heatmap", (Text(f"It shows {CAPTION}."), *heat))
+    suite = result.robustness
+    yield Section("Robustness", (_NOT_MEASURED if suite is None else tables.robustness(suite),))
 
 
-def _absent(found: EvaluationResult) -> Iterator[Block]:
-    for what in found.missing:
-        yield Text(f"The bundle lacks {what}.")
+def _by_source(metadata: Metadata, result: EvaluationResult) -> Iterator[Block]:
+    yield tables.slices("source", result.sources)
+    yield from by_chance(result)
+    if metadata.figures == result.stored_figures():
+        yield Text("These are the figures that the bundle says of itself.")
+    elif metadata.figures:
+        rows = [
+            (figure.set, f"{figure.graded} of {figure.photos}", METRICS[figure.metric].title, figure.estimate)
+            for figure in metadata.figures
+        ]
+        yield Text("What the bundle says of itself, measured on other photographs:")
+        yield Table(("photographs", "graded", "figure", "value (95 % interval)"), rows)
 
 
-def _claims(metadata: Metadata) -> Iterator[Block]:
-    if metadata.figures:
-        rows = [(one.set, str(one.photos), str(one.graded), one.metric, str(one.estimate)) for one in metadata.figures]
-        yield Text("What the bundle says of itself, measured when it was made:")
-        yield Table(("set", "photographs", "graded", "figure", "value (95 % interval)"), rows)
-
-
-def _slices(found: EvaluationResult) -> Iterator[Block]:
-    yield tables.slices("source", found.sources)
-    if found.quality:
-        yield tables.slices("quality", found.quality)
-
-
-def _refusal(metadata: Metadata, found: EvaluationResult) -> Iterator[Block]:
-    yield tables.statuses(found)
-    if found.advised is not None:
-        yield Text(
-            f"A second reader is advised for {found.advised:.1%} of the graded photographs: those whose "
-            f"probabilities have a variance above {metadata.second_reader_spread:.3g} squared stages."
-        )
-
-
-def _faithfulness(found: EvaluationResult) -> Iterator[Block]:
-    yield Text(f"It shows {CAPTION}.")
-    if found.faithfulness is None:
-        yield Text("Not measured against lesions in this evaluation.")
-    else:
-        yield tables.faithfulness(found.faithfulness)
-
-
-def _robustness(found: EvaluationResult) -> Iterator[Block]:
-    if found.robustness is None:
-        yield Text("Not measured in this evaluation.")
-    else:
-        yield tables.robustness(found.robustness)
+def _facts(*rows: tuple[str, str]) -> Table:
+    return Table(("", ""), rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,25 @@ from pydantic import ValidationError
 from retigrade.errors import DataError
 from retigrade.evaluation.faithfulness import Faithfulness
 from retigrade.evaluation.robustness import Robustness
+from retigrade.metadata import Figure
+from retigrade.metrics.decision import OperatingPoint
 from retigrade.metrics.estimate import Estimate, Record
+
+ALL = "all photographs"
+"""The name of the slice that holds every photograph."""
+
+STORED = (
+    "accuracy", "quadratic_kappa", "balanced_accuracy", "referable_auroc", "any_auroc", "referable_sensitivity",
+    "referable_specificity", "ece", "coverage",
+)  # fmt: skip
+"""The metrics of every slice that a bundle stores of itself."""
 
 
 class Photographs(Record):
     """What was evaluated.
 
     part: of a split, or None for all. groups: independent patients or duplicate groups. fingerprint: the manifest's.
+    learned_from: those that the bundle learned from, None where it does not say which it did.
     """
 
     count: int
@@ -25,7 +37,8 @@ class Photographs(Record):
     sources: dict[str, int]
     part: str | None
     fingerprint: str
-    unreadable: tuple[str, ...]
+    learned_from: tuple[str, ...] | None
+    left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -43,18 +56,15 @@ class Stage(Record):
     auroc: Estimate
 
 
-class Point(Record):
-    """What a threshold on the probability of a referable stage reached here."""
+class PointHere(OperatingPoint):
+    """What one of the bundle's operating points reached on these photographs."""
 
     name: str
-    threshold: float
     in_use: bool
-    sensitivity: Estimate
-    specificity: Estimate
     precision: Estimate
 
 
-class Bin(Record):
+class ReliabilityBin(Record):
     """One bin of the reliability diagram; low and high are the Wilson interval of its accuracy."""
 
     confidence: float
@@ -64,8 +74,8 @@ class Bin(Record):
     photos: int
 
 
-class Step(Record):
-    """The photographs whose decided grade has at least this probability, and how many of those are right."""
+class CoveragePoint(Record):
+    """The photographs whose predicted grade has at least this probability, and how many of those are right."""
 
     at_least: float
     photos: int
@@ -73,8 +83,8 @@ class Step(Record):
     accuracy: Estimate
 
 
-class Sets(Record):
-    """The sets of possible grades; sizes: photographs with 1, 2, 3, 4 and 5 possible grades."""
+class SetSizes(Record):
+    """The prediction sets; sizes: photographs with 1, 2, 3, 4 and 5 grades in theirs."""
 
     promised: float
     coverage: Estimate
@@ -82,33 +92,18 @@ class Sets(Record):
     sizes: tuple[int, int, int, int, int]
 
 
-class Trust(Record):
-    """Whether the probabilities can be relied on, for all photographs or one source.
+class Slice(Record):
+    """The figures of some of the photographs, by the key of their metric; they are of the graded ones.
 
-    ece_by_chance: the calibration error that chance alone leaves in as many. coverage, size: of the sets of possible
-    grades. sensitivity, specificity: for referable stages, at the point in use.
+    ece_by_chance: the calibration error that chance alone leaves in as many.
     """
 
     name: str
     photos: int
-    ece: float | None
-    ece_by_chance: float | None
-    coverage: Estimate | None
-    size: Estimate | None
-    sensitivity: Estimate
-    specificity: Estimate
-
-
-class Slice(Record):
-    """The figures of some of the photographs."""
-
-    name: str
-    photos: int
+    graded: int
     gradable: Estimate
-    accuracy: Estimate
-    quadratic_kappa: Estimate
-    referable_auroc: Estimate
-    any_auroc: Estimate
+    figures: dict[str, Estimate]
+    ece_by_chance: float | None
 
 
 class Mistake(Record):
@@ -116,7 +111,7 @@ class Mistake(Record):
 
     name: str
     true_grade: int
-    decided_grade: int
+    predicted_grade: int
     cost: int
     confidence: float
     prediction_set: tuple[int, ...] | None
@@ -128,44 +123,71 @@ class Refusal(Record):
     """A photograph without a grade, and why."""
 
     name: str
+    source: str
     true_grade: int
     status: str
     reasons: tuple[str, ...]
 
 
+class RefusalCount(Record):
+    """Photographs of one source and stage that got no grade for one reason; photos: of that source and stage in all."""
+
+    source: str
+    true_grade: int
+    status: str
+    reason: str
+    refused: int
+    photos: int
+
+
 class EvaluationResult(Record):
     """Everything an evaluation found.
 
-    headline: named figures of the graded photographs, empty if none was graded. confusion: rows true, columns decided.
-    advised: the share of the graded for whom a second reader is advised. rises: whether accuracy rises with every step
-    of confidence. quality: by tercile. missing: what the bundle does not carry. remarks: what a reader must know.
+    headline: figures of the graded photographs by the key of their metric, empty if none was graded. confusion: rows
+    true, columns predicted. second_reader: the share of the graded for whom a second reader is advised. rises: whether
+    accuracy rises with every step of the coverage curve. sources: all photographs, then each source; quality: the
+    graded by tercile. missing: what the bundle does not carry. remarks: what a reader must know.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     bundle: str
     made: str
     operating_point: str | None
     photographs: Photographs
     statuses: dict[str, int]
-    gradable: Estimate
     headline: dict[str, Estimate]
     confusion: tuple[tuple[int, ...], ...]
     stages: tuple[Stage, ...]
-    points: tuple[Point, ...]
-    bins: tuple[Bin, ...]
-    steps: tuple[Step, ...]
+    points: tuple[PointHere, ...]
+    reliability: tuple[ReliabilityBin, ...]
+    coverage_curve: tuple[CoveragePoint, ...]
     rises: bool | None
-    advised: float | None
-    sets: Sets | None
-    trust: tuple[Trust, ...]
+    second_reader: float | None
+    prediction_sets: SetSizes | None
     sources: tuple[Slice, ...]
     quality: tuple[Slice, ...]
     mistakes: tuple[Mistake, ...]
     refusals: tuple[Refusal, ...]
+    refusal_counts: tuple[RefusalCount, ...]
     robustness: Robustness | None
     faithfulness: Faithfulness | None
     missing: tuple[str, ...]
     remarks: tuple[str, ...]
+
+    @property
+    def gradable(self) -> Estimate:
+        """The share of photographs that got a grade."""
+        return self.sources[0].gradable
+
+    def stored_figures(self) -> tuple[Figure, ...]:
+        """The figures that a bundle stores of itself: the defined ones of all photographs and of each source."""
+        of = "" if self.photographs.part is None else f", {self.photographs.part}"
+        return tuple(
+            Figure(set=f"{one.name}{of}", photos=one.photos, graded=one.graded, metric=key, estimate=one.figures[key])
+            for one in self.sources
+            for key in STORED
+            if one.figures[key].value is not None
+        )
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ from retigrade.fundus.field import find_field
 from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.metrics.classification import quadratic_kappa
-from retigrade.metrics.estimate import Estimate, Record
+from retigrade.metrics.estimate import Record
 
 HEADLINE_SEVERITY = 3
 _NONE = -1  # in place of a grade
@@ -30,7 +31,7 @@ class Cell(Record):
     """One corruption at one severity.
 
     refused: share of the photographs graded clean that get no grade. agreement: share of the others that keep their
-    clean grade. kappa_kept: their quadratic weighted kappa with the truth, over what the same photographs reach clean.
+    clean grade. kappa_kept: their quadratic weighted kappa with the target, over what the same photographs reach clean.
     """
 
     corruption: str
@@ -75,12 +76,12 @@ def suite(
             photo = _round(decode(entries[place].path, min_side=decode_side(grader.bundle.metadata.input_size)))
         except PhotoError:
             return [_NONE] * (1 + len(kinds))
-        found = [_grade(grader.grade_photo(photo, heat=False))]
-        for number_, (name, severity) in enumerate(kinds if found[0] != _NONE else []):
-            rng = np.random.default_rng([seed, place, number_])
+        grades = [_grade(grader.grade_photo(photo, heat=False))]
+        for number, (name, severity) in enumerate(kinds if grades[0] != _NONE else []):
+            rng = np.random.default_rng([seed, place, number])
             pixels = corruptions[name](photo.pixels, severity, rng)
-            found.append(_grade(grader.grade_photo(replace(photo, pixels=pixels), heat=False)))
-        return found if len(found) > 1 else [_NONE] * (1 + len(kinds))
+            grades.append(_grade(grader.grade_photo(replace(photo, pixels=pixels), heat=False)))
+        return grades if len(grades) > 1 else [_NONE] * (1 + len(kinds))
 
     with ThreadPoolExecutor(jobs) as pool:
         grades = np.array(list(pool.map(answers, range(len(entries)))), dtype=np.int64).reshape(-1, 1 + len(kinds))
@@ -89,7 +90,7 @@ def suite(
     target, clean, corrupted = target[graded], grades[graded, 0], grades[graded, 1:]
     return Robustness(
         photos=len(target),
-        clean_kappa=Estimate.of(quadratic_kappa(target, clean)).value,
+        clean_kappa=_defined(quadratic_kappa(target, clean)),
         cells=tuple(_cells(kinds, target, clean, corrupted)),
     )
 
@@ -130,5 +131,9 @@ def _cells(
             severity=severity,
             refused=float(1 - kept.mean()) if len(kept) else 0.0,
             agreement=float(np.mean(grades[kept] == clean[kept])) if kept.any() else None,
-            kappa_kept=Estimate.of(reached / before).value if before > 0 else None,
+            kappa_kept=_defined(reached / before) if before > 0 else None,
         )
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -2,184 +2,203 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from retigrade.evaluation.faithfulness import Faithfulness
-from retigrade.evaluation.measure import HEADLINE
-from retigrade.evaluation.result import EvaluationResult, Slice
+from retigrade.evaluation.faithfulness import Faithfulness, OverlapFigures
+from retigrade.evaluation.result import EvaluationResult, SetSizes, Slice
 from retigrade.evaluation.robustness import Robustness
 from retigrade.icdr import GRADES
-from retigrade.report.document import Table
+from retigrade.metrics.estimate import Estimate
+from retigrade.metrics.registry import METRICS
+from retigrade.report.document import Cell, Table
 
 LISTED = 100
 """Mistakes and refusals on a page; predictions.csv has every photograph."""
 
+_VALUE = "value (95 % interval)"
 
-def photographs(found: EvaluationResult) -> Table:
+
+def photographs(result: EvaluationResult) -> Table:
     """What was evaluated."""
-    of = found.photographs
-    rows = [
-        ("photographs", f"{of.count}, part {of.part!r} of the split" if of.part else str(of.count)),
-        ("independent patients or duplicate groups", str(of.groups)),
+    of = result.photographs
+    learned = "the bundle does not say" if of.learned_from is None else str(len(of.learned_from))
+    rows: list[tuple[Cell, ...]] = [
+        ("photographs", f"{of.count}, part {of.part!r} of the split" if of.part else of.count),
+        ("independent patients or duplicate groups", of.groups),
         ("stages", ", ".join(f"{grade.stage} {of.grades[grade]}" for grade in GRADES)),
         ("sources", ", ".join(f"{name} {count}" for name, count in of.sources.items())),
+        ("photographs that the bundle learned from", learned),
         ("fingerprint of the data set", of.fingerprint),
-        ("bundle", found.bundle),
-        ("operating point", found.operating_point or "the bundle's default"),
+        ("bundle", result.bundle),
+        ("operating point", result.operating_point or "the bundle's default"),
     ]
     return Table(("", ""), rows)
 
 
-def statuses(found: EvaluationResult) -> Table:
+def statuses(result: EvaluationResult) -> Table:
     """The verdicts, and the gradable rate."""
-    rows = [(name.replace("_", " "), str(count)) for name, count in found.statuses.items()]
-    return Table(("verdict", "photographs"), [*rows, ("gradable rate", str(found.gradable))])
+    rows: list[tuple[Cell, ...]] = [(name.replace("_", " "), count) for name, count in result.statuses.items()]
+    return Table(("verdict", "photographs"), [*rows, ("gradable rate", str(result.gradable))])
 
 
-def headline(found: EvaluationResult) -> Table:
-    """The headline figures."""
-    rows = [(HEADLINE[key], str(figure)) for key, figure in found.headline.items()]
-    return Table(("figure", "value (95 % interval)"), rows)
+def headline(result: EvaluationResult) -> Table:
+    """The headline figures, of the graded photographs."""
+    rows = [(METRICS[key].title, estimate) for key, estimate in result.headline.items()]
+    return Table((_of_graded(result.sources[0]), _VALUE), rows)
 
 
-def confusion(found: EvaluationResult) -> Table:
-    """Rows true, columns decided."""
-    rows = [(grade.stage, *map(str, found.confusion[grade])) for grade in GRADES]
-    return Table(("true stage", *(f"decided {grade.stage}" for grade in GRADES)), rows)
+def confusion(result: EvaluationResult) -> Table:
+    """Rows true, columns predicted."""
+    rows = [(grade.stage, *result.confusion[grade]) for grade in GRADES]
+    return Table(("true stage", *(f"predicted {grade.stage}" for grade in GRADES)), rows)
 
 
-def stages(found: EvaluationResult) -> Table:
+def stages(result: EvaluationResult) -> Table:
     """Each stage against the rest."""
     names = ("accuracy", "specificity", "sensitivity", "precision", "f1", "auroc")
     rows = [
-        (one.stage, str(one.support), str(one.predicted), *(str(getattr(one, name)) for name in names))
-        for one in found.stages
+        (stage.stage, stage.support, stage.predicted, *(getattr(stage, name) for name in names))
+        for stage in result.stages
     ]
-    return Table(
-        ("stage", "true", "predicted", "accuracy", "specificity", "sensitivity", "precision", "F1", "AUROC"), rows
-    )
+    headings = ("stage", "true", "predicted", "accuracy", "specificity", "sensitivity", "precision", "F1", "AUROC")
+    return Table(headings, rows)
 
 
-def points(found: EvaluationResult) -> Table:
+def points(result: EvaluationResult) -> Table:
     """The operating points."""
     rows = [
         (
-            f"{one.name} (in use)" if one.in_use else one.name,
-            f"{one.threshold:.3g}",
-            *map(str, (one.sensitivity, one.specificity, one.precision)),
+            f"{point.name} (in use)" if point.in_use else point.name,
+            f"{point.threshold:.3g}",
+            point.sensitivity,
+            point.specificity,
+            point.precision,
         )
-        for one in found.points
+        for point in result.points
     ]
     return Table(("operating point", "from probability", "sensitivity", "specificity", "precision"), rows)
 
 
-def steps(found: EvaluationResult) -> Table:
+def coverage_curve(result: EvaluationResult) -> Table:
     """Accuracy by confidence."""
-    rows = [(f"{one.at_least:.1f}", str(one.photos), f"{one.share:.0%}", str(one.accuracy)) for one in found.steps]
+    rows = [
+        (f"{point.at_least:.1f}", point.photos, f"{point.share:.0%}", point.accuracy) for point in result.coverage_curve
+    ]
     return Table(("confidence at least", "photographs", "share", "accuracy"), rows)
 
 
-def sets(found: EvaluationResult) -> Table:
-    """Coverage and size of the sets of possible grades."""
-    if found.sets is None:
-        raise ValueError("this bundle names no possible grades")
-    one = found.sets
-    rows = [
-        ("promised coverage", f"{one.promised:.0%}"),
-        ("coverage here", str(one.coverage)),
-        ("mean size", str(one.size)),
-        *((f"photographs with {size} possible", str(count)) for size, count in enumerate(one.sizes, start=1)),
+def prediction_sets(sets: SetSizes) -> Table:
+    """Coverage and size of the prediction sets."""
+    rows: list[tuple[Cell, ...]] = [
+        ("promised coverage", f"{sets.promised:.0%}"),
+        ("coverage here", sets.coverage),
+        ("mean size", sets.size),
+        *((f"photographs with {size} in the set", count) for size, count in enumerate(sets.sizes, start=1)),
     ]
-    return Table(("sets of possible stages", ""), rows)
-
-
-def trust(found: EvaluationResult) -> Table:
-    """Calibration, possible grades and referable stages at the point in use, of all and of each source."""
-    rows = [
-        (
-            one.name,
-            str(one.photos),
-            _share(one.ece, digits=3),
-            _share(one.ece_by_chance, digits=3),
-            *("–" if figure is None else str(figure) for figure in (one.coverage, one.size)),
-            *map(str, (one.sensitivity, one.specificity)),
-        )
-        for one in found.trust
-    ]
-    headings = (
-        "source", "graded", "ECE", "ECE by chance alone", "coverage of the possible", "their mean number",
-        "referable sensitivity", "referable specificity",
-    )  # fmt: skip
-    return Table(headings, rows)
+    return Table(("prediction sets", ""), rows)
 
 
 def slices(name: str, parts: Sequence[Slice]) -> Table:
-    """The figures by source or by quality."""
+    """The stored figures by source or by quality."""
+    keys = list(parts[0].figures)
     rows = [
-        (
-            one.name,
-            str(one.photos),
-            *map(str, (one.gradable, one.accuracy, one.quadratic_kappa, one.referable_auroc, one.any_auroc)),
-        )
-        for one in parts
+        (part.name, part.photos, part.graded, part.gradable, *(part.figures[key] for key in keys), part.ece_by_chance)
+        for part in parts
     ]
-    return Table((name, "photographs", "gradable", "accuracy", "kappa", "referable AUROC", "none-vs-any AUROC"), rows)
+    shorts = (METRICS[key].short for key in keys)
+    note = "Every figure but the gradable rate is of the graded photographs."
+    return Table((name, "photographs", "graded", "gradable", *shorts, "ECE by chance alone"), rows, note=note)
 
 
-def mistakes(found: EvaluationResult) -> Table:
+def mistakes(result: EvaluationResult) -> Table:
     """The costliest wrong grades."""
     rows = [
         (
-            one.name,
-            GRADES[one.true_grade].stage,
-            GRADES[one.decided_grade].stage,
-            str(one.cost),
-            f"{one.confidence:.2f}",
-            "" if one.prediction_set is None else ", ".join(GRADES[grade].stage for grade in one.prediction_set),
-            "" if one.quality is None else f"{one.quality:.2f}",
-            "; ".join(one.reasons),
+            mistake.name,
+            GRADES[mistake.true_grade].stage,
+            GRADES[mistake.predicted_grade].stage,
+            mistake.cost,
+            f"{mistake.confidence:.2f}",
+            ", ".join(GRADES[grade].stage for grade in mistake.prediction_set or ()),
+            "" if mistake.quality is None else f"{mistake.quality:.2f}",
+            "; ".join(mistake.reasons),
         )
-        for one in found.mistakes[:LISTED]
+        for mistake in result.mistakes[:LISTED]
     ]
-    return Table(
-        ("photograph", "true", "predicted", "cost", "confidence", "prediction_set", "quality", "remarks"), rows
-    )
+    headings = ("photograph", "true", "predicted", "cost", "confidence", "prediction set", "quality", "reasons")
+    return Table(headings, rows)
 
 
-def refusals(found: EvaluationResult) -> Table:
+def refusals(result: EvaluationResult) -> Table:
     """The photographs without a grade."""
     rows = [
-        (one.name, GRADES[one.true_grade].stage, one.status.replace("_", " "), "; ".join(one.reasons))
-        for one in found.refusals[:LISTED]
+        (refusal.name, GRADES[refusal.true_grade].stage, refusal.status.replace("_", " "), "; ".join(refusal.reasons))
+        for refusal in result.refusals[:LISTED]
     ]
-    return Table(("photograph", "true", "verdict", "why"), rows)
+    return Table(("photograph", "true", "verdict", "reasons"), rows)
 
 
-def robustness(found: Robustness) -> Table:
-    """Kappa kept, agreement and refusals by corruption and severity."""
-    severities = sorted({cell.severity for cell in found.cells})
-    cells = {(cell.corruption, cell.severity): cell for cell in found.cells}
-    rows = []
-    for name in dict.fromkeys(cell.corruption for cell in found.cells):
-        own = [cells[name, severity] for severity in severities]
-        rows.append((name, *(f"{_share(c.kappa_kept)} / {_share(c.agreement)} / {c.refused:.0%}" for c in own)))
-    mean = ("mean of kappa kept", *(_share(found.mean_kept(severity)) for severity in severities))
-    return Table(("kappa kept / agreement / refused", *(f"severity {one}" for one in severities)), [*rows, mean])
-
-
-def faithfulness(found: Faithfulness) -> Table:
-    """Each kind of map."""
-    names = ("share", "chance", "ratio", "pointing", "deletion", "insertion")
+def refusal_counts(result: EvaluationResult) -> Table:
+    """Refusals by source, stage and reason."""
     rows = [
-        (name, str(one.photos), str(one.cool), *(str(getattr(one, field)) for field in names))
-        for name, one in found.maps.items()
+        (
+            count.source,
+            GRADES[count.true_grade].stage,
+            count.status.replace("_", " "),
+            count.reason,
+            f"{count.refused} of {count.photos}",
+        )
+        for count in result.refusal_counts
+    ]
+    return Table(("source", "true stage", "verdict", "reason", "photographs"), rows)
+
+
+def robustness(suite: Robustness) -> Table:
+    """Kappa kept, agreement and refusals by corruption and severity."""
+    severities = sorted({cell.severity for cell in suite.cells})
+    cells = {(cell.corruption, cell.severity): cell for cell in suite.cells}
+    rows = []
+    for name in dict.fromkeys(cell.corruption for cell in suite.cells):
+        row = [cells[name, severity] for severity in severities]
+        rows.append((name, *(f"{_share(c.kappa_kept)} / {_share(c.agreement)} / {c.refused:.0%}" for c in row)))
+    mean = ("mean of kappa kept", *(_share(suite.mean_kept(severity)) for severity in severities))
+    headings = ("kappa kept / agreement / refused", *(f"severity {severity}" for severity in severities))
+    return Table(headings, [*rows, mean])
+
+
+def faithfulness(maps: Faithfulness) -> Table:
+    """Each kind of map, over lesions of all kinds."""
+    rows = [
+        (name, figures.photos, figures.cool, *_overlap(figures.overlap), figures.deletion, figures.insertion)
+        for name, figures in maps.maps.items()
     ]
     headings = (
-        "map", "photographs", "of them cool", "heat inside lesions", "lesions' share of the retina", "ratio",
-        "pointing game", "deletion (lower is better)", "insertion (higher is better)",
+        "map", "photographs", "of them without heat", *_OVERLAP, "deletion (lower is better)",
+        "insertion (higher is better)",
     )  # fmt: skip
     return Table(headings, rows)
 
 
-def _share(value: float | None, *, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def lesion_kinds(maps: Faithfulness) -> Table:
+    """Each kind of map over each kind of lesion."""
+    rows = [
+        (name, kind, overlap.photos, *_overlap(overlap))
+        for name, figures in maps.maps.items()
+        for kind, overlap in figures.kinds.items()
+    ]
+    return Table(("map", "lesion", "photographs with it", *_OVERLAP), rows)
+
+
+_OVERLAP = ("relevance-mass accuracy", "lesions' share of the retina", "ratio", "pointing game")
+
+
+def _overlap(figures: OverlapFigures) -> Iterator[Estimate]:
+    yield from (figures.mass_accuracy, figures.chance, figures.ratio, figures.pointing)
+
+
+def _of_graded(everyone: Slice) -> str:
+    return f"figure of the {everyone.graded} graded of {everyone.photos} photographs"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from retigrade.arrays import Integers, Reals
 from retigrade.metrics import classification as metrics
-from retigrade.metrics.bootstrap import intervals
+from retigrade.metrics.bootstrap import Bootstrap
 from retigrade.metrics.estimate import Estimate
 from retigrade.paper.document import Cell, Table
 from retigrade.paper.printed import CLAIMS, NETWORKS, STAGES, TABLE_4
@@ -182,7 +182,7 @@ def _compared(folds: Sequence[Judged], units: npt.NDArray[np.int64], seed: int) 
     target, predicted = (np.concatenate([getattr(one, name) for one in folds]) for name in ("target", "predicted"))
     score = metrics.p_referable(np.concatenate([one.probabilities for one in folds]))
     groups = np.concatenate([units[one.indices] for one in folds])
-    return intervals(_figures, target, predicted, score, groups=groups, rng=np.random.default_rng(seed))
+    return Bootstrap(seed=seed).estimates(_figures, target, predicted, score, groups=groups)
 
 
 def _figures(target: Integers, predicted: Integers, score: Reals) -> Reals:

@@ -93,7 +93,7 @@ def referable_plot(
             right.plot(recall[:-1], precision[:-1], color=colour, label=f"{name} ({np.mean(positive):.0%} positive)")
         for marker, (name, point) in zip(_cycled("osD^v", len(points)), points.items(), strict=True):
             style = {"marker": marker, "linestyle": "none", "color": INK, "markerfacecolor": "white", "zorder": 3}
-            left.plot([1 - point.specificity], [point.sensitivity], label=f"{name} (≥ {point.threshold:.2f})", **style)
+            left.plot([1 - point.specificity], [point.sensitivity], label=name, **style)
             right.plot([point.sensitivity], [point.precision], **style)
         left.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1, zorder=0)
         _unit_square(left, "1 − specificity", "sensitivity", "Receiver operating characteristic")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,14 +11,11 @@ import numpy as np
 
 from retigrade.arrays import Flags, Floats, Integers
 from retigrade.data.manifest import Manifest
-from retigrade.evaluation.predictions import Predictions
-from retigrade.evaluation.result import EvaluationResult
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
-from retigrade.metadata import SCHEMA_VERSION, Figure, Metadata, Training
+from retigrade.metadata import SCHEMA_VERSION, Metadata, Training
 from retigrade.metrics.conformal import Conformal, conformal_quantile
 from retigrade.metrics.decision import softmax
-from retigrade.metrics.estimate import Estimate
 from retigrade.training import calibrate
 from retigrade.training.export import ModelOutputs
 from retigrade.training.recipe import Recipe
@@ -38,8 +34,6 @@ _ENSEMBLE = (
     "an ensemble of {folds} networks; calibrated, decided and measured out of fold, each photograph by the one "
     "network that never saw it"
 )
-_FIGURES = ("accuracy", "quadratic_kappa", "balanced_accuracy", "referable_auroc", "any_auroc", "ece")
-_SOURCE_FIGURES = ("accuracy", "quadratic_kappa", "referable_auroc")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -117,33 +111,6 @@ def make_metadata(
         limits=LIMITS,
         starting_weights=origin.starting_weights,
     )
-
-
-def figures_of(result: EvaluationResult, predictions: Predictions) -> tuple[Figure, ...]:
-    """The figures that a bundle carries: those of its evaluation, of all graded photographs and of each source's.
-
-    A figure that so few photographs leave without an interval is left out.
-    """
-    source, graded = predictions.graded.source, len(predictions.graded)
-    headline = {key: result.headline[key] for key in _FIGURES if key in result.headline}
-    for point in result.points:
-        if point.in_use:
-            headline |= {"referable_sensitivity": point.sensitivity, "referable_specificity": point.specificity}
-    figures = list(_figures("all test photographs", headline, photos=result.photographs.count, graded=graded))
-    for part in result.sources:
-        figures += _figures(
-            f"{part.name} test photographs",
-            {key: getattr(part, key) for key in _SOURCE_FIGURES},
-            photos=part.photos,
-            graded=int(np.sum(source == part.name)),
-        )
-    return tuple(figures)
-
-
-def _figures(set: str, estimates: Mapping[str, Estimate], *, photos: int, graded: int) -> Iterator[Figure]:
-    for metric, estimate in estimates.items():
-        if estimate.low is not None:
-            yield Figure(set=set, photos=photos, graded=graded, metric=metric, estimate=estimate)
 
 
 def _home(manifest: Manifest, calibrate: Integers) -> tuple[str, Flags]:

@@ -30,7 +30,7 @@ from retigrade.training.backbone import suited
 from retigrade.training.calibrate import fit_out_of_distribution
 from retigrade.training.checkpoint import CHECKPOINT
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
-from retigrade.training.describe import UNSTATED, Evidence, Origin, figures_of, make_metadata
+from retigrade.training.describe import UNSTATED, Evidence, Origin, make_metadata
 from retigrade.training.device import open_fabric
 from retigrade.training.distillation import cross_fitted_targets, teacher_shares
 from retigrade.training.export import concatenated, receptive_field_offset, run_model, to_onnx
@@ -222,10 +222,14 @@ class _Run:
         else:
             predictions = self._out_of_fold(exported, metadata)
         result = measure(
-            predictions, grader, manifest=self.manifest, part=TEST if len(exported) == 1 else "every fold's own"
+            predictions,
+            grader,
+            manifest=self.manifest,
+            part=TEST if len(exported) == 1 else "out of fold",
+            out_of_fold=len(exported) > 1,
         )
         write_whole(self.folder / EVALUATION, (result.model_dump_json(indent=1) + "\n").encode())
-        metadata = metadata.model_copy(update={"figures": figures_of(result, predictions)})
+        metadata = metadata.model_copy(update={"figures": result.stored_figures()})
         write_whole(self.folder / BUNDLE, reseal(whole.model, metadata))
 
     def _training_data(self, fold: Fold) -> TrainingData:
