@@ -240,7 +240,7 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
             yield Input(file, _safe(PurePath(cell.replace("\\", "/"))), subject=_subject(row, unknown))
     notes += [*table.notes, *changes.notes]
     if unknown:
-        notes.append(f"{shown(path.name)}: {len(unknown)} cells are taken as unknown: {listing(unknown)}")
+        notes.append(f"{shown(path.name)}: {len(unknown)} cells are taken as unknown: {listing(unknown, between='; ')}")
     if missing and not found:
         notes.append(
             f"{shown(path.name)}: none of its {len(missing)} photographs was found; the first was looked for as "

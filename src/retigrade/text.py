@@ -12,8 +12,8 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
 
 
-def listing(items: Iterable[str], *, most: int = _LISTED) -> str:
+def listing(items: Iterable[str], *, between: str = ", ") -> str:
     """Return the first few of some texts, and how many more there are: "a, b, c and 22 more"."""
     texts = list(items)
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return between.join(texts[:_LISTED]) + more

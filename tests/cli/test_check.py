@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+import retigrade
 from retigrade.cli import main
 from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import hold_out, write_splits
@@ -65,6 +66,26 @@ def test_unreadable_files_are_listed_and_end_with_2_unless_accepted(
     assert "--skip-unreadable" in said.err
     assert main(["check", str(clinic), "--skip-unreadable"]) == 0
     assert str(broken) in capsys.readouterr().out
+
+
+def test_photographs_without_a_disc_are_found_beforehand(clinic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(27):
+        assert cv2.imwrite(str(clinic / "No_DR" / f"black{number:02}.png"), np.zeros((64, 64, 3), np.uint8))
+    assert main(["check", str(clinic)]) == 2
+    captured = capsys.readouterr()
+    assert "7 photographs, fingerprint" in captured.out
+    assert "Without a retinal disc: 27" in captured.out
+    assert f"{clinic}/No_DR/black00.png: no retinal disc" in captured.out
+    assert "\n  and 22 more\n" in captured.out
+    assert "0 photographs are missing or unreadable, 27 show no retinal disc" in captured.err
+    assert main(["check", str(clinic), "--format", "json", "--skip-unreadable"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["unusable"]) == 27
+
+
+def test_the_public_function_gives_what_the_command_prints(clinic: Path) -> None:
+    found = retigrade.check(clinic)
+    assert len(found.manifest) == 7
+    assert "7 photographs, fingerprint" in found.as_text()
 
 
 def test_a_split_is_searched_for_leaks(clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -332,7 +332,7 @@ def _read_csv(table: Table, photographs: Sequence[Path] | None) -> Listing:
     if layout is GENERIC and (unused := sorted(set(table.columns) - {layout.key, layout.grade, *OPTIONAL})):
         notes.append(f"{shown(path.name)}: columns not used: {', '.join(map(shown, unused))}")
     if unknown:
-        notes.append(f"{shown(path.name)}: {len(unknown)} cells are taken as unknown: {listing(unknown)}")
+        notes.append(f"{shown(path.name)}: {len(unknown)} cells are taken as unknown: {listing(unknown, between='; ')}")
     return Listing(root, tuple(listed.values()), tuple(left_out), tuple(notes))
 
 
