@@ -29,7 +29,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from retigrade.arrays import Pixels
 from retigrade.errors import UnreadablePhoto
 from retigrade.fundus.colour import Samples, to_srgb
-from retigrade.fundus.formats import check_png_rows, read_header
+from retigrade.fundus.formats import check_png_rows, read_header, shortened_webp
 from retigrade.fundus.header import Header, HeaderError
 from retigrade.fundus.jpeg import LOSSLESS
 from retigrade.text import shown
@@ -246,7 +246,17 @@ def _with_pillow(header: Header) -> Samples:
     # Pillow leaves the rows black that a PNG lacks; whether they are lacking or black takes a second look to tell.
     if header.format == "PNG" and not pixels[-2:].any(axis=(1, 2)).all():
         check_png_rows(header.body)
+    if header.format == "WebP" and _is_webp(shortened_webp(header.body)):
+        raise HeaderError("the WebP is damaged (its compressed data are corrupt), copy the file again from its source")
     return pixels
+
+
+def _is_webp(data: bytes) -> bool:
+    try:
+        WebPImageFile(io.BytesIO(data)).load()
+    except (OSError, SyntaxError):
+        return False
+    return True
 
 
 def _with_opencv(header: Header, flags: int) -> Samples | None:

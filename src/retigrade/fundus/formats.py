@@ -171,6 +171,7 @@ def _png_primaries(chunks: dict[bytes, bytes]) -> Primaries | None:
 # WebP -----------------------------------------------------------------------------------------------------------------
 
 _ANIMATED = 0x02
+_NEEDED_BYTES = 6
 
 
 def _webp(data: bytes) -> Header:
@@ -201,12 +202,29 @@ def _webp(data: bytes) -> Header:
             check_size(width, height)
         if kind in (b"VP8 ", b"VP8L"):
             pixels = True
+            if length < 16:
+                raise cut_short("WebP")
             if data.find(ZEROS, at + 8, at + 8 + length) >= 0:
                 raise damaged("WebP", "a piece of it was overwritten with zeros")
         at += 8 + length + length % 2
     if not pixels:
         raise damaged("WebP", "it holds no picture")
     return Header("WebP", width, height, orientation, data, profile=profile)
+
+
+def shortened_webp(data: bytes) -> bytes:
+    """The picture of a WebP alone, without its last bytes, for a test of damage.
+
+    A decoder of the whole picture needs all of them; one that was led astray by a changed bit ends before, or past
+    the end, which it says. The encoder's own padding takes up to three bytes.
+    """
+    at = 12
+    while data[at : at + 4] not in (b"VP8 ", b"VP8L"):
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
+    length = int.from_bytes(data[at + 4 : at + 8], "little") - _NEEDED_BYTES
+    body = b"WEBP" + data[at : at + 4] + struct.pack("<I", length) + data[at + 8 : at + 8 + length] + bytes(length % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 # BMP ------------------------------------------------------------------------------------------------------------------

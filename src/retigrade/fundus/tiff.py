@@ -11,7 +11,6 @@ import simplejpeg  # type: ignore[import-untyped]
 
 from retigrade.fundus import header as limits
 from retigrade.fundus.header import (
-    ZEROS,
     Header,
     HeaderError,
     check_size,
@@ -20,9 +19,12 @@ from retigrade.fundus.header import (
     several,
     unreadable_kind,
 )
+from retigrade.fundus.lzw import check_lzw
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLE_FORMAT = 256, 257, 258, 259, 274, 339
-_SUBFILE, _OLD_SUBFILE, _MAX_SAMPLE, _JPEG_TABLES, _PROFILE, _DNG, _SAMPLES = 254, 255, 281, 347, 34675, 50706, 277
+_SUBFILE, _OLD_SUBFILE, _MAX_SAMPLE, _JPEG_TABLES, _PROFILE, _DNG = 254, 255, 281, 347, 34675, 50706
+_PHOTOMETRIC, _SAMPLES, _ROWS_PER_STRIP, _PLANAR = 262, 277, 278, 284
+_YCBCR, _SEPARATE = 6, 2
 _STRIPS, _TILES, _TILE_SIDES = (273, 279), (324, 325), (322, 323)
 TIFF_LAYOUTS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 # None, CCITT, LZW, JPEG, deflate (two codes) and PackBits: of any other, OpenCV makes black without a word.
@@ -137,8 +139,8 @@ def read_tiff(data: bytes) -> Header:
     pieces = [data[offset : offset + count] for offset, count in zip(offsets, counts, strict=True)]
     if compression in _DEFLATED:
         _check_deflated(pieces)
-    elif compression == _LZW and any(ZEROS in piece for piece in pieces):
-        raise damaged("TIFF", "a piece of it was overwritten with zeros")
+    elif compression == _LZW:
+        check_lzw(pieces, _lengths(directory, len(pieces)))
     elif compression == _JPEG:
         _check_jpegs(pieces, bytes(directory.values(_JPEG_TABLES, 0)))
     highest = max(directory.values(_MAX_SAMPLE, 0)) if _MAX_SAMPLE in directory.entries else 0
@@ -163,6 +165,24 @@ def _bare(directory: _Directory) -> bytes:
     count = struct.pack(order + ("Q" if directory.big else "H"), len(kept))
     at = 8 if directory.big else 4
     return b"".join((data[:at], start, memoryview(data)[at + room :], padding, count, entries, bytes(room)))
+
+
+def _lengths(directory: _Directory, count: int) -> list[int]:
+    """Bytes of each piece once decompressed, as far as the tags tell; 0 where they do not."""
+    if directory.values(_PHOTOMETRIC, 1)[0] == _YCBCR:  # colour may be stored at less than every pixel
+        return [0] * count
+    width, height = directory.values(_WIDTH)[0], directory.values(_HEIGHT)[0]
+    planes = directory.values(_SAMPLES, 1)[0] if directory.values(_PLANAR, 1)[0] == _SEPARATE else 1
+    bits = directory.values(_BITS, 1)[0] * directory.values(_SAMPLES, 1)[0] // planes
+    if _TILES[0] in directory.entries:
+        across, down = (directory.values(tag)[0] for tag in _TILE_SIDES)
+        return [-(-across * bits // 8) * down] * count
+    rows = min(directory.values(_ROWS_PER_STRIP, height)[0], height)
+    strips = -(-height // rows) if rows else 0
+    if strips * planes != count:
+        raise damaged("TIFF", "the pieces of the picture do not add up")
+    last = height - (strips - 1) * rows
+    return [-(-width * bits // 8) * (last if strip == strips - 1 else rows) for strip in range(strips)] * planes
 
 
 def _check_deflated(pieces: list[bytes]) -> None:
