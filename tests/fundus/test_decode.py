@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from retigrade.fundus import header
 from retigrade.fundus.decode import decode, decode_bytes
 from retigrade.fundus.formats import READABLE, SNIFF_BYTES, read_header, sniff
 from retigrade.fundus.header import MAX_PIXELS, HeaderError
+from retigrade.synthetic import Phantom
 from retigrade.text import shown
 
 Image = npt.NDArray[np.uint8]
@@ -63,6 +65,15 @@ def failure(data: bytes, name: str = "eye.jpg") -> str:
 
 def decoded(data: bytes) -> Image:
     return decode_bytes(data, name="eye").pixels
+
+
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def interlaced(raw: bytes) -> bytes:
+    head = struct.pack(">IIBBBBB", 64, 40, 8, 2, 0, 0, 1)
+    packed = chunk(b"IDAT", zlib.compress(raw))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + packed + chunk(b"IEND", b"")
 
 
 class TestFormats:
@@ -281,6 +292,40 @@ class TestDamaged:
     def test_png_without_pixels(self) -> None:
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 40, 8, 2, 0, 0, 0))
         assert "holds no picture" in failure(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IEND", b""))
+
+    @pytest.mark.parametrize("lossless_code", [False, True])
+    def test_webp_whose_data_mean_something_else(self, eye: Phantom, lossless_code: bool) -> None:
+        small = cv2.resize(eye.pixels, (360, 240), interpolation=cv2.INTER_AREA)
+        data = lossless(small, ".webp") if lossless_code else encode(small, ".webp", cv2.IMWRITE_WEBP_QUALITY, 85)
+        assert decoded(data).shape == small.shape
+        for at in (0.4, 0.7):
+            zeroed = bytearray(data)
+            zeroed[int(at * len(data)) :] = bytes(len(data) - int(at * len(data)))
+            failure(bytes(zeroed))
+            zeroed = bytearray(data)
+            zeroed[int(at * len(data)) : int(at * len(data)) + 512] = bytes(512)
+            failure(bytes(zeroed[: len(data)]))
+        if not lossless_code:
+            for at in np.linspace(0.2, 0.8, 15) * len(data):
+                changed = bytearray(data)
+                changed[int(at)] ^= 16
+                failure(bytes(changed))
+
+    def test_animated_png(self, rgb: Image) -> None:
+        frames = chunk(b"acTL", struct.pack(">II", 3, 0))
+        assert "holds 3 frames" in failure(png(rows(rgb), 64, 40, between=frames))
+        one = chunk(b"acTL", struct.pack(">II", 1, 0))
+        assert np.array_equal(decoded(png(rows(rgb), 64, 40, between=one)), rgb)
+
+    def test_interlaced_png(self, rgb: Image) -> None:
+        body = b"".join(
+            b"\0" + row.tobytes()
+            for x, y, across, down in ADAM7
+            for row in np.ascontiguousarray(rgb[y::down, x::across])
+        )
+        whole = interlaced(body)
+        assert np.array_equal(decoded(whole), rgb)
+        assert "rows are missing" in failure(interlaced(body[: len(body) // 2]))
 
     @pytest.mark.parametrize("code", [34925, 50000, 4711])
     def test_tiff_compressed_in_another_way(self, rgb: Image, code: int) -> None:

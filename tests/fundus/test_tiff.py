@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from picture_files import Image, tiff
+from picture_files import Image, encode, tiff
 from retigrade.errors import UnreadablePhoto
 from retigrade.fundus.decode import decode_bytes
 from retigrade.icdr import Grade
@@ -116,3 +116,40 @@ class TestCompressed:
         with Pillow.open(io.BytesIO(data)) as image:
             count = image.tag_v2[279][0]
         assert "is cut short" in failure(data.replace(struct.pack("<I", count), struct.pack("<I", count // 2), 1))
+
+    @pytest.mark.parametrize("predictor", [1, 2])
+    def test_a_changed_bit_in_lzw_that_changes_its_length_is_refused(self, pixels: Image, predictor: int) -> None:
+        buffer = io.BytesIO()
+        Pillow.fromarray(pixels).save(buffer, "TIFF", compression="tiff_lzw", tiffinfo={317: predictor})
+        data = buffer.getvalue()
+        assert np.array_equal(decoded(data), pixels)
+        refused, clean = 0, 0
+        for at in np.linspace(0.2, 0.9, 30) * len(data):
+            changed = bytearray(data)
+            changed[int(at)] ^= 8
+            try:
+                pixels_now = decoded(bytes(changed))
+            except UnreadablePhoto:
+                refused += 1
+            else:  # another string of the same length: a few specks
+                clean += np.abs(pixels_now.astype(int) - pixels).mean() < (0.5 if predictor == 1 else 8)
+        assert refused >= 10
+        assert refused + clean == 30
+
+
+@pytest.mark.parametrize("kind", [".tif", ".bmp"])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+def test_a_tail_of_zeros_in_plain_pixels(pixels: Image, kind: str, share: float) -> None:
+    data = tiff(pixels) if kind == ".tif" else encode(pixels, kind)
+    # The end of a BMP and of the TIFF's pixels, in the middle of a row.
+    row = 3 * pixels.shape[1]
+    start = (8 if kind == ".tif" else 54) + int(share * len(pixels)) * row + row // 2
+    end = 8 + pixels.size if kind == ".tif" else len(data)
+    assert "is missing (zeros)" in failure(data[:start] + bytes(end - start) + data[end:])
+
+
+def test_black_bars_are_no_loss(pixels: Image) -> None:
+    barred = pixels.copy()
+    barred[:40] = barred[-60:] = 0
+    for data in (tiff(barred), encode(barred, ".bmp")):
+        assert np.array_equal(decoded(data), barred)

@@ -61,6 +61,7 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
 _STDERR = threading.Lock()
 _STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _MAX_STRAY = 16
+_LEAST_LOSS = 0.02  # of the height, and of the width for the row in which the loss starts
 _ROWS = 256
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # after the transposition of 5 to 8; OpenCV's codes
 
@@ -179,6 +180,11 @@ def _pixels(header: Header, *, min_side: int | None) -> tuple[Pixels, tuple[str,
             samples, notes = _samples(header, scale)
             if samples is None or samples.shape[:2] != (-(-height // scale), -(-width // scale)):
                 raise HeaderError(f"the {header.format} is damaged or of an unusual kind and cannot be decoded")
+            # In a BMP the last row of the picture comes first.
+            if header.format in ("TIFF", "BMP") and (_ends_amid_row(samples) or _ends_amid_row(samples[::-1])):
+                raise HeaderError(
+                    f"part of the {header.format} is missing (zeros), copy the file again from its source"
+                )
             opacity = samples[..., 3] if samples.shape[2] == 4 else None
             pixels, colour_notes = to_srgb(samples[..., :3], header)
             if opacity is not None:
@@ -274,6 +280,22 @@ def _with_opencv(header: Header, flags: int) -> Samples | None:
             rows = decoded[top : top + _ROWS]
             rows[..., :3] = rows[..., 2::-1].copy()
     return np.asarray(decoded, np.uint16) if decoded.dtype == np.uint16 else np.asarray(decoded, np.uint8)
+
+
+def _ends_amid_row(samples: Samples) -> bool:
+    """Whether (h, w, 3 or 4) samples are zero from a place inside a row to the end, as where a file's tail was lost.
+
+    A black bar ends at the edge of a row, and a disc on black ends at its left as it does at its right.
+    """
+    height, width = samples.shape[:2]
+    lit = samples[..., :3].any(axis=(1, 2))
+    last = height - 1 - int(np.argmax(lit[::-1]))
+    if last < 1 or height - last < _LEAST_LOSS * height:
+        return False
+    ending, above = (samples[row, :, :3].any(axis=1) for row in (last, last - 1))
+    end = width - int(np.argmax(ending[::-1]))
+    lost, narrower = int(above[end:].sum()), int(above[:end].sum()) - int(ending[:end].sum())
+    return lost > _LEAST_LOSS * width and abs(narrower) <= lost / 4
 
 
 def _scale(header: Header, min_side: int | None) -> int:
