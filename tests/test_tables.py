@@ -154,6 +154,9 @@ class TestLocator:
         assert locator.why(tmp_path / "pictures/a.png") == f"there is no folder {tmp_path}/pictures"
         assert locator.why(tmp_path / "images/b.png") == "no such file; its folder holds 1 others, such as a.png"
         assert "a spreadsheet has shortened" in locator.why(tmp_path / "images/1.23E+15")
+        assert locator.why(tmp_path / "pictures\\a.png") == f"there is no folder {tmp_path}/pictures"
+        for foreign in ("C:\\photos\\a.png", "D:/photos/a.png", "\\\\server\\photos\\a.png"):
+            assert "a path of another computer" in locator.why(tmp_path / foreign)
         assert "NUL" in locator.why(tmp_path / "a\0b")
         assert "longer than the 255 bytes" in locator.why(tmp_path / ("x" * 300) / "a.png")
         assert locator.find(["a\0b", "x" * 5000]) == (None, "")

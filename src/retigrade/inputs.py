@@ -221,7 +221,7 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
     if "path" not in table.columns:
         raise DataError(f"{shown(path.name)}: needs a column named path; its columns are: {table.seen}")
     locator, changes, unknown = Locator(path.parent), Changes(path), list[str]()
-    found, missing = 0, list[Path]()
+    missing, is_any_found = list[Path](), False
     for row in table.rows:
         cell = row.get("path")
         if row.problem is not None:
@@ -235,13 +235,13 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
             located, change = locator.find(spellings)
             changes.add(change, cell, located or path)
             file = path.parent / cell if located is None else located
-            found += located is not None
+            is_any_found = is_any_found or located is not None
             missing += [file] if located is None else []
             yield Input(file, _safe(PurePath(cell.replace("\\", "/"))), subject=_subject(row, unknown))
     notes += [*table.notes, *changes.notes]
     if unknown:
         notes.append(f"{shown(path.name)}: {len(unknown)} cells are taken as unknown: {listing(unknown, between='; ')}")
-    if missing and not found:
+    if missing and not is_any_found:
         notes.append(
             f"{shown(path.name)}: none of its {len(missing)} photographs was found; the first was looked for as "
             f"{shown(str(missing[0]))}: {locator.why(missing[0])}"
@@ -249,7 +249,7 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
 
 
 def _subject(row: Row, unknown: list[str]) -> Subject:
-    """Whose eye a row speaks of; what cannot be read is unknown, and said in `unknown`."""
+    """Whose eye a row speaks of; what cannot be read is unknown, and added to `unknown` in words."""
     return Subject(
         patient=row.get("patient") or None,
         eye=known(row, "eye", parse_eye, unknown),
@@ -310,11 +310,11 @@ def _numbered(name: str, count: int) -> str:
 
 def _prefix(path: Path, given: set[str]) -> str:
     """Return the PATH's own name as a folder, numbered where an earlier PATH has the same."""
-    own = _own_name(path)
-    prefix, count = own, 1
+    name = _own_name(path)
+    prefix, count = name, 1
     while prefix in given:
         count += 1
-        prefix = _numbered(own, count)
+        prefix = _numbered(name, count)
     given.add(prefix)
     return prefix + "/"
 

@@ -28,6 +28,7 @@ SUFFIX = re.compile(
 """A picture's suffix, with whatever browsers and viewers hang on it, as in `eye.jpg_large`."""
 
 _CHANGES: Mapping[Change, str] = {"case": "differ in upper and lower case", "zeros": "have lost their leading zeros"}
+_DRIVE = re.compile(r"[A-Za-z]:(\\|$)|\\\\")  # C:\photos, \\server\photos
 _LONGEST_NAME = 255  # bytes
 _NUMBER_WRITTEN_SHORT = re.compile(r"\d([.,]\d+)?E\+?\d+", re.IGNORECASE)
 
@@ -100,6 +101,9 @@ class Locator:
 
     def why(self, path: Path) -> str:
         """Why there is no such file: which folder is missing, or what its folder holds instead."""
+        if any(_DRIVE.match(part) for part in path.parts):
+            return "a path of another computer; write it as it starts at the folder of the list"
+        path = Path(str(path).replace("\\", "/"))
         hint = " (a spreadsheet has shortened the number)" if _NUMBER_WRITTEN_SHORT.fullmatch(stem(path.name)) else ""
         if "\0" in str(path):
             return "its name holds a NUL character"

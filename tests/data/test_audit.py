@@ -27,6 +27,12 @@ def save(pixels: Pixels, path: Path) -> None:
     assert cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
 
 
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three hundred trees tell no more of a dozen photographs than twenty."""
+    monkeypatch.setattr(shortcut_room, "_TREES", 20)
+
+
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two grades from two cameras, one of which leaves wide black borders; one photograph twice, with both grades."""

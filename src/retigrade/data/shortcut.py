@@ -34,6 +34,7 @@ FEATURES = (
     "black share",
 )
 _MOST_FOLDS = 5
+_TREES = 300
 
 Features = npt.NDArray[np.float64]
 
@@ -160,7 +161,7 @@ def _forest(seed: int) -> Any:
         ensemble = import_module("sklearn.ensemble")
     except ModuleNotFoundError as error:
         raise UsageError("it needs scikit-learn; install it with: pip install scikit-learn") from error
-    return ensemble.RandomForestClassifier(n_estimators=300, min_samples_leaf=3, random_state=seed)
+    return ensemble.RandomForestClassifier(n_estimators=_TREES, min_samples_leaf=3, random_state=seed)
 
 
 def _scores(forest: Any, features: Features, target: Integers, fold: Integers) -> FrameScores:

@@ -44,7 +44,8 @@ def run(
     """
     make_folder(out)
     contestants = {network: trainer.contestant(network, size=settings.size) for network in settings.networks}
-    manifest = read_manifest(data, skip_unreadable=skip_unreadable)
+    needs_discs = Protocol.HONEST in settings.protocols
+    manifest = read_manifest(data, size=settings.size if needs_discs else None, skip_unreadable=skip_unreadable)
     division = _division(manifest, out / SPLIT, settings)
     study = Study(
         settings=settings,
