@@ -1,9 +1,9 @@
-"""How faithful thermal maps are, on photographs with every lesion marked.
+"""How faithful heatmaps are, on photographs with every lesion annotated.
 
     pip install '.[train]' -r benchmarks/requirements.txt
     python benchmarks/heat.py ../shared/data/idrid/lesions [--bundle FILE] [--network FILE] [--steps 20] [--all]
 
-Each kind of map is a function of a photograph (`evaluate.faithfulness.MapFunction`); add yours to `maps_of`. With
+Each kind of map is a function of a photograph (`evaluation.faithfulness.MapFunction`); add yours to `maps_of`. With
 the network that the bundle was exported from, a safetensors file, the maps of the grad-cam library are measured on it
 too, and the maps are made again with random weights (Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018): a
 map that stays alike shows nothing that was learned. What the bundle learned from is left out, unless --all.
@@ -32,7 +32,8 @@ from retigrade.grader import Grader, load
 from retigrade.heatmap import disease_evidence, on_frame
 from retigrade.training.network import Network
 
-FIGURES = ("share", "chance", "ratio", "pointing", "deletion", "insertion", "referable_deletion", "referable_insertion")
+FIGURES = ("deletion", "insertion", "referable_deletion", "referable_insertion")
+OVERLAP = ("mass_accuracy", "chance", "ratio", "pointing")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Arguments:
 
 
 def class_activation(grader: Grader) -> MapFunction:
-    """The decided stage's own map where it is positive: for a head of average and linear layer, its Grad-CAM."""
+    """The predicted stage's own map where it is positive: for a head of average and linear layer, its Grad-CAM."""
 
     def activation(view: CanonicalView) -> Floats:
         metadata, outputs = grader.bundle.metadata, grader.bundle.run(view.canonical[None])
@@ -63,7 +64,7 @@ def class_activation(grader: Grader) -> MapFunction:
 
 def maps_of(grader: Grader, network: Network | None, seed: int) -> dict[str, MapFunction]:
     maps = {
-        "thermal map": evidence(grader),
+        "heatmap": evidence(grader),
         "class activation": class_activation(grader),
         "random map": at_random(np.random.default_rng(seed)),
     }
@@ -82,7 +83,7 @@ class _Logits(nn.Module):
 
 
 def library_maps(grader: Grader, network: Network) -> dict[str, MapFunction]:
-    """Maps of the decided stage at the network's last layer, as the library's users make them."""
+    """Maps of the predicted stage at the network's last layer, as the library's users make them."""
     from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -138,13 +139,16 @@ def main(arguments: Arguments) -> None:
     maps = maps_of(grader, None if network is None else network.eval(), arguments.seed)
     learned = set() if arguments.all else set(grader.bundle.metadata.training.annotated)
     annotated = [one for one in read_annotated(arguments.lesions) if one.photo.sha256 not in learned]
-    found = measure_faithfulness(grader, annotated, maps, seed=arguments.seed, steps=arguments.steps)
+    result = measure_faithfulness(grader, annotated, maps, seed=arguments.seed, steps=arguments.steps)
     table = Table(title=f"{grader.bundle.identity}, 95 % intervals over photographs")
-    for heading in ("map", "photographs", "cool", *FIGURES):
+    for heading in ("map", "lesions", "photographs", *OVERLAP, *FIGURES):
         table.add_column(heading.replace("_", " "))
-    for name, one in found.maps.items():
-        table.add_row(name, str(one.photos), str(one.cool), *(str(getattr(one, figure)) for figure in FIGURES))
-    Console(width=220).print(table)
+    for name, figures in result.maps.items():
+        for kind, overlap in {"all": figures.overlap, **figures.kinds}.items():
+            cells = [str(getattr(overlap, key)) for key in OVERLAP]
+            cells += [str(getattr(figures, key)) if kind == "all" else "" for key in FIGURES]
+            table.add_row(name, kind, str(overlap.photos), *cells)
+    Console(width=240).print(table)
     if network is not None:
         views = [canonical_view(item.photo, size=grader.bundle.metadata.input_size) for item in annotated]
         for name, correlation in randomised(network, views):

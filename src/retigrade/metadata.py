@@ -1,6 +1,6 @@
 """What a bundle says of itself: how its numbers become a decision, what it learned from, how well it does.
 
-The card travels as JSON inside the bundle. It has no optional keys: one that is missing or unknown is an error.
+The metadata travel as JSON inside the bundle. They have no optional keys: one that is missing or unknown is an error.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from retigrade.icdr import GRADES, REFERABLE_FROM, Grade
 from retigrade.metrics.conformal import Conformal
 from retigrade.metrics.decision import Decision, Fraction, OperatingPoint, softmax
 from retigrade.metrics.estimate import Estimate, Record
+from retigrade.metrics.registry import METRICS
 
 SCHEMA_VERSION: Final = 3
 HASH_DIGITS: Final = 8
@@ -49,7 +50,19 @@ class Figure(Record):
     def _fit(self) -> Self:
         if self.graded > self.photos:
             raise ValueError(f"{self.graded} graded of {self.photos} photographs")
+        if self.metric not in METRICS:
+            raise ValueError(f"{self.metric!r} is none of the metrics {', '.join(METRICS)}")
         return self
+
+    @property
+    def title(self) -> str:
+        """What the metric is called."""
+        return METRICS[self.metric].title
+
+    @property
+    def of(self) -> str:
+        """Of how many photographs it is."""
+        return f"{self.graded} graded of {self.photos}"
 
 
 class Training(Record):
@@ -189,7 +202,7 @@ class Metadata(Record):
 
     @classmethod
     def read(cls, text: bytes) -> Self:
-        """Return the card that this JSON holds.
+        """Return the metadata that this JSON holds.
 
         Raises BundleError where a key is missing, unknown or out of range, or the schema is of another version.
         """
@@ -197,9 +210,9 @@ class Metadata(Record):
             metadata = cls.model_validate_json(text, strict=True)
         except ValidationError as error:
             raise BundleError(_complaint(text, error)) from error
-        # The limits have defaults for whoever makes a card; a card that is read must state each one.
+        # The limits have defaults for whoever makes metadata; what is read must state each one.
         if missing := sorted(set(QualityLimits.model_fields) - metadata.quality.model_fields_set):
-            raise BundleError(f"its card lacks the quality limits {', '.join(missing)}")
+            raise BundleError(f"its metadata lack the quality limits {', '.join(missing)}")
         return metadata
 
     def probabilities(self, logits: Floats) -> Reals:
@@ -252,18 +265,18 @@ def _unpacked(text: str) -> Floats:
 
 
 def _complaint(text: bytes, error: ValidationError) -> str:
-    """Return one sentence on the first thing that is wrong with a card."""
+    """Return one sentence on the first thing that is wrong with metadata."""
     try:
         found = json.loads(text)["schema_version"]
     except (ValueError, KeyError, TypeError):
         found = SCHEMA_VERSION
     if found != SCHEMA_VERSION:
         return (
-            f"its card has schema {found!r} and this program reads {SCHEMA_VERSION}: "
+            f"its metadata have schema {found!r} and this program reads {SCHEMA_VERSION}: "
             "install the version of retigrade that made it, or make the bundle again"
         )
     problems = error.errors(include_url=False)
     first = problems[0]
-    where = ".".join(str(step) for step in first["loc"]) or "the card"
+    where = ".".join(str(step) for step in first["loc"]) or "the whole"
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"its card is not valid at {where}: {first['msg']}{others}"
+    return f"its metadata are not valid at {where}: {first['msg']}{others}"

@@ -18,7 +18,6 @@ from retigrade.files import write_whole
 from retigrade.grader import load
 from retigrade.icdr import GRADES
 from retigrade.metadata import Metadata
-from retigrade.metrics.registry import METRICS
 from retigrade.report.document import Block, Document, Section, Table, Text, as_markdown
 from retigrade.report.style import CAPTION
 
@@ -111,12 +110,9 @@ def _by_source(metadata: Metadata, result: EvaluationResult) -> Iterator[Block]:
     if metadata.figures == result.stored_figures():
         yield Text("These are the figures that the bundle says of itself.")
     elif metadata.figures:
-        rows = [
-            (figure.set, f"{figure.graded} of {figure.photos}", METRICS[figure.metric].title, figure.estimate)
-            for figure in metadata.figures
-        ]
+        rows = [(figure.set, figure.of, figure.title, figure.estimate) for figure in metadata.figures]
         yield Text("What the bundle says of itself, measured on other photographs:")
-        yield Table(("photographs", "graded", "figure", "value (95 % interval)"), rows)
+        yield Table(("set", "photographs", "figure", "value (95 % interval)"), rows)
 
 
 def _facts(*rows: tuple[str, str]) -> Table:

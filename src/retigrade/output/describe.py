@@ -14,7 +14,7 @@ from retigrade.metrics.decision import Decision
 
 
 def describe(metadata: Metadata, *, bundle: str) -> RenderableType:
-    """Return the card as text in sections; `bundle` is the bundle's identity."""
+    """Return the metadata as text in sections; `bundle` is the bundle's identity."""
     learned = metadata.training
     return Group(
         *_section("bundle", _facts(_identity(metadata, bundle))),
@@ -22,7 +22,7 @@ def describe(metadata: Metadata, *, bundle: str) -> RenderableType:
             "learned from",
             _facts(
                 [
-                    ("photographs", f"{learned.photos}, {learned.epochs} passes"),
+                    ("photographs", f"{learned.photos}, {learned.epochs} epochs"),
                     ("data sets", _counts(learned.sources)),
                     ("stages", _counts({grade.stage: learned.grades[grade] for grade in GRADES})),
                     ("protocol", learned.protocol),
@@ -58,14 +58,14 @@ def _decisions(metadata: Metadata) -> Iterator[tuple[str, str]]:
             f"from {point.threshold:.3g}: sensitivity {point.sensitivity}, specificity {point.specificity}",
         )
     yield (
-        "possible stages",
-        "not named"
+        "prediction sets",
+        "none"
         if metadata.conformal is None
-        else f"hold the true one for {metadata.conformal.coverage:.0%} of photographs like those learned from",
+        else f"hold the true stage for {metadata.conformal.coverage:.0%} of photographs like those learned from",
     )
     yield "second reader", f"advised where the variance of the stage is above {metadata.second_reader_spread:.3g}"
     yield (
-        "strangers",
+        "out of distribution",
         "not recognised"
         if metadata.out_of_distribution is None
         else f"refused beyond distance {metadata.out_of_distribution.limit:.3g} from the photographs learned from",
@@ -86,12 +86,9 @@ def _figures(metadata: Metadata) -> RenderableType:
     if not metadata.figures:
         return Text("  nothing: this bundle carries no figures")
     table = Table.grid(padding=(0, 2))
-    table.add_row(
-        *(Text(name, style="dim") for name in ("  set", "photographs", "graded", "metric", "value (95 % interval)"))
-    )
+    table.add_row(*(Text(name, style="dim") for name in ("  set", "photographs", "metric", "value (95 % interval)")))
     for figure in metadata.figures:
-        cells = (f"  {figure.set}", str(figure.photos), str(figure.graded), figure.metric, str(figure.estimate))
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, (f"  {figure.set}", figure.of, figure.title, str(figure.estimate))))
     return table
 
 
