@@ -3,7 +3,7 @@ import pytest
 
 from retigrade.metrics.classification import quadratic_kappa
 from retigrade.metrics.decision import PLAIN_CUTS, Decision, expected_grade, needs_second_reader, softmax, spread
-from retigrade.metrics.fitting import REACH, fit_decision
+from retigrade.metrics.fitting import REACH, calibration_caveat, fit_decision
 
 
 def validation(n, seed=0, *, noise=1.0, bias=0.0):
@@ -84,3 +84,10 @@ def test_doubt_between_far_stages_needs_a_second_reader_and_between_neighbours_l
     assert spread(np.array([[0.0, 0.5, 0.5, 0.0, 0.0]])) == pytest.approx([0.25])
     assert [needs_second_reader(row, limit=1.0) for row in (two_peaked, neighbours, sure)] == [True, False, False]
     assert not needs_second_reader(two_peaked, limit=4.0)
+
+
+def test_calibration_on_few_photographs_is_said() -> None:
+    enough = np.array([0, 2] * 100)
+    assert calibration_caveat(enough) == ""
+    assert "fitted on 60 photographs, 30 of them referable" in calibration_caveat(enough[:60])
+    assert "fitted on 300 photographs, 10 of them referable" in calibration_caveat(np.array([0] * 290 + [3] * 10))

@@ -38,7 +38,11 @@ def noise(pixels: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
 
 def jpeg(pixels: Pixels, severity: int, _rng: np.random.Generator) -> Pixels:
     """Compress and decode again, at qualities from 60 down to 8."""
-    quality = int(_pick(severity, 60, 40, 25, 15, 8))
+    return recompress(pixels, int(_pick(severity, 60, 40, 25, 15, 8)))
+
+
+def recompress(pixels: Pixels, quality: int) -> Pixels:
+    """The picture as a JPEG file of this quality, 1 to 100, shows it."""
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)

@@ -149,10 +149,10 @@ def predictions_csv(predictions: Predictions) -> str:
 def _labelled(manifest: Manifest, splits: Path | str | None, part: str | None) -> LabelledSet:
     if splits is None or part is None:
         return LabelledSet.of(manifest)
-    found = read_splits(Path(splits), manifest)
-    if part not in found.names:
-        raise UsageError(f"there is no part {part!r} in {splits}; there are: {', '.join(found.names)}")
-    return LabelledSet.of(manifest, found, part=part)
+    split = read_splits(Path(splits), manifest)
+    if part not in split.names:
+        raise UsageError(f"there is no part {part!r} in {splits}; there are: {', '.join(split.names)}")
+    return LabelledSet.of(manifest, split, part=part)
 
 
 def _faithfulness(grader: Grader, folder: Path) -> Faithfulness:

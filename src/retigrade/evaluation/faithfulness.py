@@ -1,4 +1,4 @@
-"""Whether a thermal map shows what the grade rests on: against experts' lesion masks, and by taking hot pixels away.
+"""Whether a heatmap shows what the grade rests on: against experts' lesion masks, and by taking hot pixels away.
 
 Everything here takes any map function, so that maps can be compared on one network. Pointing game: Zhang et al.,
 Top-down neural attention by excitation backprop, ECCV 2016. Deletion and insertion: Petsiuk, Das and Saenko, RISE,
@@ -32,7 +32,7 @@ _BLUR = 0.05  # deviation of what stands in for a deleted pixel, in diameters of
 
 
 MapFunction = Callable[[CanonicalView], Floats]
-"""Makes a map, 0 where cool, of the photo's pixels: float32 (h, w)."""
+"""Makes a map, 0 where there is no heat, of the photo's pixels: float32 (h, w)."""
 
 
 class Overlap(NamedTuple):
@@ -100,8 +100,8 @@ def evidence(grader: Grader) -> MapFunction:
 
     def shown(view: CanonicalView) -> Floats:
         height, width = view.photo.pixels.shape[:2]
-        found = grader.grade_photo(view.photo).heatmap
-        return np.zeros((height, width), np.float32) if found is None else found.in_frame(width, height)
+        heatmap = grader.grade_photo(view.photo).heatmap
+        return np.zeros((height, width), np.float32) if heatmap is None else heatmap.in_frame(width, height)
 
     return shown
 
@@ -220,14 +220,14 @@ def _without_detail(canonical: Pixels, retina: Flags) -> Pixels:
 
 def _figures(scores: Sequence[Scores], bootstrap: Bootstrap) -> MapFigures:
     curves = np.array(
-        [(one.deletion, one.insertion, one.referable_deletion, one.referable_insertion) for one in scores]
+        [(each.deletion, each.insertion, each.referable_deletion, each.referable_insertion) for each in scores]
     )
     deletion, insertion, referable_deletion, referable_insertion = bootstrap.estimates(_means, curves)
-    kinds = {kind: [one.kinds[kind] for one in scores if kind in one.kinds] for kind in KINDS}
+    kinds = {kind: [each.kinds[kind] for each in scores if kind in each.kinds] for kind in KINDS}
     return MapFigures(
         photos=len(scores),
-        cool=sum(math.isnan(one.overlap.mass_accuracy) for one in scores),
-        overlap=_overlap_figures([one.overlap for one in scores], bootstrap),
+        cool=sum(math.isnan(each.overlap.mass_accuracy) for each in scores),
+        overlap=_overlap_figures([each.overlap for each in scores], bootstrap),
         kinds={kind: _overlap_figures(overlaps, bootstrap) for kind, overlaps in kinds.items() if overlaps},
         deletion=deletion,
         insertion=insertion,

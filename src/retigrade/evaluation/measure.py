@@ -108,12 +108,12 @@ def measure_sources(predictions: Predictions, bootstrap: Bootstrap | None = None
     names = sorted(set(predictions.source.tolist()))
     slices = [(ALL, np.ones(len(predictions.gradings), bool))]
     slices += [(name, predictions.source == name) for name in names] if len(names) > 1 else []
-    found = []
+    measured = []
     for name, chosen in slices:
         gradable = bootstrap.share(predictions.is_graded[chosen], groups=predictions.labelled.groups[chosen])
         graded = predictions.graded.where(chosen[predictions.is_graded])
-        found.append(_slice(name, int(chosen.sum()), gradable, graded, bootstrap))
-    return tuple(found)
+        measured.append(_slice(name, int(chosen.sum()), gradable, graded, bootstrap))
+    return tuple(measured)
 
 
 def _by_quality(graded: Graded, bootstrap: Bootstrap) -> Iterator[Slice]:
@@ -190,14 +190,14 @@ def _points(graded: Graded, grader: Grader, bootstrap: Bootstrap) -> Iterator[Po
     }
     for name, threshold in thresholds.items():
         sample = at_operating_point(graded.sample, threshold)
-        found = measure_metrics(sample, _AT_POINT, groups=graded.groups, bootstrap=bootstrap)
+        figures = measure_metrics(sample, _AT_POINT, groups=graded.groups, bootstrap=bootstrap)
         yield PointHere(
             name=name,
             threshold=threshold,
             in_use=name == in_use,
-            sensitivity=found["referable_sensitivity"],
-            specificity=found["referable_specificity"],
-            precision=found["referable_precision"],
+            sensitivity=figures["referable_sensitivity"],
+            specificity=figures["referable_specificity"],
+            precision=figures["referable_precision"],
         )
 
 
@@ -287,8 +287,8 @@ def _refusal_counts(predictions: Predictions) -> Iterator[RefusalCount]:
     """Refusals by source, stage and first reason, its measured numbers left out."""
     photos = Counter((entry.source, int(entry.grade)) for entry in predictions.labelled.entries)
     refused = Counter(
-        (one.source, one.true_grade, one.status, one.reasons[0].partition(":")[0].partition(" (")[0])
-        for one in _refusals(predictions)
+        (refusal.source, refusal.true_grade, refusal.status, refusal.reasons[0].partition(":")[0].partition(" (")[0])
+        for refusal in _refusals(predictions)
     )
     for (source, grade, status, reason), count in sorted(refused.items()):
         yield RefusalCount(

@@ -183,10 +183,12 @@ class EvaluationResult(Record):
         """The figures that a bundle stores of itself: the defined ones of all photographs and of each source."""
         of = "" if self.photographs.part is None else f", {self.photographs.part}"
         return tuple(
-            Figure(set=f"{one.name}{of}", photos=one.photos, graded=one.graded, metric=key, estimate=one.figures[key])
-            for one in self.sources
+            Figure(
+                set=f"{part.name}{of}", photos=part.photos, graded=part.graded, metric=key, estimate=part.figures[key]
+            )
+            for part in self.sources
             for key in STORED
-            if one.figures[key].value is not None
+            if part.figures[key].value is not None
         )
 
     @classmethod

@@ -17,7 +17,7 @@ import numpy as np
 from retigrade.arrays import Pixels
 from retigrade.data.manifest import Entry
 from retigrade.errors import PhotoError
-from retigrade.evaluation.corruptions import brightness, crop, jpeg, rotation
+from retigrade.evaluation.corruptions import brightness, crop, recompress, rotation
 from retigrade.fundus.crop import decode_side
 from retigrade.fundus.decode import decode
 from retigrade.grader import Grader
@@ -26,6 +26,7 @@ from retigrade.metrics.estimate import Estimate, Record
 
 QUANTILE = 0.98
 """Share of the pairs whose difference stays within the noise: a change claimed of nothing in at most 2 %."""
+_QUALITY = 80  # of the second JPEG file
 FEWEST_PAIRS = 50
 """Below so many pairs the outermost two percent are one photograph or none, and no noise is given."""
 
@@ -76,7 +77,8 @@ def photograph_again(pixels: Pixels, rng: np.random.Generator) -> Pixels:
         again = np.ascontiguousarray(again[:, ::-1])
     for change in (rotation, crop, brightness):
         again = change(again, 1, rng)
-    return jpeg(np.asarray(cv2.GaussianBlur(again, (0, 0), 0.001 * min(again.shape[:2]) + 0.1), np.uint8), 1, rng)
+    blurred = np.asarray(cv2.GaussianBlur(again, (0, 0), 0.001 * min(again.shape[:2]) + 0.1), np.uint8)
+    return recompress(blurred, _QUALITY)
 
 
 def noise_of(pairs: Iterable[tuple[float, float, bool]]) -> Retest | None:

@@ -10,7 +10,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import logsumexp
 
 from retigrade.arrays import Flags, Grades, Integers, Reals
-from retigrade.metrics.classification import check_probabilities, quadratic_kappa
+from retigrade.metrics.classification import check_probabilities, is_referable, quadratic_kappa
 from retigrade.metrics.decision import PLAIN_CUTS, Cuts, Decision, Rule, expected_grade, softmax
 
 TEMPERATURES = (0.1, 10.0)
@@ -24,7 +24,21 @@ TUNED_MARGIN = 0.005
 LOST_ACCURACY = 0.015
 """What a rule may lose in accuracy against the most probable grade, whatever kappa it gains."""
 FEWEST_PHOTOS = 50
+"""With fewer, no cuts are tuned."""
+ENOUGH_PHOTOS, ENOUGH_OF_EACH = 200, 50
+"""Calibration on fewer photographs, or fewer referable or other ones, is said to be unreliable."""
 FOLDS = 5
+
+
+def calibration_caveat(target: Grades) -> str:
+    """What to say of a bundle that was calibrated on photographs of these grades, (N,); empty where they are enough."""
+    referable = int(is_referable(target).sum())
+    if target.size >= ENOUGH_PHOTOS and min(referable, target.size - referable) >= ENOUGH_OF_EACH:
+        return ""
+    return (
+        f"Probabilities and thresholds were fitted on {target.size} photographs, {referable} of them referable: too "
+        f"few (fewer than {ENOUGH_PHOTOS} in all, or {ENOUGH_OF_EACH} of either kind) to rely on them."
+    )
 
 
 def fit_temperature(logits: Reals, target: Grades) -> float:

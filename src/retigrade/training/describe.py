@@ -16,6 +16,7 @@ from retigrade.fundus.quality import QualityLimits
 from retigrade.metadata import SCHEMA_VERSION, Metadata, Training
 from retigrade.metrics.conformal import Conformal, conformal_quantile
 from retigrade.metrics.decision import softmax
+from retigrade.metrics.fitting import calibration_caveat
 from retigrade.training import calibrate
 from retigrade.training.export import ModelOutputs
 from retigrade.training.recipe import Recipe
@@ -108,7 +109,7 @@ def make_metadata(
         figures=(),
         licence=origin.licence,
         intended_use=origin.intended_use,
-        limits=LIMITS,
+        limits=f"{LIMITS} {calibration_caveat(grades)}".rstrip(),
         starting_weights=origin.starting_weights,
     )
 
