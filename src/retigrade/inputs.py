@@ -55,8 +55,8 @@ class Input:
     path: where it is. name: how to call it, a relative POSIX path, unique among the inputs; its `picture_name` never
     leaves `heat/` nor meets another input's. frame: which picture of a file of several, from 1. reader: decodes
     the file, called as `decode` is; raises UnreadablePhoto, or NotAFundus where the file says that it shows no retina.
-    subject, acquisition: whose eye it is and how it was taken, as stated beside or in the file. warnings: what to know
-    of these.
+    subject, acquisition: whose eye it is and how it was taken, as stated beside or in the file. study: the UID of the
+    DICOM study that it belongs to. warnings: what to know of these.
     """
 
     path: Path
@@ -65,6 +65,7 @@ class Input:
     reader: Callable[..., Photo] = decode
     subject: Subject = NOBODY
     acquisition: Acquisition = UNSTATED
+    study: str | None = None
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:

@@ -27,9 +27,7 @@ def row(eye: Eye | None, **changes: Any) -> Row:
 
 def ungradable(eye: Eye) -> Row:
     plain = as_row(refused(f"{eye}.jpg", Status.UNGRADABLE, "too dark"))
-    return Row(
-        **{name: getattr(plain, name) for name in Row.__dataclass_fields__} | {"patient": "P|1", "eye": eye.value}
-    )
+    return replace(plain, patient="P|1", eye=eye.value)
 
 
 def content(*rows: Row, date: str | None = "2024-05-02") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from retigrade.errors import UsageError
 from retigrade.signals import INTERRUPTED
 
 if TYPE_CHECKING:
+    from retigrade.cli.hospital import HospitalOutputs
     from retigrade.output.progress import Progress
     from retigrade.output.run import Outcome
 
@@ -58,10 +59,18 @@ class Grade(Command):
     resume: bool = False
     """Go on with what an earlier run into --out has done: the same files are not graded again by the same bundle."""
 
+    dicom: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """With --out: also write a structured report and a secondary capture of each DICOM photograph into dicom/."""
+
+    fhir: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """With --out: also write a FHIR R4 bundle of each patient and visit into fhir/."""
+
     def run(self) -> int:
         """Grade and write."""
         if self.resume and self.out is None:
             raise UsageError("--resume goes on with an earlier run into a folder: name it with --out DIR")
+        if (self.dicom or self.fhir) and self.out is None:
+            raise UsageError("--dicom and --fhir write files: name a folder with --out DIR")
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs must be 1 or more, got {self.jobs}")
         from retigrade.cli.photographs import expand_all
@@ -83,6 +92,7 @@ class Grade(Command):
 
         jobs = min(cpu_count(), len(inputs.items)) if self.jobs is None else self.jobs
         grader = load(self.bundle, threads=max(1, cpu_count() // jobs), operating_point=self.operating_point)
+        hospital = self._hospital(grader.bundle.identity)
         with Progress(sys.stderr, total=len(inputs.items)) as progress:
             output = open_output(sys.stdout, self.format, paths=[str(item) for item in inputs.items])
             output.before = progress.hide
@@ -93,11 +103,21 @@ class Grade(Command):
                 out=self.out,
                 heat=not self.no_heat,
                 jobs=jobs,
+                writers=() if hospital is None else (hospital.write,),
                 resume=self.resume,
                 watch=progress.count,
             )
+        for sentence in () if hospital is None else hospital.finish():
+            notice(sentence)
         _tell_end(outcome, self.out, progress)
         return _exit_code(outcome)
+
+    def _hospital(self, bundle: str) -> HospitalOutputs | None:
+        if self.out is None or not (self.dicom or self.fhir):
+            return None
+        from retigrade.cli.hospital import HospitalOutputs
+
+        return HospitalOutputs(self.out, dicom=self.dicom, fhir=self.fhir, bundle=bundle)
 
 
 def _tell_end(outcome: Outcome, out: Path | None, progress: Progress) -> None:

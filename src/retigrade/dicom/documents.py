@@ -223,11 +223,11 @@ def secondary_capture(source: Source, row: Row, picture: bytes) -> hd.sc.SCImage
             study_date=evidence.StudyDate or None,
             study_time=evidence.StudyTime or None,
             referring_physician_name=evidence.ReferringPhysicianName,
-            laterality=source.laterality,
             transfer_syntax_uid=ExplicitVRLittleEndian,
             series_description="Thermal map of disease evidence (research use)",
         )
         _complete(capture, source)
+        capture.Laterality = source.laterality or ""
         capture.PatientOrientation = ""
         capture.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
         capture.BurnedInAnnotation = "YES" if source.burned_in else "NO"

@@ -77,6 +77,7 @@ def list_dicom(path: Path, name: str) -> Iterator[Input]:
             reader=FrameReader(frame, header),
             subject=header.subject,
             acquisition=header.acquisition,
+            study=header.study,
             warnings=header.warnings,
         )
 

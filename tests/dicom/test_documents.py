@@ -1,0 +1,186 @@
+"""Structured report and secondary capture: what they say, where they lie, and that validators find no fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from dicom_files import STUDY, photograph, save
+from gradings import graded, refused
+from retigrade.arrays import Pixels
+from retigrade.cli import main
+from retigrade.dicom.output import DicomFolder, as_file, documents_of
+from retigrade.dicom.photograph import check_studies, list_dicom
+from retigrade.icdr import Grade, Status
+from retigrade.inputs import Input
+from retigrade.output.illustrate import Illustrated
+from retigrade.output.rows import as_row
+from retigrade.synthetic import draw_eye
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+BUNDLE = "retigrade-mobilenetv2@0123456789ab"
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Pixels:
+    return draw_eye(grade=Grade.MODERATE, size=160, rng=np.random.default_rng(2)).pixels
+
+
+def item_of(path: Path) -> Input:
+    return next(iter(list_dicom(path, path.name)))
+
+
+def verdict(pixels: Pixels, **changes: Any) -> Illustrated:
+    grading = graded("a.dcm", bundle=BUNDLE, prediction_set=(Grade.MODERATE, Grade.SEVERE), **changes)
+    picture = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return Illustrated(row=as_row(grading), picture=picture)
+
+
+def leaves(dataset: Dataset) -> Iterator[Dataset]:
+    for child in dataset.get("ContentSequence", []):
+        yield child
+        yield from leaves(child)
+
+
+def said(report: Dataset) -> dict[str, list[str]]:
+    """Every named value of a report, as text."""
+    found: dict[str, list[str]] = {}
+    for leaf in leaves(report):
+        name = leaf.ConceptNameCodeSequence[0].CodeMeaning if "ConceptNameCodeSequence" in leaf else ""
+        match leaf.ValueType:
+            case "CODE":
+                value = leaf.ConceptCodeSequence[0].CodeValue
+            case "NUM":
+                value = str(leaf.MeasuredValueSequence[0].NumericValue)
+            case "TEXT":
+                value = leaf.TextValue
+            case "UIDREF":
+                value = leaf.UID
+            case "IMAGE":
+                value = leaf.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+            case _:
+                continue
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def test_report_says_the_verdict(tmp_path: Path, pixels: Pixels) -> None:
+    documents = documents_of(item_of(save(tmp_path / "a.dcm", photograph(pixels))), verdict(pixels))
+    values = said(documents["sr"])
+    assert values["Finding"] == ["4855003"]
+    assert values["Severity"] == ["312904009"]
+    assert values["Stage in the prediction set"] == ["312904009", "312905005"]
+    assert values["Probability of stage 2 (moderate)"] == ["0.6"]
+    assert values["Referable diabetic retinopathy"] == ["373066001"]
+    assert values["Image Quality Rating"] == ["0.9123"]
+    assert values["Laterality"] == ["24028007"]
+    assert values["Algorithm Parameters"] == [f"bundle {BUNDLE}"]
+    assert values["Source of Measurement"] == [f"{STUDY}.2.1"]
+    assert values["Comment"][0].startswith("Research use only")
+    assert values["Comment"][1:] == ["dark rim", "low confidence: a second reader is advised"]
+
+
+@pytest.mark.parametrize("kind", ["sr", "sc"])
+def test_lies_in_the_study_of_the_patient_in_a_series_of_its_own(tmp_path: Path, pixels: Pixels, kind: str) -> None:
+    source = photograph(pixels, PatientName="Müller^Jürgen", PatientID="Ä-1")
+    made = documents_of(item_of(save(tmp_path / "a.dcm", source)), verdict(pixels))[kind]
+    read_back = pydicom.dcmread(save_bytes(tmp_path / "out.dcm", as_file(made)))
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate"):
+        assert str(read_back[keyword].value) == str(source[keyword].value)
+    assert read_back.SeriesInstanceUID != source.SeriesInstanceUID
+    assert read_back.SOPInstanceUID.is_valid
+
+
+def save_bytes(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_a_second_run_makes_the_same_identifiers(tmp_path: Path, pixels: Pixels) -> None:
+    item = item_of(save(tmp_path / "a.dcm", photograph(pixels)))
+    once, again = documents_of(item, verdict(pixels)), documents_of(item, verdict(pixels))
+    for kind in ("sr", "sc"):
+        assert once[kind].SOPInstanceUID == again[kind].SOPInstanceUID
+        assert once[kind].SeriesInstanceUID == again[kind].SeriesInstanceUID
+    other = documents_of(item, verdict(pixels, grade=Grade.SEVERE))
+    assert other["sr"].SOPInstanceUID != once["sr"].SOPInstanceUID
+    assert len({document.SOPInstanceUID for document in (*once.values(), *other.values())}) == 4
+
+
+def test_capture_holds_the_picture_and_says_truly_what_is_burned_in(tmp_path: Path, pixels: Pixels) -> None:
+    for flag in ("NO", "YES"):
+        source = photograph(pixels, BurnedInAnnotation=flag)
+        capture = documents_of(item_of(save(tmp_path / "a.dcm", source)), verdict(pixels))["sc"]
+        assert capture.BurnedInAnnotation == flag
+        assert capture.pixel_array.tolist() == pixels.tolist()
+        assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == f"{STUDY}.2.1"
+
+
+def test_frame_is_named(tmp_path: Path, pixels: Pixels) -> None:
+    path = save(tmp_path / "a.dcm", photograph(np.stack([pixels, pixels])))
+    first, second = (documents_of(item, verdict(pixels)) for item in list_dicom(path, "a.dcm"))
+    assert second["sc"].SourceImageSequence[0].ReferencedFrameNumber == 2
+    assert first["sr"].SOPInstanceUID != second["sr"].SOPInstanceUID
+
+
+def test_ungradable_has_a_report_without_severity(tmp_path: Path, pixels: Pixels) -> None:
+    row = as_row(refused("a.dcm", Status.UNGRADABLE, "too dark"))
+    made = documents_of(item_of(save(tmp_path / "a.dcm", photograph(pixels))), Illustrated(row=row))
+    assert list(made) == ["sr"]
+    values = said(made["sr"])
+    assert values["Verdict on the photograph"] == ["UNGRADABLE"]
+    assert "Severity" not in values
+    assert "too dark" in values["Comment"]
+
+
+def test_what_cannot_be_filed_is_left_out_and_named(tmp_path: Path, pixels: Pixels) -> None:
+    folder = DicomFolder(tmp_path / "out")
+    folder.write(item_of(save(tmp_path / "a.dcm", photograph(pixels, StudyInstanceUID=None))), verdict(pixels))
+    mixed = [
+        item_of(save(tmp_path / name, photograph(pixels, number=number, PatientID=name)))
+        for number, name in enumerate(("b.dcm", "c.dcm"))
+    ]
+    folder.write(check_studies(mixed)[0], verdict(pixels))
+    folder.write(Input(tmp_path / "eye.jpg", "eye.jpg"), verdict(pixels))
+    assert [sentence.split(":")[0] for sentence in folder.left_out] == ["a.dcm", "b.dcm"]
+    assert "no valid StudyInstanceUID" in folder.left_out[0]
+    assert not (tmp_path / "out").exists()
+
+
+VALIDATORS = {"sr": (("dsrdump",), ("dciodvfy",), ("dcmdump",)), "sc": (("dciodvfy",), ("dcmdump",))}
+
+
+@pytest.mark.parametrize(("kind", "command"), [(kind, command) for kind in VALIDATORS for command in VALIDATORS[kind]])
+@pytest.mark.parametrize("elements", [{}, {"ImageLaterality": None, "PatientBirthDate": "", "AccessionNumber": None}])
+def test_validators_find_no_error(
+    tmp_path: Path, pixels: Pixels, kind: str, command: tuple[str, ...], elements: dict[str, Any]
+) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed (Debian: dcmtk, dicom3tools)")
+    item = item_of(save(tmp_path / "a.dcm", photograph(pixels, **elements)))
+    path = save_bytes(tmp_path / "out.dcm", as_file(documents_of(item, verdict(pixels))[kind]))
+    done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("E:", "Error"))] == []
+
+
+def test_command_writes_both(tmp_path: Path, pixels: Pixels, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(tmp_path / "a.dcm", photograph(np.kron(pixels, np.ones((3, 3, 1), np.uint8))))
+    out = tmp_path / "out"
+    assert main(["grade", str(path), "--out", str(out), "--dicom", "--fhir", "--format", "csv"]) == 0
+    assert sorted(file.name for file in (out / "dicom").iterdir()) == ["a.dcm.sc.dcm", "a.dcm.sr.dcm"]
+    (bundle,) = (out / "fhir").iterdir()
+    assert f"urn:oid:{STUDY}" in bundle.read_text()
+    assert json.loads(bundle.read_text())["type"] == "transaction"
+    assert main(["grade", str(path), "--dicom"]) == 2
+    assert "--out DIR" in capsys.readouterr().err
