@@ -16,6 +16,7 @@ from retigrade.cli.command import Command, notice
 from retigrade.cli.evaluate import Evaluate
 from retigrade.cli.grade import Grade
 from retigrade.cli.info import Info
+from retigrade.cli.listen import Listen
 from retigrade.cli.paper import Paper
 from retigrade.cli.train import Train
 from retigrade.cli.tune import Tune
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type[Command]] = {
     "tune": Tune,
     "paper": Paper,
     "info": Info,
+    "listen": Listen,
 }
 
 _USAGE = 2

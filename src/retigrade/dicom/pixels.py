@@ -50,6 +50,9 @@ _PLUGINS = {
         (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), "pylibjpeg"
     ),
 }
+READABLE = (*sorted(_NATIVE), *sorted(_JPEG), *_PLUGINS)
+"""The transfer syntaxes that are read."""
+
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 _DECODING = 12  # bytes a pixel, and a byte of its samples: what decoding takes at most
 _ENCODED_MARGIN = 2**16  # bytes by which an encoded frame may exceed twice its decoded size

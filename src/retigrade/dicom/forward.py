@@ -1,0 +1,151 @@
+"""Delivery of finished documents to an archive by C-STORE, again and again until it takes them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage  # type: ignore[attr-defined]
+
+from retigrade.dicom.dataset import hushed
+from retigrade.dicom.spool import Spool
+from retigrade.errors import UsageError
+from retigrade.text import shown
+
+AE_TITLE = re.compile(r"[ -~]{1,16}")
+_ADDRESS = re.compile(r"(?P<aet>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 300.0  # seconds between tries
+_REFUSALS = 3  # of one document by the archive until it is a dead letter
+_TIMEOUT = 30
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another DICOM node: its AE title, host and port."""
+
+    aet: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, text: str) -> Peer:
+        """Read `AET@HOST:PORT`; raises UsageError where it is not that."""
+        found = _ADDRESS.fullmatch(text)
+        if found is None or not AE_TITLE.fullmatch(found["aet"]) or not 0 < int(found["port"]) < 65536:
+            raise UsageError(f"--forward needs AET@HOST:PORT, such as PACS@127.0.0.1:4242, got {text!r}")
+        return cls(found["aet"].strip(), found["host"].strip("[]"), int(found["port"]))
+
+    def __str__(self) -> str:
+        return f"{self.aet}@{self.host}:{self.port}"
+
+
+class Sender:
+    """A thread that delivers what lies in the spool's `outgoing`; it backs off while the archive is away."""
+
+    def __init__(self, spool: Spool, peer: Peer, *, aet: str, tls: ssl.SSLContext | None = None) -> None:
+        """Prepare the thread; nothing is sent before `start`."""
+        self._spool, self._peer, self._tls = spool, peer, tls
+        self._ae = AE(ae_title=aet)
+        self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = _TIMEOUT
+        self._ae.connection_timeout = _TIMEOUT
+        for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
+            self._ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        self._refused: dict[Path, int] = {}
+        self._wake, self._stopped = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retigrade-forward", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver, with what an earlier process left."""
+        self._wake.set()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that there is something new to deliver."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End after the document under way."""
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join(_TIMEOUT)
+
+    def _run(self) -> None:
+        wait = _FIRST_WAIT
+        while not self._stopped.is_set():
+            self._wake.wait(None if not self._spool.outgoing() else wait)
+            self._wake.clear()
+            if self._stopped.is_set():
+                return
+            try:
+                delivered = self._deliver()
+            except Exception as defect:  # a defect must not end delivery for good
+                _logger.warning("delivery failed: %s: %s", type(defect).__name__, defect)
+                _logger.debug("delivery failed", exc_info=True)
+                delivered = False
+            if delivered:
+                wait = _FIRST_WAIT
+            else:
+                self._stopped.wait(wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
+                self._wake.set()
+
+    def _deliver(self) -> bool:
+        """Send everything that waits over one association; False where something is left."""
+        paths = self._spool.outgoing()
+        if not paths:
+            return True
+        association = self._ae.associate(
+            self._peer.host,
+            self._peer.port,
+            ae_title=self._peer.aet,
+            tls_args=(self._tls, self._peer.host) if self._tls else None,
+        )
+        if not association.is_established:
+            _logger.warning("%s does not answer or refuses; %d documents wait", self._peer, len(paths))
+            return False
+        try:
+            left = [path for path in paths if not self._send(association, path)]  # one refused must not hold up others
+            return not left
+        finally:
+            association.release()
+
+    def _send(self, association: Association, path: Path) -> bool:
+        if self._stopped.is_set() or not association.is_established:
+            return False
+        try:
+            with hushed():
+                dataset = pydicom.dcmread(path)
+            status = association.send_c_store(dataset).get("Status")
+        except (ValueError, RuntimeError) as problem:  # no context for its class, or the association broke off
+            if not association.is_established:
+                return False
+            return self._refuse(path, str(problem))
+        if status is None:
+            return False
+        if status == 0 or status & 0xF000 == 0xB000:  # success, or stored with a warning (PS3.4, B.2.3)
+            self._spool.delivered(path)
+            self._refused.pop(path, None)
+            return True
+        if status & 0xFF00 == 0xA700:  # out of resources: it may have some later
+            _logger.warning("%s is out of resources", self._peer)
+            return False
+        return self._refuse(path, f"status 0x{status:04X}")
+
+    def _refuse(self, path: Path, reason: str) -> bool:
+        """Count a refusal; the last makes a dead letter, so that one document does not hold up the others for ever."""
+        self._refused[path] = self._refused.get(path, 0) + 1
+        _logger.warning("%s refuses %s: %s", self._peer, shown(path.name), reason)
+        if self._refused[path] < _REFUSALS:
+            return False
+        del self._refused[path]
+        self._spool.bury(path, f"refused by {self._peer} {_REFUSALS} times: {reason}")
+        return True

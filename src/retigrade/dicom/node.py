@@ -1,0 +1,224 @@
+"""A DICOM node: takes photographs by C-STORE, grades them, and sends what it makes of them to an archive."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import ssl
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+from pynetdicom.events import Event
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from retigrade.dicom.forward import AE_TITLE, Peer, Sender
+from retigrade.dicom.header import PHOTOGRAPHS
+from retigrade.dicom.output import as_file, documents_of
+from retigrade.dicom.photograph import list_dicom
+from retigrade.dicom.pixels import READABLE
+from retigrade.dicom.spool import Spool
+from retigrade.errors import UnreadablePhoto, UsageError
+from retigrade.fundus.decode import MAX_BYTES
+from retigrade.grader import Grader
+from retigrade.icdr import Status
+from retigrade.inputs import Input
+from retigrade.output.illustrate import Illustrated, illustrate
+from retigrade.output.rows import json_line
+
+_SUCCESS, _OUT_OF_RESOURCES, _REFUSED = 0x0000, 0xA700, 0x0124  # PS3.7, annex C; PS3.4, B.2.3
+_FAILED_TWICE = 2  # defects of the program with one image until it is set aside
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """How a node listens. allow: the calling AE titles let in, all where empty. tls: of the listener and the sender."""
+
+    aet: str = "RETIGRADE"
+    host: str = "127.0.0.1"
+    port: int = 11112
+    allow: Sequence[str] = ()
+    forward: Peer | None = None
+    jobs: int = 1
+    associations: int = 16
+    max_bytes: int = MAX_BYTES
+    tls: ssl.SSLContext | None = None
+    forward_tls: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        for title in (self.aet, *self.allow):
+            if not AE_TITLE.fullmatch(title) or "\\" in title:
+                raise UsageError(f"an AE title has 1 to 16 printable ASCII characters, got {title!r}")
+
+
+class Node:
+    """Listens, grades and delivers in threads of its own, from `start` to `stop`."""
+
+    def __init__(self, grader: Grader, folder: Path, config: NodeConfig) -> None:
+        """Open the spool in `folder`; UsageError where it cannot be written."""
+        self.spool = Spool(folder)
+        self._grader, self._config = grader, config
+        self._keys: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._accepting = threading.Lock()
+        self._received: dict[int, int] = {}
+        self._patients: dict[str, str | None] = {}
+        self._failures: dict[str, int] = {}
+        self._server: Any = None
+        self._sender = (
+            None
+            if config.forward is None
+            else Sender(self.spool, config.forward, aet=config.aet, tls=config.forward_tls)
+        )
+        self._workers = [
+            threading.Thread(target=self._work, name=f"retigrade-grade-{number}", daemon=True)
+            for number in range(config.jobs)
+        ]
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Take up what an earlier process left, and listen. UsageError where the port is not to be had."""
+        for record in self.spool.records():
+            if record.get("study"):
+                self._patients.setdefault(record["study"], record.get("patient"))
+        for key in self.spool.waiting():
+            self._keys.put(key)
+        handlers: list[Any] = [
+            (evt.EVT_C_ECHO, lambda event: _SUCCESS),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_PDU_RECV, self._count),
+            (evt.EVT_DIMSE_RECV, lambda event: self._forget(event)),
+            (evt.EVT_CONN_CLOSE, lambda event: self._forget(event)),
+        ]
+        config = self._config
+        try:
+            self._server = self._entity().start_server(
+                (config.host, config.port), block=False, ssl_context=config.tls, evt_handlers=handlers
+            )
+        except OSError as problem:
+            raise UsageError(f"cannot listen on {config.host}:{config.port}: {problem.strerror or problem}") from None
+        for worker in self._workers:
+            worker.start()
+        if self._sender is not None:
+            self._sender.start()
+
+    def stop(self) -> None:
+        """Let nobody in any more, finish the photographs under way, and end; the next start takes up what waits."""
+        self._server.shutdown()
+        while True:  # what waits lies in the spool
+            try:
+                self._keys.get_nowait()
+            except queue.Empty:
+                break
+        for _ in self._workers:
+            self._keys.put(None)
+        for worker in self._workers:
+            worker.join()
+        if self._sender is not None:
+            self._sender.stop()
+
+    def _entity(self) -> AE:
+        config = self._config
+        entity = AE(ae_title=config.aet)
+        entity.require_called_aet = True
+        entity.require_calling_aet = list(config.allow)
+        entity.maximum_associations = config.associations
+        entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = 30, 60, 60
+        entity.add_supported_context(Verification)
+        for sop_class in PHOTOGRAPHS:
+            entity.add_supported_context(sop_class, [UID(syntax) for syntax in READABLE])
+        return entity
+
+    # Receiving, in the threads of the associations --------------------------------------------------------------------
+
+    def _store(self, event: Event) -> int:
+        """Answer a C-STORE: Success only once the image is on the disk."""
+        try:
+            data = event.encoded_dataset(include_meta=True)
+            with self._accepting:  # the same image from two senders at once is one image
+                key = self.spool.accept(data)
+        except UsageError as problem:
+            _logger.warning("an image cannot be kept: %s", problem)
+            return _OUT_OF_RESOURCES
+        except Exception as defect:
+            _logger.warning("an image cannot be taken: %s: %s", type(defect).__name__, defect)
+            return _REFUSED
+        if key is not None:
+            self._keys.put(key)
+        return _SUCCESS
+
+    def _count(self, event: Event) -> None:
+        """Break off an association whose message grows beyond the limit: it would be kept in memory whole."""
+        pdu = event.pdu
+        if not isinstance(pdu, P_DATA_TF):
+            return
+        name = id(event.assoc)
+        self._received[name] = self._received.get(name, 0) + int(pdu.pdu_length)
+        if self._received[name] > self._config.max_bytes:
+            _logger.warning("an image of more than %d bytes is not taken", self._config.max_bytes)
+            event.assoc.abort()
+
+    def _forget(self, event: Event) -> None:
+        self._received.pop(id(event.assoc), None)
+
+    # Grading, in the workers ------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (key := self._keys.get()) is not None:
+            try:
+                self._grade(key)
+            except Exception as defect:  # ours or the disk's; the other images must not pay for it
+                _logger.warning("an image could not be graded: %s: %s", type(defect).__name__, defect)
+                _logger.debug("grading %s failed", key, exc_info=True)
+                self._failures[key] = self._failures.get(key, 0) + 1
+                if self._failures[key] < _FAILED_TWICE:
+                    self._keys.put(key)
+
+    def _grade(self, key: str) -> None:
+        path = self.spool.image(key)
+        items = list(list_dicom(path, key))
+        documents: dict[str, bytes] = {}
+        rows: list[str] = []
+        problem: str | None = None
+        for item in items:
+            verdict = self._verdict(item)
+            rows.append(json_line(verdict.row))
+            if verdict.row.status == Status.ERROR:
+                problem = "; ".join(verdict.row.reasons)
+                continue
+            try:
+                self._check_owner(item)
+                made = documents_of(item, verdict)
+            except UnreadablePhoto as error:
+                problem = str(error)
+                continue
+            documents |= {f"{item.frame or 1}.{kind}": as_file(dataset) for kind, dataset in made.items()}
+        subject = items[0].subject
+        record = {"rows": rows, "study": items[0].study, "patient": subject.patient, "problem": problem}
+        if problem is not None:
+            _logger.warning("set aside: %s", problem)
+            self.spool.keep_copy(path, problem)
+        self.spool.finish(key, documents, record)
+        if self._sender is not None and documents:
+            self._sender.wake()
+
+    def _verdict(self, item: Input) -> Illustrated:
+        grading = self._grader.grade(item)
+        (verdict,) = illustrate([grading], jobs=1, inputs=[item])
+        return verdict
+
+    def _check_owner(self, item: Input) -> None:
+        if (
+            item.study is not None
+            and self._patients.setdefault(item.study, item.subject.patient) != item.subject.patient
+        ):
+            raise UnreadablePhoto(f"{item.name}: its study names another patient already, no document is filed")
