@@ -19,7 +19,7 @@ from dicom_files import STUDY, photograph, save
 from gradings import graded, refused
 from retigrade.arrays import Pixels
 from retigrade.cli import main
-from retigrade.dicom.output import DicomFolder, as_file, documents_of
+from retigrade.dicom.output import DicomWriter, as_file, documents_of
 from retigrade.dicom.photograph import check_studies, list_dicom
 from retigrade.icdr import Grade, Status
 from retigrade.inputs import Input
@@ -144,17 +144,19 @@ def test_ungradable_has_a_report_without_severity(tmp_path: Path, pixels: Pixels
 
 
 def test_what_cannot_be_filed_is_left_out_and_named(tmp_path: Path, pixels: Pixels) -> None:
-    folder = DicomFolder(tmp_path / "out")
-    folder.write(item_of(save(tmp_path / "a.dcm", photograph(pixels, StudyInstanceUID=None))), verdict(pixels))
+    write = DicomWriter()
     mixed = [
         item_of(save(tmp_path / name, photograph(pixels, number=number, PatientID=name)))
         for number, name in enumerate(("b.dcm", "c.dcm"))
     ]
-    folder.write(check_studies(mixed)[0], verdict(pixels))
-    folder.write(Input(tmp_path / "eye.jpg", "eye.jpg"), verdict(pixels))
-    assert [sentence.split(":")[0] for sentence in folder.left_out] == ["a.dcm", "b.dcm"]
-    assert "no valid StudyInstanceUID" in folder.left_out[0]
-    assert not (tmp_path / "out").exists()
+    items = (
+        item_of(save(tmp_path / "a.dcm", photograph(pixels, StudyInstanceUID=None))),
+        check_studies(mixed)[0],
+        Input(tmp_path / "eye.jpg", "eye.jpg"),
+    )
+    assert [list(write(item, verdict(pixels))) for item in items] == [[], [], []]
+    assert [sentence.split(":")[0] for sentence in write.left_out] == ["a.dcm", "b.dcm"]
+    assert "no valid StudyInstanceUID" in write.left_out[0]
 
 
 VALIDATORS = {"sr": (("dsrdump",), ("dciodvfy",), ("dcmdump",)), "sc": (("dciodvfy",), ("dcmdump",))}

@@ -15,7 +15,9 @@ from retigrade.signals import INTERRUPTED
 
 if TYPE_CHECKING:
     from retigrade.cli.hospital import HospitalOutputs
+    from retigrade.inputs import Inputs
     from retigrade.output.progress import Progress
+    from retigrade.output.rows import Row
     from retigrade.output.run import Outcome
 
 _UNREADABLE_PHOTO, _BROKEN_PIPE = 1, 141
@@ -92,10 +94,16 @@ class Grade(Command):
 
         jobs = min(cpu_count(), len(inputs.items)) if self.jobs is None else self.jobs
         grader = load(self.bundle, threads=max(1, cpu_count() // jobs), operating_point=self.operating_point)
-        hospital = self._hospital(grader.bundle.identity)
+        hospital = self._hospital(inputs, grader.bundle.identity)
         with Progress(sys.stderr, total=len(inputs.items)) as progress:
             output = open_output(sys.stdout, self.format, paths=[str(item) for item in inputs.items])
             output.before = progress.hide
+
+            def watch(row: Row) -> None:
+                progress.count(row)
+                if hospital is not None:
+                    hospital.add(row)
+
             outcome = run(
                 inputs,
                 grader,
@@ -103,21 +111,21 @@ class Grade(Command):
                 out=self.out,
                 heat=not self.no_heat,
                 jobs=jobs,
-                writers=() if hospital is None else (hospital.write,),
                 resume=self.resume,
-                watch=progress.count,
+                writers=None if hospital is None else hospital.writers,
+                watch=watch,
             )
         for sentence in () if hospital is None else hospital.finish():
             notice(sentence)
         _tell_end(outcome, self.out, progress)
         return _exit_code(outcome)
 
-    def _hospital(self, bundle: str) -> HospitalOutputs | None:
+    def _hospital(self, inputs: Inputs, bundle: str) -> HospitalOutputs | None:
         if self.out is None or not (self.dicom or self.fhir):
             return None
         from retigrade.cli.hospital import HospitalOutputs
 
-        return HospitalOutputs(self.out, dicom=self.dicom, fhir=self.fhir, bundle=bundle)
+        return HospitalOutputs(inputs, self.out, dicom=self.dicom, fhir=self.fhir, bundle=bundle)
 
 
 def _tell_end(outcome: Outcome, out: Path | None, progress: Progress) -> None:

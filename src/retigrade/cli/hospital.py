@@ -10,38 +10,45 @@ from retigrade.errors import UsageError
 from retigrade.text import listing
 
 if TYPE_CHECKING:
-    from retigrade.dicom.output import DicomFolder
-    from retigrade.inputs import Input
+    from collections.abc import Mapping
+
+    from retigrade.dicom.output import DicomWriter
+    from retigrade.inputs import Inputs
     from retigrade.output.fhir import FhirFolder
-    from retigrade.output.illustrate import Illustrated
+    from retigrade.output.rows import Row
+    from retigrade.output.run import Writer
 
 
 class HospitalOutputs:
-    """Takes each verdict of a run and writes it as DICOM, as FHIR, or both."""
+    """Writes the verdicts of a run as DICOM, as FHIR, or both."""
 
-    def __init__(self, out: Path, *, dicom: bool, fhir: bool, bundle: str) -> None:
+    def __init__(self, inputs: Inputs, out: Path, *, dicom: bool, fhir: bool, bundle: str) -> None:
         """Prepare both; `bundle` is the identity of the bundle that grades. UsageError where the extra is missing."""
-        self._dicom: DicomFolder | None = None
+        self._dicom: DicomWriter | None = None
         self._fhir: FhirFolder | None = None
+        self._studies = {str(item): item.study for item in inputs.items}
         if dicom:
             if find_spec("highdicom") is None:
                 raise UsageError(
                     "--dicom needs packages that are not installed: install Retigrade with its extra dicom"
                 )
-            from retigrade.dicom.output import DicomFolder
+            from retigrade.dicom.output import DicomWriter
 
-            self._dicom = DicomFolder(out)
+            self._dicom = DicomWriter()
         if fhir:
             from retigrade.output.fhir import FhirFolder
 
             self._fhir = FhirFolder(out, bundle=bundle)
 
-    def write(self, item: Input, verdict: Illustrated) -> None:
-        """Write one verdict; UsageError where a file cannot be written."""
-        if self._dicom is not None:
-            self._dicom.write(item, verdict)
+    @property
+    def writers(self) -> Mapping[str, Writer]:
+        """What makes further files of each verdict, for `retigrade.output.run.run`."""
+        return {} if self._dicom is None else {"dicom": self._dicom}
+
+    def add(self, row: Row) -> None:
+        """Take one verdict for the patients' bundles."""
         if self._fhir is not None:
-            self._fhir.add(verdict.row, study=item.study)
+            self._fhir.add(row, study=self._studies.get(row.path))
 
     def finish(self) -> list[str]:
         """Write what waits for the end of the run; returns sentences on what is in none of the files."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
@@ -12,31 +12,26 @@ from pydicom.filewriter import dcmwrite
 from retigrade.dicom.documents import read_source, secondary_capture, structured_report
 from retigrade.dicom.photograph import header_of
 from retigrade.errors import UnreadablePhoto
-from retigrade.files import write_whole
 from retigrade.icdr import Status
 from retigrade.inputs import Input
 from retigrade.output.illustrate import Illustrated
 
 
 @dataclass(slots=True)
-class DicomFolder:
-    """Writes `dicom/<name>.sr.dcm` and `.sc.dcm` below `folder`; left_out: sentences on inputs that got neither."""
+class DicomWriter:
+    """Makes `dicom/<name>.sr.dcm` and `.sc.dcm` of each verdict; left_out: sentences on inputs that have neither."""
 
-    folder: Path
     left_out: list[str] = field(default_factory=list)
 
-    def write(self, item: Input, verdict: Illustrated) -> None:
-        """Write the files of one verdict; an input that is no DICOM photograph has none.
-
-        Raises UsageError where a file cannot be written.
-        """
+    def __call__(self, item: Input, verdict: Illustrated) -> Iterator[tuple[str, bytes]]:
+        """Yield path and bytes of each file of one verdict; none for an input that is no DICOM photograph."""
         try:
             made = documents_of(item, verdict)
         except UnreadablePhoto as problem:
             self.left_out.append(str(problem))
             return
         for kind, dataset in made.items():
-            write_whole(self.folder / "dicom" / f"{item.name}.{kind}.dcm", as_file(dataset))
+            yield f"dicom/{item.name}.{kind}.dcm", as_file(dataset)
 
 
 def documents_of(item: Input, verdict: Illustrated) -> dict[str, Dataset]:
