@@ -9,18 +9,18 @@ import pytest
 
 from retigrade.errors import DataError
 from retigrade.locate import Locator, same, stem, without_zeros
-from retigrade.tables import Table, read_table
+from retigrade.tables import CsvTable, read_table
 
 PLAIN = [(2, {"path": "a.png", "grade": "0"}), (3, {"path": "é.png", "grade": "1"})]
 
 
-def read(folder: Path, content: str | bytes) -> Table:
+def read(folder: Path, content: str | bytes) -> CsvTable:
     path = folder / "list.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return read_table(path)
 
 
-def rows(table: Table) -> list[tuple[int, dict[str, str]]]:
+def rows(table: CsvTable) -> list[tuple[int, dict[str, str]]]:
     return [(row.line, dict(row.cells)) for row in table.rows]
 
 

@@ -118,6 +118,25 @@ def test_training_takes_what_grading_takes(tmp_path: Path, eye: Callable[[int], 
     assert [entry.path.name for entry in manifest.entries] == ["1.2.840.1", "e.jpg_large", "f.jfif", "plain"]
 
 
+def test_training_stops_before_it_begins_with_a_list_of_all_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], eye: Callable[[int], bytes]
+) -> None:
+    pytest.importorskip("torch")
+    black = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    for number, name in enumerate(("No_DR", "Mild")):
+        put(tmp_path / "data" / name / "eye.png", eye(number))
+        put(tmp_path / "data" / name / f"black{number}.png", black)
+    put(tmp_path / "data" / "Mild" / "broken.jpg", b"no picture")
+    assert main(["train", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--random-start"]) == 2
+    stderr = capsys.readouterr().err
+    assert "3 of 5 photographs cannot be used; fix them, or leave them out with --skip-unreadable" in stderr
+    for name in ("No_DR/black0.png: no retinal disc", "Mild/black1.png: no retinal disc", "Mild/broken.jpg: not a"):
+        assert f"{tmp_path}/data/{name}" in stderr
+    manifest = read_manifest(tmp_path / "data", size=224, skip_unreadable=True)
+    assert [entry.path.name for entry in manifest.entries] == ["eye.png", "eye.png"]
+    assert [item.path.name for item in manifest.unusable] == ["black1.png", "black0.png"]
+
+
 def test_annotated_photographs_are_found_by_content_too(tmp_path: Path, eye: Callable[[int], bytes]) -> None:
     put(tmp_path / "photos" / "1.2.840.1", eye(0))
     put(tmp_path / "photos" / ".DS_Store", eye(0))

@@ -15,7 +15,7 @@ from retigrade.fundus.formats import SNIFF_BYTES, sniff
 from retigrade.grading import NOBODY, UNSTATED, Acquisition, Subject
 from retigrade.locate import Changes, Locator, stem
 from retigrade.subjects import parse_date, parse_eye
-from retigrade.tables import Row, is_table, read_table
+from retigrade.tables import CsvRow, is_table, read_table
 from retigrade.text import listing, shown
 
 # What file systems, network stores and desktops put beside photographs; and whatever begins with a dot.
@@ -77,7 +77,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Unreadable:
     """The reader of an input that cannot be read, for a reason that is known without decoding."""
 
     reason: str
@@ -203,7 +203,7 @@ class Walk:
             names = sorted(os.listdir(folder.path), reverse=True)  # noqa: PTH208 - names suffice
         except OSError as error:
             reason = f"the folder cannot be read ({error.strerror})"
-            return [replace(folder, name=folder.name or _own_name(folder.path), reader=Refusal(reason))]
+            return [replace(folder, name=folder.name or _own_name(folder.path), reader=Unreadable(reason))]
         is_output = is_output or _GRADINGS in names
         kept: list[Input] = []
         for name in names:
@@ -227,7 +227,7 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
         cell = row.get("path")
         if row.problem is not None:
             yield Input(
-                Path(f"{path}:{row.line}"), _safe(PurePath(f"{path.name}:{row.line}")), reader=Refusal(row.problem)
+                Path(f"{path}:{row.line}"), _safe(PurePath(f"{path.name}:{row.line}")), reader=Unreadable(row.problem)
             )
         elif not cell:
             skipped.append(Skipped(path, f"line {row.line} has no path"))
@@ -249,7 +249,7 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
         )
 
 
-def _subject(row: Row, unknown: list[str]) -> Subject:
+def _subject(row: CsvRow, unknown: list[str]) -> Subject:
     """Whose eye a row speaks of; what cannot be read is unknown, and added to `unknown` in words."""
     return Subject(
         patient=row.get("patient") or None,
@@ -261,7 +261,7 @@ def _subject(row: Row, unknown: list[str]) -> Subject:
 _Value = TypeVar("_Value")
 
 
-def known(row: Row, column: str, parse: Callable[[str], _Value], unknown: list[str]) -> _Value | None:
+def known(row: CsvRow, column: str, parse: Callable[[str], _Value], unknown: list[str]) -> _Value | None:
     """What a cell says, or None where it says nothing that can be read, which is added to `unknown`."""
     try:
         return parse(row.get(column))
@@ -381,4 +381,4 @@ def _is_dicom(item: Input) -> bool:
 
 def _refuse_dicom(path: Path, name: str) -> Iterator[Input]:
     reason = "a DICOM file, and the packages that read those are not installed; install Retigrade with its extra dicom"
-    yield Input(path, name, reader=Refusal(reason))
+    yield Input(path, name, reader=Unreadable(reason))

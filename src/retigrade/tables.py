@@ -37,7 +37,7 @@ _FORMULA_TEXT = re.compile(r'="(.*)"')  # how spreadsheets are made to keep the 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CsvRow:
     """One row that is not blank: its line number from 1, its cells by column, or why it cannot be read."""
 
     line: int
@@ -50,12 +50,12 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CsvTable:
     """A CSV file. columns: the header's names, in lower case, with underscores for blanks. encoding: as read."""
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CsvRow, ...]
     separator: str
     encoding: str
     notes: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.casefold() in SUFFIXES
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> CsvTable:
     """Read a CSV file.
 
     Raises DataError where it cannot be read, is no text, or has two columns of one name.
@@ -103,7 +103,7 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{shown(str(path))}: has the column {shown(twice[0])!r} more than once; keep one of them")
     rows = tuple(_rows(lines, first + 1, columns, separator))
     notes = (f"{shown(path.name)}: is not UTF-8 and was read as Windows-1252",) if encoding == _WINDOWS else ()
-    return Table(path, tuple(name for name in columns if name), rows, separator, encoding, notes)
+    return CsvTable(path, tuple(name for name in columns if name), rows, separator, encoding, notes)
 
 
 def _read(path: Path) -> bytes:
@@ -151,16 +151,16 @@ def _cells(lines: Sequence[str], separator: str) -> Iterator[list[str]]:
     return csv.reader([f"{line}\n" for line in lines], delimiter=separator, strict=True, skipinitialspace=True)
 
 
-def _rows(lines: Sequence[str], at: int, columns: Sequence[str], separator: str) -> Iterator[Row]:
+def _rows(lines: Sequence[str], at: int, columns: Sequence[str], separator: str) -> Iterator[CsvRow]:
     while at < len(lines):
         cells, taken, problem = _record(lines, at, columns, separator)
         values = [_value(cell) for cell in cells]
         if problem is None and any(values[len(columns) :]):
             problem = f"has {len(values)} cells, the header has {len(columns)} columns"
         if problem is not None:
-            yield Row(at + 1, {}, f"line {at + 1} {problem}")
+            yield CsvRow(at + 1, {}, f"line {at + 1} {problem}")
         elif any(values):
-            yield Row(at + 1, {name: value for name, value in zip(columns, values, strict=False) if name})
+            yield CsvRow(at + 1, {name: value for name, value in zip(columns, values, strict=False) if name})
         at += taken
 
 

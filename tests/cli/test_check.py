@@ -112,6 +112,7 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path, capsys: pytest.
     assert "no layout recognised" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_byte_identical_pairs_of_real_photographs_are_all_found(
     real_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

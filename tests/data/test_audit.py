@@ -90,7 +90,7 @@ def test_the_frame_tells_the_grade_less_after_the_canonical_field(manifest: Mani
 
 def test_a_cut_that_goes_with_the_grade_survives_the_canonical_field_and_not_the_training_cut(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    for number in range(40):
+    for number in range(24):
         grade, cut = (0, 0.0) if number % 2 else (2, 0.12)
         eye = draw_eye(grade=Grade(grade), size=160, aspect=1.4, cut=cut, rng=np.random.default_rng(number)).pixels
         save(eye, tmp_path / FOLDERS[grade] / f"{number}.png")

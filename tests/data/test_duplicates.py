@@ -106,6 +106,7 @@ def test_connected_components_join_chains_and_keys_keep_their_order() -> None:
     assert positions_by_key(["x", "y", "x"]) == [(0, 2), (1,)]
 
 
+@pytest.mark.slow
 def test_real_duplicates_are_found_and_confirmed_on_pixels(real_data: Path) -> None:
     whole = read_manifest(real_data / "aptos2019").entries
     places = defaultdict(list)

@@ -252,6 +252,7 @@ def test_a_loop_around_no_layout_ends(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
+@pytest.mark.slow
 def test_real_layouts(real_data: Path) -> None:
     manifest = read_manifest([real_data / name for name in ("aptos2019", "idrid", "eyepacs")])
     counts = {source: int((manifest.sources == source).sum()) for source in ("aptos2019", "idrid", "eyepacs")}

@@ -17,10 +17,10 @@ from retigrade.data.names import NameIndex
 from retigrade.errors import DataError
 from retigrade.grading import Eye
 from retigrade.icdr import GRADES, Grade
-from retigrade.inputs import NO_PICTURE, Refusal, Walk, describe_skipped, known
+from retigrade.inputs import NO_PICTURE, Unreadable, Walk, describe_skipped, known
 from retigrade.locate import Changes, Locator, stem
 from retigrade.subjects import parse_date, parse_eye
-from retigrade.tables import Row, Table, is_table, read_table
+from retigrade.tables import CsvRow, CsvTable, is_table, read_table
 from retigrade.text import listing, shown
 
 CLASS_FOLDERS = {
@@ -130,7 +130,7 @@ class _Folder:
 
     root: Path
     photographs: list[Path]
-    tables: dict[Path, Table | DataError | None]
+    tables: dict[Path, CsvTable | DataError | None]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -138,20 +138,22 @@ class _Folder:
     def walked(cls, root: Path) -> _Folder:
         walk = Walk()
         entries = list(walk.photographs(root))
-        refused = [LeftOut(entry.path, entry.reader.reason) for entry in entries if isinstance(entry.reader, Refusal)]
+        refused = [
+            LeftOut(entry.path, entry.reader.reason) for entry in entries if isinstance(entry.reader, Unreadable)
+        ]
         tables = {skip.path: None for skip in walk.skipped if skip.reason == NO_PICTURE and is_table(skip.path)}
         others = (skip for skip in walk.skipped if skip.path not in tables)
         return cls(
             root,
-            [entry.path for entry in entries if not isinstance(entry.reader, Refusal)],
+            [entry.path for entry in entries if not isinstance(entry.reader, Unreadable)],
             dict(sorted(tables.items())),
             tuple(refused),
             tuple(f"{_name(root)}: {sentence}" for sentence in describe_skipped(others)),
         )
 
-    def read_tables(self) -> list[Table]:
+    def read_tables(self) -> list[CsvTable]:
         """All tables that can be read."""
-        return [table for path in self.tables if isinstance(table := self._table(path), Table)]
+        return [table for path in self.tables if isinstance(table := self._table(path), CsvTable)]
 
     def listings(self) -> tuple[Listing, ...]:
         """One listing for each folder with label CSVs or class folders; below such a one none is sought."""
@@ -163,7 +165,7 @@ class _Folder:
             deeper = any(path.parent != folder and self._is_label(path) for path in tables)
             if labels:
                 chosen = _chosen(
-                    folder, [table for path in labels if isinstance(table := self._table(path), Table)], photographs
+                    folder, [table for path in labels if isinstance(table := self._table(path), CsvTable)], photographs
                 )
                 listings.append(_agree(chosen, _in_class_folders(folder, photographs, numbers=False)))
             elif not deeper and (classed := _in_class_folders(folder, photographs, numbers=True)):
@@ -174,7 +176,7 @@ class _Folder:
                 waiting += [(child, parts[0].get(child, []), parts[1].get(child, [])) for child in children]
         return tuple(listings)
 
-    def _table(self, path: Path) -> Table | DataError:
+    def _table(self, path: Path) -> CsvTable | DataError:
         table = self.tables[path]
         if table is None:
             try:
@@ -202,7 +204,7 @@ def _by_child(folder: Path, paths: Iterable[Path]) -> dict[Path, list[Path]]:
     return dict(children)
 
 
-def _chosen(folder: Path, tables: Sequence[Table], photographs: Sequence[Path]) -> Listing:
+def _chosen(folder: Path, tables: Sequence[CsvTable], photographs: Sequence[Path]) -> Listing:
     """The listing of the one label CSV that names photographs here; another that does too is an error."""
     listings: list[Listing] = []
     errors: list[DataError] = []
@@ -286,7 +288,7 @@ def _agree(listed: Listing, classed: Sequence[Listed]) -> Listing:
     return replace(listed, photographs=tuple(by_path.values()))
 
 
-def _read_csv(table: Table, photographs: Sequence[Path] | None) -> Listing:
+def _read_csv(table: CsvTable, photographs: Sequence[Path] | None) -> Listing:
     """What a CSV lists; `photographs` are those below its folder, None where nobody has looked yet."""
     path, root = table.path, table.path.parent
     layout = _layout_of(table)
@@ -336,7 +338,7 @@ def _read_csv(table: Table, photographs: Sequence[Path] | None) -> Listing:
     return Listing(root, tuple(listed.values()), tuple(left_out), tuple(notes))
 
 
-def _listed(file: Path, grade: Grade, row: Row, source: str, unknown: list[str]) -> Listed:
+def _listed(file: Path, grade: Grade, row: CsvRow, source: str, unknown: list[str]) -> Listed:
     item = Listed(
         file,
         grade,
@@ -361,12 +363,12 @@ def _grade(text: str, where: str) -> Grade:
         raise DataError(f"{where}: grade {text!r} is not one of 0, 1, 2, 3, 4") from error
 
 
-def _layout_of(table: Table) -> CsvLayout | None:
+def _layout_of(table: CsvTable) -> CsvLayout | None:
     """The layout whose columns are all there."""
     return next((one for one in CSV_LAYOUTS if {one.key, one.grade} <= set(table.columns)), None)
 
 
-def _is_gradings(table: Table) -> bool:
+def _is_gradings(table: CsvTable) -> bool:
     return set(table.columns) >= _GRADINGS
 
 

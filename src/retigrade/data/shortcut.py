@@ -71,7 +71,7 @@ class ShortcutAudit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Frame:
+class _FrameShape:
     """One photograph's frame: squeezed, as nine numbers; canonical, as a mask of retina packed to bits; its cuts."""
 
     squeezed: Features
@@ -129,11 +129,11 @@ def _features(mask: Flags) -> Features:
     return np.array([*margins, *(edge.mean() for edge in edges), 1 - mask.mean()])
 
 
-def _frame(entry: Entry, size: int) -> _Frame:
+def _frame(entry: Entry, size: int) -> _FrameShape:
     photo = decode_listed(entry, size=size)
     canonical = crop(photo, find_field(photo), size=size)
     squeezed = cv2.resize(photo.pixels, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    return _Frame(frame_features(squeezed), np.packbits(lit(canonical)), cut_depths(canonical))
+    return _FrameShape(frame_features(squeezed), np.packbits(lit(canonical)), cut_depths(canonical))
 
 
 def _cut(mask: Flags, hidden: Reals) -> Flags:
