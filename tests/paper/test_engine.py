@@ -14,11 +14,11 @@ from retigrade.cli import main
 from retigrade.data.manifest import read_manifest
 from retigrade.errors import UsageError
 from retigrade.icdr import Grade
+from retigrade.paper.config import Preparation, Protocol, TrainingRun, recipe_for
 from retigrade.paper.engine import Engine, match_weights
 from retigrade.paper.pictures import View, pictures
 from retigrade.paper.protocols import published
-from retigrade.paper.settings import Job, Preparation, Protocol, recipe_of
-from retigrade.paper.trainer import Task
+from retigrade.paper.trainer import TrainingTask
 from retigrade.synthetic import draw_eye
 from retigrade.training.device import open_fabric
 from retigrade.training.network import Network
@@ -96,15 +96,15 @@ def test_weights_go_to_the_network_that_they_are_named_after(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("share", "words"), [(1.0, "ImageNet weights"), (0.8, "ImageNet weights for ")])
 def test_a_start_is_described_by_what_the_file_holds(tmp_path: Path, share: float, words: str) -> None:
-    described = engine({TINY: stored(tmp_path / f"{TINY}.safetensors", share=share)}).contestant(TINY, size=64)
+    described = engine({TINY: stored(tmp_path / f"{TINY}.safetensors", share=share)}).describe(TINY, size=64)
     assert described.start.startswith(words)
     assert described.complete == (share == 1)
     assert len(described.digest) == 64
-    assert described.map == (256, 2, 2)
+    assert described.feature_map == (256, 2, 2)
 
 
 def test_a_random_start_is_described_as_such() -> None:
-    described = engine().contestant(TINY, size=64)
+    described = engine().describe(TINY, size=64)
     assert (described.start, described.share, described.digest) == ("random weights", 0.0, "")
     assert described.parameters == sum(p.numel() for p in Network(TINY, pretrained=False).parameters())
 
@@ -117,7 +117,7 @@ def test_weights_that_cannot_be_fetched_are_refused_with_what_to_do(monkeypatch:
     with pytest.raises(
         UsageError, match=r"cannot fetch ImageNet weights for vgg16 \(ConnectionError\).*--random-start"
     ):
-        Engine(open_fabric(accelerator="cpu"), weights={}, random_pretrained=False).contestant("vgg16", size=64)
+        Engine(open_fabric(accelerator="cpu"), weights={}, random_start=False).describe("vgg16", size=64)
 
 
 class StopAfter(Progress):
@@ -134,20 +134,19 @@ class StopAfter(Progress):
 
 def test_a_training_that_was_stopped_ends_as_an_unbroken_one(clinic: Path, tmp_path: Path) -> None:
     manifest = read_manifest(clinic)
-    job = Job(protocol=Protocol.HONEST, preparation=Preparation.COLOUR, network=TINY, fold=1, epochs=3)
-    parts = published(len(manifest), folds=1, seed=0)[0]
+    job = TrainingRun(protocol=Protocol.HONEST, preparation=Preparation.COLOUR, network=TINY, fold=1, epochs=3)
+    fold = published(len(manifest), folds=1, seed=0)[0]
     photos = pictures(
         manifest, view=View.CANONICAL, preparation=Preparation.COLOUR, size=64, folder=tmp_path / "pictures"
     )
-    task = Task(
+    task = TrainingTask(
         network=TINY,
-        recipe=recipe_of(job, size=64),
+        recipe=recipe_for(job, size=64),
         seed=5,
         photos=photos,
         grades=manifest.grades,
-        train=parts.train,
-        validation=parts.validation,
-        shown=parts.test[:2],
+        fold=fold,
+        shown=fold.test[:2],
         identity="one",
     )
     unbroken = engine().train(task, folder=tmp_path / "a", progress=StopAfter(9))

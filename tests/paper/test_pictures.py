@@ -10,8 +10,8 @@ from retigrade.arrays import Pixels
 from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.errors import DataError, UsageError
 from retigrade.icdr import Grade
+from retigrade.paper.config import Preparation
 from retigrade.paper.pictures import View, gaussian, pictures, squeezed
-from retigrade.paper.settings import Preparation
 from retigrade.synthetic import draw_eye
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from retigrade.errors import DataError, UsageError
 from retigrade.icdr import Grade
-from retigrade.paper.run import run
-from retigrade.paper.settings import Preparation, Protocol, Settings
-from retigrade.paper.study import Study
-from retigrade.paper.trainer import Contestant, NetworkTrainer, Task, Trained
+from retigrade.paper.config import ExperimentConfig, Preparation, Protocol
+from retigrade.paper.experiment import Experiment
+from retigrade.paper.run import run_experiment
+from retigrade.paper.trainer import CheckpointResult, NetworkDescription, NetworkTrainer, TrainingTask
 from retigrade.synthetic import draw_eye
 from retigrade.training.progress import EpochResult, Progress
 
@@ -31,20 +31,20 @@ class Memory(NetworkTrainer):
 
     share: float = 1.0
     stop_before: int | None = None
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[TrainingTask] = field(default_factory=list)
 
-    def contestant(self, network: str, *, size: int) -> Contestant:
+    def describe(self, network: str, *, size: int) -> NetworkDescription:
         start = "ImageNet weights" if self.share == 1 else f"ImageNet weights for {self.share:.0%}, the rest random"
-        return Contestant(
+        return NetworkDescription(
             network=network,
             parameters=2_230_277,
             input="x / 127.5 - 1",
-            map=(1280, 7, 7),
+            feature_map=(1280, 7, 7),
             start=start,
             share=self.share,
         )
 
-    def train(self, task: Task, *, folder: Path, progress: Progress) -> Trained:
+    def train(self, task: TrainingTask, *, folder: Path, progress: Progress) -> CheckpointResult:
         if len(self.tasks) == self.stop_before:
             raise KeyboardInterrupt
         self.tasks.append(task)
@@ -52,10 +52,10 @@ class Memory(NetworkTrainer):
         (folder / "checkpoint").touch()
         line = EpochResult(1, 0.5, 0.9, 0.8, 1.0)
         progress.epoch(line)
-        answers = (task.grades + ~np.isin(np.arange(len(task.grades)), task.train)) % 5
+        answers = (task.grades + ~np.isin(np.arange(len(task.grades)), task.fold.train)) % 5
         logits = np.where(np.eye(5, dtype=bool)[answers], 4.0, 0.0).astype(np.float32)
         maps = np.repeat(logits[task.shown], 4, axis=1).reshape(-1, 5, 2, 2)
-        return Trained(history=(line,), epoch=1, logits=logits, maps=maps, centre=(0.5, 0.5))
+        return CheckpointResult(history=(line,), epoch=1, logits=logits, maps=maps, receptive_field_offset=(0.5, 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def settings(**changes: Any) -> Settings:
+def settings(**changes: Any) -> ExperimentConfig:
     plain: dict[str, Any] = {
         "networks": ("mobilenetv2_100", "vgg16"),
         "folds": (2, 1),
@@ -81,16 +81,16 @@ def settings(**changes: Any) -> Settings:
         "protocols": tuple(Protocol),
         "size": SIZE,
     }
-    return Settings(**(plain | changes))
+    return ExperimentConfig(**(plain | changes))
 
 
 def reproduce(
     clinic: Path, out: Path, trainer: Memory | None = None, *, photographs: bool = True, **changes: Any
-) -> Study:
-    return run(
+) -> Experiment:
+    return run_experiment(
         [clinic],
         out=out,
-        settings=settings(**changes),
+        config=settings(**changes),
         trainer=trainer or Memory(),
         progress=Progress(),
         photographs=photographs,
@@ -100,6 +100,13 @@ def reproduce(
 def rows(out: Path, table: str) -> list[dict[str, str]]:
     with (out / "tables" / f"{table}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the drawing, which takes most of the time of a report."""
+    for plot in ("confusion_plot", "counts_plot", "training_plot"):
+        monkeypatch.setattr(f"retigrade.paper.figures.{plot}", lambda *_, **__: b"<svg/>")
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +168,8 @@ def test_the_protocols_differ_as_they_must_on_a_network_that_only_remembers(whol
     assert accuracy["leaking"] == pytest.approx(1 - 8.2 / 30, abs=0.02)  # what it had not seen is a fifth of all
     leaks = {row["protocol"]: row for row in rows(whole, "leaks") if row["network"] == "MobileNetV2"}
     assert float(leaks["leaking"]["trained on: accuracy"]) == 1
-    assert int(leaks["honest"]["trained on: judged"]) == 0
-    assert int(leaks["honest"]["a duplicate or the patient trained on: judged"]) == 0
+    assert int(leaks["honest"]["trained on: evaluated"]) == 0
+    assert int(leaks["honest"]["a duplicate or the patient trained on: evaluated"]) == 0
 
 
 def test_the_parts_table_counts_what_is_shared(whole: Path) -> None:
@@ -198,6 +205,7 @@ def test_the_audit_is_in_the_report(whole: Path) -> None:
     assert any("93.89" in row["claim"] for row in audit)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_second_call_trains_nothing_and_writes_the_same(clinic: Path, tmp_path: Path) -> None:
     options = {"networks": ("vgg16",), "folds": (1,), "epochs": (1,)}
     reproduce(clinic, tmp_path, **options)
@@ -209,6 +217,7 @@ def test_a_second_call_trains_nothing_and_writes_the_same(clinic: Path, tmp_path
     assert not list(tmp_path.rglob("checkpoint"))
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_an_interrupted_run_reports_what_it_has_and_goes_on_later(clinic: Path, tmp_path: Path) -> None:
     options = {"networks": ("mobilenetv2_100",), "folds": (1,), "epochs": (1,)}
     with pytest.raises(KeyboardInterrupt):
@@ -224,12 +233,14 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on_later(clinic: Path, 
     assert "so far" not in (tmp_path / "report.md").read_text().splitlines()[0]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_interrupted_before_anything_is_finished_there_is_no_report(clinic: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         reproduce(clinic, tmp_path, Memory(stop_before=0))
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_more_networks_and_preparations_later_train_only_what_is_new(clinic: Path, tmp_path: Path) -> None:
     first = {"networks": ("mobilenetv2_100",), "folds": (2,), "epochs": (3,), "preparations": (Preparation.COLOUR,)}
     reproduce(clinic, tmp_path, **first)
@@ -241,10 +252,11 @@ def test_more_networks_and_preparations_later_train_only_what_is_new(clinic: Pat
     assert [task.network for task in all_of_it.tasks] == ["mobilenetv2_100", "mobilenetv2_100", "vgg16"]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_small_files_are_all_that_a_later_run_needs(clinic: Path, tmp_path: Path) -> None:
     first, later = tmp_path / "first", tmp_path / "later"
     reproduce(clinic, first, photographs=False)
-    for path in [first / "honest-split.json", *first.rglob("outcome.json"), *first.rglob("answers.npz")]:
+    for path in [first / "honest-split.json", *first.rglob("result.json"), *first.rglob("answers.npz")]:
         assert path.stat().st_size < 100_000
         target = later / path.relative_to(first)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -256,6 +268,7 @@ def test_small_files_are_all_that_a_later_run_needs(clinic: Path, tmp_path: Path
     assert not list(later.rglob("*.npy"))
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_report_of_a_stopped_run_tells_only_of_what_was_run(clinic: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         reproduce(clinic, tmp_path, Memory(stop_before=3))  # two published folds and an honest one
@@ -267,13 +280,15 @@ def test_a_report_of_a_stopped_run_tells_only_of_what_was_run(clinic: Path, tmp_
     assert folds == [("published", "1"), ("published", "2"), ("leaking", "1"), ("leaking", "2"), ("honest", "1")]
 
 
-def test_other_settings_in_the_same_folder_are_refused(clinic: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_another_config_in_the_same_folder_are_refused(clinic: Path, tmp_path: Path) -> None:
     options = {"networks": ("vgg16",), "folds": (1,), "protocols": (Protocol.PUBLISHED,)}
     reproduce(clinic, tmp_path, epochs=(1,), **options)
     with pytest.raises(UsageError, match="another recipe"):
         reproduce(clinic, tmp_path, epochs=(2,), **options)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_other_photographs_in_the_same_folder_are_refused(clinic: Path, tmp_path: Path) -> None:
     options = {"networks": ("vgg16",), "folds": (1,), "epochs": (1,)}
     reproduce(clinic, tmp_path / "out", **options)
@@ -286,6 +301,7 @@ def test_other_photographs_in_the_same_folder_are_refused(clinic: Path, tmp_path
         reproduce(fewer, tmp_path / "out", **options)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_without_photographs_none_is_written(clinic: Path, tmp_path: Path) -> None:
     options = {"networks": ("vgg16",), "folds": (1,), "epochs": (1,), "protocols": (Protocol.PUBLISHED,)}
     reproduce(clinic, tmp_path, **options)
@@ -297,9 +313,10 @@ def test_without_photographs_none_is_written(clinic: Path, tmp_path: Path) -> No
     assert not (tmp_path / "tables" / "figure_4_results.csv").exists()
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("protocol", list(Protocol))
 def test_each_protocol_alone_has_its_report(clinic: Path, tmp_path: Path, protocol: Protocol) -> None:
-    study = reproduce(
+    experiment = reproduce(
         clinic,
         tmp_path,
         networks=("vgg16",),
@@ -308,11 +325,12 @@ def test_each_protocol_alone_has_its_report(clinic: Path, tmp_path: Path, protoc
         protocols=(protocol,),
         preparations=(Preparation.COLOUR,),
     )
-    assert {key[0] for key in study.judged()} == {protocol}
+    assert {key[0] for key in experiment.results()} == {protocol}
     assert {row["protocol"] for row in rows(tmp_path, "means")} == {protocol}
     assert (tmp_path / "figures" / "figure_4.jpg").exists()
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_partial_start_is_said_wherever_its_numbers_stand(clinic: Path, tmp_path: Path) -> None:
     reproduce(clinic, tmp_path, Memory(share=0.37), networks=("resnetv2_50",), folds=(1,), epochs=(1,))
     said = "ImageNet weights for 37%, the rest random"
@@ -323,7 +341,8 @@ def test_a_partial_start_is_said_wherever_its_numbers_stand(clinic: Path, tmp_pa
     assert f"from {said};" in text.splitlines()[0]
 
 
-def test_the_honest_lesson_is_canonical_cut_and_validated_apart(clinic: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_honest_training_is_canonical_cut_and_validated_apart(clinic: Path, tmp_path: Path) -> None:
     trainer = Memory()
     reproduce(clinic, tmp_path, trainer, networks=("mobilenetv2_100",), folds=(1,), epochs=(1,))
     published, honest, gaussian = trainer.tasks
@@ -331,6 +350,6 @@ def test_the_honest_lesson_is_canonical_cut_and_validated_apart(clinic: Path, tm
     assert honest.recipe.match_crops
     assert not np.array_equal(published.photos[0], honest.photos[0])
     assert not np.array_equal(published.photos[0], gaussian.photos[0])
-    assert np.array_equal(published.train, gaussian.train)
-    assert not np.isin(honest.validation, honest.train).any()
+    assert np.array_equal(published.fold.train, gaussian.fold.train)
+    assert not np.isin(honest.fold.validation, honest.fold.train).any()
     assert len({task.identity for task in trainer.tasks}) == 3

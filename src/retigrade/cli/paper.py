@@ -12,7 +12,7 @@ from retigrade.cli.command import Command, notice
 from retigrade.errors import needs_extra
 
 if TYPE_CHECKING:
-    from retigrade.paper.settings import Settings
+    from retigrade.paper.config import ExperimentConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +69,18 @@ class Paper(Command):
         with needs_extra("train"):
             from retigrade.paper.engine import Engine, match_weights
             from retigrade.paper.report import HTML
-            from retigrade.paper.run import run
+            from retigrade.paper.run import run_experiment
             from retigrade.training.device import open_fabric
             from retigrade.training.progress import TerminalProgress
 
-            settings = self._settings()
-        weights = match_weights(self.weights, settings.networks)
+            config = self._config()
+        weights = match_weights(self.weights, config.networks)
         engine = Engine(open_fabric(accelerator=self.accelerator), weights=weights, random_start=self.random_start)
         with TerminalProgress() as progress:
-            run(
+            run_experiment(
                 self.data,
                 out=self.out,
-                settings=settings,
+                config=config,
                 trainer=engine,
                 progress=progress,
                 photographs=not self.without_photographs,
@@ -90,10 +90,10 @@ class Paper(Command):
         notice("research use only, not a medical device")
         return 0
 
-    def _settings(self) -> Settings:
-        from retigrade.paper.settings import Preparation, Protocol, Settings, spread
+    def _config(self) -> ExperimentConfig:
+        from retigrade.paper.config import ExperimentConfig, Preparation, Protocol, spread
 
-        return Settings(
+        return ExperimentConfig(
             networks=self.networks,
             folds=spread(self.folds, self.networks),
             epochs=spread(self.epochs, self.networks),

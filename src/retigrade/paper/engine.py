@@ -1,4 +1,4 @@
-"""The trainer that trains: networks from timm on the training loop of `retigrade.learn`."""
+"""The trainer that trains: networks from timm on the training loop of `retigrade.training`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from torch import nn
 
-from retigrade.arrays import Floats, Integers, Pixels
 from retigrade.errors import UsageError
-from retigrade.paper.trainer import Contestant, NetworkTrainer, Task, Trained
+from retigrade.paper.trainer import CheckpointResult, NetworkDescription, NetworkTrainer, TrainingTask
 from retigrade.training.dataset import TrainingData, soft_targets
 from retigrade.training.export import receptive_field_offset
 from retigrade.training.loop import Start, fit, predict
 from retigrade.training.network import Network
 from retigrade.training.progress import Progress
+from retigrade.training.weights import StartingWeights
 
-_PROBES = 8  # photographs that the centre of a map's cell is measured on
+_OFFSET_PHOTOS = 8
 
 
 class Engine(NetworkTrainer):
@@ -31,33 +29,33 @@ class Engine(NetworkTrainer):
         """weights: a file for each network that has one. random_start: start the others at random, no download."""
         self._fabric, self._weights, self._random_start = fabric, weights, random_start
 
-    def contestant(self, network: str, *, size: int) -> Contestant:
+    def describe(self, network: str, *, size: int) -> NetworkDescription:
         """Describe a network; UsageError where its weights cannot be had."""
         file = self._weights.get(network)
         built = Network(network, weights=file, pretrained=not self._random_start, size=size).eval()
         with torch.inference_mode():
-            answer = built(torch.zeros(1, 3, size, size))
+            output = built(torch.zeros(1, 3, size, size))
         share = _share(file, built) if file else 0.0 if self._random_start else 1.0
-        height, width = answer.maps.shape[2:]
-        return Contestant(
+        height, width = output.maps.shape[2:]
+        return NetworkDescription(
             network=network,
             parameters=sum(value.numel() for value in built.parameters()),
             input=_input(built),
-            map=(int(answer.features.shape[1]), int(height), int(width)),
+            feature_map=(int(output.features.shape[1]), int(height), int(width)),
             start=_start(share),
             share=share,
             digest=hashlib.sha256(file.read_bytes()).hexdigest() if file else "",
         )
 
-    def train(self, task: Task, *, folder: Path, progress: Progress) -> Trained:
+    def train(self, task: TrainingTask, *, folder: Path, progress: Progress) -> CheckpointResult:
         """Train to the last epoch and answer with the best."""
         data = TrainingData(
             photos=task.photos,
             grades=task.grades,
             targets=soft_targets(task.grades, (), label_smoothing=task.recipe.label_smoothing),
             sources=np.zeros(len(task.grades), np.int64),
-            train=task.train,
-            validation=task.validation,
+            train=task.fold.train,
+            validation=task.fold.validation,
             fingerprint=task.identity,
         )
         start = Start(
@@ -67,23 +65,19 @@ class Engine(NetworkTrainer):
             seed=task.seed,
         )
         fitted = fit(data, task.recipe, start, fabric=self._fabric, folder=folder, progress=progress, pick="best")
-        everything = np.arange(len(task.grades))
-        logits = predict(fitted.network, task.photos, everything, fabric=self._fabric)
-        maps = self._maps(fitted.network, task.photos, task.shown)
-        probes = np.ascontiguousarray(task.photos[task.train[:_PROBES]])
-        return Trained(
+        shown = torch.from_numpy(task.photos[task.shown]).to(self._fabric.device).permute(0, 3, 1, 2).float()
+        with torch.inference_mode():
+            maps = fitted.network(shown).maps.float().cpu().numpy()
+        logits = predict(fitted.network, task.photos, np.arange(len(task.grades)), fabric=self._fabric)
+        return CheckpointResult(
             history=fitted.history,
             epoch=fitted.epoch,
             logits=logits,
             maps=maps,
-            centre=receptive_field_offset(fitted.network, probes),
+            receptive_field_offset=receptive_field_offset(
+                fitted.network, np.ascontiguousarray(task.photos[task.fold.train[:_OFFSET_PHOTOS]])
+            ),
         )
-
-    def _maps(self, network: nn.Module, photos: Pixels, shown: Integers) -> Floats:
-        x = torch.from_numpy(photos[shown]).to(self._fabric.device).permute(0, 3, 1, 2).float()
-        with torch.inference_mode():
-            maps: Floats = network(x).maps.float().cpu().numpy()
-        return maps
 
 
 def match_weights(files: Sequence[Path], networks: Sequence[str]) -> dict[str, Path]:
@@ -108,13 +102,9 @@ def match_weights(files: Sequence[Path], networks: Sequence[str]) -> dict[str, P
 def _share(file: Path, network: Network) -> float:
     """How much of the backbone the file holds, by count of numbers."""
     own = {name: value for name, value in network.backbone.state_dict().items() if value.is_floating_point()}
-    try:
-        with safe_open(file, "pt") as stored:
-            shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"cannot read the weights {file}: need a safetensors file") from error
-    found = sum(int(value.numel()) for name, value in own.items() if shapes.get(name) == tuple(value.shape))
-    return found / sum(int(value.numel()) for value in own.values())
+    shapes = StartingWeights.open(file).shapes()
+    held = sum(int(value.numel()) for name, value in own.items() if shapes.get(name) == tuple(value.shape))
+    return held / sum(int(value.numel()) for value in own.values())
 
 
 def _start(share: float) -> str:

@@ -12,7 +12,7 @@ from retigrade.arrays import Pixels
 from retigrade.data.cache import cached, decode_listed, prepared
 from retigrade.data.manifest import Entry, Manifest
 from retigrade.fundus.field import lit
-from retigrade.paper.settings import Preparation
+from retigrade.paper.config import Preparation
 
 _GAIN, _MIDDLE = 4, 128
 _BLUR = 1 / 60  # of the side, which is a thirtieth of the disc's radius

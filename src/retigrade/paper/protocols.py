@@ -1,19 +1,16 @@
-"""The three protocols: which photographs a network learns from, which choose its epoch, and which judge it.
+"""The three protocols: which photographs a network learns from, which choose its epoch, and which evaluate it.
 
 published: photographs as they are squeezed, divided at random by image; the best epoch is picked on the photographs
 that also judge it. leaking: the same networks, judged on photographs that overlap those they learned from by as much as
 the printed support implies. honest: the canonical field, duplicates and patients kept together, the epoch chosen on a
-part of the training photographs, judged on photographs that nothing was chosen on.
+part of the training photographs, evaluated on photographs that nothing was chosen on.
 
 The text trains on 80 % and validates on 20 %, three times, and calls that 3-fold cross-validation, which would be 67 %
 and 33 %. Here every fold is a fifth of the photographs, disjoint from the other folds (a K-th for more than five
-folds), so that all protocols judge as many photographs.
+folds), so that all protocols evaluate as many photographs.
 """
 
 from __future__ import annotations
-
-import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,10 +20,11 @@ from retigrade.data.manifest import Manifest
 from retigrade.data.splits import Splits, assign, check_leaks, k_fold
 from retigrade.errors import DataError
 from retigrade.icdr import Grade
-from retigrade.paper.audit_data import PUBLIC_TRAINING
+from retigrade.paper.audit import PUBLIC_TRAINING
+from retigrade.paper.config import Protocol
 from retigrade.paper.pictures import View
 from retigrade.paper.printed import CLAIMS
-from retigrade.paper.settings import Protocol
+from retigrade.training.dataset import Fold
 
 VIEWS = {Protocol.PUBLISHED: View.SQUEEZED, Protocol.LEAKING: View.SQUEEZED, Protocol.HONEST: View.CANONICAL}
 LEAKING_SHARE = sum(CLAIMS.validated) / sum(PUBLIC_TRAINING)
@@ -35,45 +33,27 @@ _FEWEST_PARTS = 5  # for folds of the text's 20 %
 _VALIDATION = 1 / 8  # of what the honest protocol may learn from: a tenth of all
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Parts:
-    """One fold: int64 indices, ascending. Under the published protocol validation and test are the same."""
-
-    train: Integers
-    validation: Integers
-    test: Integers
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of which photograph is where."""
-        return hashlib.sha256(
-            b"|".join(part.tobytes() for part in (self.train, self.validation, self.test))
-        ).hexdigest()
-
-
 def parts_of(folds: int) -> int:
     """Into how many equal parts the photographs are cut; each fold tests one."""
     return max(_FEWEST_PARTS, folds)
 
 
-def published(count: int, *, folds: int, seed: int) -> tuple[Parts, ...]:
+def published(count: int, *, folds: int, seed: int) -> tuple[Fold, ...]:
     """Divide `count` photographs at random by image, one result for each fold."""
     drawn = np.array_split(np.random.default_rng(seed).permutation(count), parts_of(folds))
-    found = []
-    for test in map(np.sort, drawn[:folds]):
-        found.append(Parts(np.setdiff1d(np.arange(count), test), test, test))
-    return tuple(found)
+    tests = map(np.sort, drawn[:folds])
+    return tuple(Fold(train=np.setdiff1d(np.arange(count), test), validation=test, test=test) for test in tests)
 
 
-def leaking(parts: Parts, *, seed: int) -> Integers:
-    """The photographs that judge a published fold once validation overlaps training: int64, ascending.
+def leaking(fold: Fold, *, seed: int) -> Integers:
+    """The photographs that evaluate a published fold once validation overlaps training: int64, ascending.
 
     All that the fold tests, and as many of those that it learned from as make up the printed share of the whole: no
     choice of that many photographs overlaps training less.
     """
-    count = len(parts.train) + len(parts.test)
-    more = max(0, round(LEAKING_SHARE * count) - len(parts.test))
-    return np.sort(np.concatenate([parts.test, np.random.default_rng(seed).choice(parts.train, more, replace=False)]))
+    count = len(fold.train) + len(fold.test)
+    more = max(0, round(LEAKING_SHARE * count) - len(fold.test))
+    return np.sort(np.concatenate([fold.test, np.random.default_rng(seed).choice(fold.train, more, replace=False)]))
 
 
 def divide_honestly(manifest: Manifest, groups: Groups, *, folds: int, seed: int) -> Splits:
@@ -92,7 +72,7 @@ def divide_honestly(manifest: Manifest, groups: Groups, *, folds: int, seed: int
     return k_fold(manifest, groups, folds=number, seed=seed)
 
 
-def honest(splits: Splits, manifest: Manifest, *, fold: int) -> Parts:
+def honest(splits: Splits, manifest: Manifest, *, fold: int) -> Fold:
     """One fold of an honest division, by its number from 1; what is not tested is learned from, but for a validation
     part of it, drawn by duplicate and patient too.
     """
@@ -101,7 +81,7 @@ def honest(splits: Splits, manifest: Manifest, *, fold: int) -> Parts:
     unit = independent_groups(manifest, splits.groups)
     shares, rng = np.array([1 - _VALIDATION, _VALIDATION]), np.random.default_rng([splits.seed, fold])
     aside = assign(unit[rest], manifest.grades[rest], shares, rng) == 1
-    parts = Parts(rest[~aside], rest[aside], splits.part(name))
+    parts = Fold(train=rest[~aside], validation=rest[aside], test=splits.part(name))
     if len(parts.validation) == 0:
         raise DataError(f"fold {fold} has too few independent photographs to set some aside for validation")
     check_leaks({"train": parts.train, "validation": parts.validation, "test": parts.test}, splits.groups, manifest)

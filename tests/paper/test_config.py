@@ -5,12 +5,20 @@ from typing import Any
 import pytest
 
 from retigrade.errors import UsageError
-from retigrade.paper.settings import Job, Preparation, Protocol, Settings, printed_name, recipe_of, spread
+from retigrade.paper.config import (
+    ExperimentConfig,
+    Preparation,
+    Protocol,
+    TrainingRun,
+    printed_name,
+    recipe_for,
+    spread,
+)
 
 NETWORKS = ("mobilenetv2_100", "resnetv2_50", "vgg16")
 
 
-def settings(**changes: Any) -> Settings:
+def settings(**changes: Any) -> ExperimentConfig:
     plain: dict[str, Any] = {
         "networks": NETWORKS,
         "folds": (3, 3, 3),
@@ -18,11 +26,11 @@ def settings(**changes: Any) -> Settings:
         "preparations": tuple(Preparation),
         "protocols": tuple(Protocol),
     }
-    return Settings(**(plain | changes))
+    return ExperimentConfig(**(plain | changes))
 
 
 def test_the_whole_protocol_is_nine_trainings_a_preparation_and_three_honest_ones() -> None:
-    jobs = settings().jobs()
+    jobs = settings().runs()
     assert len({job.name for job in jobs}) == len(jobs) == 3 * 3 * 2 + 3
     honest = [job for job in jobs if job.protocol is Protocol.HONEST]
     assert {(job.network, job.preparation) for job in honest} == {("mobilenetv2_100", Preparation.COLOUR)}
@@ -31,7 +39,7 @@ def test_the_whole_protocol_is_nine_trainings_a_preparation_and_three_honest_one
 
 
 def test_what_compares_the_protocols_is_trained_first_and_the_other_preparation_last() -> None:
-    jobs = [(job.preparation, job.network, job.protocol) for job in settings(folds=(1, 1, 1)).jobs()]
+    jobs = [(job.preparation, job.network, job.protocol) for job in settings(folds=(1, 1, 1)).runs()]
     colour, gaussian = Preparation.COLOUR, Preparation.GAUSSIAN
     assert jobs[:2] == [(colour, NETWORKS[0], Protocol.PUBLISHED), (colour, NETWORKS[0], Protocol.HONEST)]
     assert jobs[2:] == [
@@ -41,12 +49,12 @@ def test_what_compares_the_protocols_is_trained_first_and_the_other_preparation_
 
 
 def test_leaking_alone_trains_what_it_judges_and_honest_alone_no_more() -> None:
-    assert {job.protocol for job in settings(protocols=(Protocol.LEAKING,)).jobs()} == {Protocol.PUBLISHED}
-    assert {job.protocol for job in settings(protocols=(Protocol.HONEST,)).jobs()} == {Protocol.HONEST}
+    assert {job.protocol for job in settings(protocols=(Protocol.LEAKING,)).runs()} == {Protocol.PUBLISHED}
+    assert {job.protocol for job in settings(protocols=(Protocol.HONEST,)).runs()} == {Protocol.HONEST}
 
 
 def test_folds_and_epochs_may_differ_by_network() -> None:
-    jobs = settings(folds=(3, 1, 1), epochs=(12, 2, 1), protocols=(Protocol.PUBLISHED,)).jobs()
+    jobs = settings(folds=(3, 1, 1), epochs=(12, 2, 1), protocols=(Protocol.PUBLISHED,)).runs()
     counts = {network: sum(job.network == network for job in jobs) for network in NETWORKS}
     assert counts == {"mobilenetv2_100": 6, "resnetv2_50": 2, "vgg16": 2}
     assert {job.epochs for job in jobs if job.network == "vgg16"} == {1}
@@ -93,12 +101,12 @@ def test_one_number_is_for_all() -> None:
 
 
 def test_the_recipe_is_table_3_and_only_the_honest_one_is_cut() -> None:
-    job = Job(protocol=Protocol.PUBLISHED, preparation=Preparation.COLOUR, network="vgg16", fold=1, epochs=7)
-    recipe = recipe_of(job, size=64)
+    job = TrainingRun(protocol=Protocol.PUBLISHED, preparation=Preparation.COLOUR, network="vgg16", fold=1, epochs=7)
+    recipe = recipe_for(job, size=64)
     assert (recipe.batch, recipe.lr, recipe.optimizer, recipe.epochs) == (20, 1e-4, "adam", 7)
     assert (recipe.class_balance, recipe.size, recipe.small_size, recipe.match_crops) == (1.0, 64, 64, False)
-    honest = Job(protocol=Protocol.HONEST, preparation=Preparation.COLOUR, network="resnet18", fold=1, epochs=7)
-    assert recipe_of(honest, size=64).match_crops
-    assert recipe_of(honest, size=64).batch == 32
+    honest = TrainingRun(protocol=Protocol.HONEST, preparation=Preparation.COLOUR, network="resnet18", fold=1, epochs=7)
+    assert recipe_for(honest, size=64).match_crops
+    assert recipe_for(honest, size=64).batch == 32
     assert printed_name("vgg16") == "VGG-16"
     assert printed_name("resnet18") == "resnet18"

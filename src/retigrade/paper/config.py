@@ -1,4 +1,4 @@
-"""What a run of the publication's protocol is asked to do, which trainings that takes, and how far it is short."""
+"""What an experiment is asked to do, which trainings that takes, and how far it is short of the publication's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FEWEST_PIXELS = 32
 
 
 class Protocol(StrEnum):
-    """How photographs are prepared, divided and judged; `retigrade.paper.protocols` has the particulars."""
+    """How photographs are prepared, divided and evaluated; `retigrade.paper.protocols` has the particulars."""
 
     PUBLISHED = "published"
     LEAKING = "leaking"
@@ -26,7 +26,7 @@ class Protocol(StrEnum):
 
     @property
     def trained(self) -> Protocol:
-        """The protocol that trains the networks which this one judges."""
+        """The protocol that trains the networks which this one evaluates."""
         return Protocol.PUBLISHED if self is Protocol.LEAKING else self
 
 
@@ -38,8 +38,8 @@ class Preparation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One training; protocol: published or honest, since the leaking one judges what the published one trains."""
+class TrainingRun:
+    """One training; protocol: published or honest, since the leaking one evaluates what the published one trains."""
 
     protocol: Protocol
     preparation: Preparation
@@ -58,8 +58,8 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """A run: networks by their names in timm, and for each of them how many folds and epochs.
+class ExperimentConfig:
+    """An experiment: networks by their names in timm, and for each of them how many folds and epochs.
 
     The honest protocol is run for the first network and the first preparation.
     """
@@ -96,10 +96,10 @@ class Settings:
         """The folds that the data set must be cut for."""
         return max(self.folds)
 
-    def jobs(self) -> tuple[Job, ...]:
+    def runs(self) -> tuple[TrainingRun, ...]:
         """Every training, the ones that compare the protocols first, then the ones that compare the networks."""
         return tuple(
-            Job(protocol=protocol, preparation=preparation, network=network, fold=fold, epochs=epochs)
+            TrainingRun(protocol=protocol, preparation=preparation, network=network, fold=fold, epochs=epochs)
             for preparation in self.preparations
             for network, folds, epochs in zip(self.networks, self.folds, self.epochs, strict=True)
             for protocol in self._trained(network, preparation)
@@ -117,19 +117,19 @@ class Settings:
 
         starts: what the networks that do not start from whole ImageNet weights start from, in words.
         """
-        found = []
+        shortfalls = []
         for network, folds, epochs in zip(self.networks, self.folds, self.epochs, strict=True):
             parts = [f"{folds} of {CLAIMS.folds} folds"] if folds < CLAIMS.folds else []
             parts += [f"{epochs} of {EPOCHS} epochs"] if epochs < EPOCHS else []
-            said = [f"with {', '.join(parts)}"] if parts else []
-            said += [f"from {starts[network]}"] if network in starts else []
-            found += [f"{printed_name(network)} {' '.join(said)}"] if said else []
+            words = [f"with {', '.join(parts)}"] if parts else []
+            words += [f"from {starts[network]}"] if network in starts else []
+            shortfalls += [f"{printed_name(network)} {' '.join(words)}"] if words else []
         absent = [printed for name, printed in PRINTED_NAMES.items() if name not in self.networks]
-        found += [f"without {', '.join(absent)}"] if absent else []
+        shortfalls += [f"without {', '.join(absent)}"] if absent else []
         left_out = [name for name in (*Preparation, *Protocol) if name not in (*self.preparations, *self.protocols)]
-        found += [f"not {' nor '.join(left_out)}"] if left_out else []
-        found += [f"at {self.size} of {SIZE} pixels"] if self.size < SIZE else []
-        return tuple(found)
+        shortfalls += [f"not {' nor '.join(left_out)}"] if left_out else []
+        shortfalls += [f"at {self.size} of {SIZE} pixels"] if self.size < SIZE else []
+        return tuple(shortfalls)
 
 
 def spread(numbers: Sequence[int], networks: Sequence[str]) -> tuple[int, ...]:
@@ -142,15 +142,15 @@ def printed_name(network: str) -> str:
     return PRINTED_NAMES.get(network, network)
 
 
-def recipe_of(job: Job, *, size: int) -> Recipe:
+def recipe_for(run: TrainingRun, *, size: int) -> Recipe:
     """How one network is trained: Table 3, and under the honest protocol a frame that cannot tell the grade."""
     return replace(
         RECIPES["paper"],
-        epochs=job.epochs,
-        batch=_batch(job.network),
+        epochs=run.epochs,
+        batch=_batch(run.network),
         size=size,
         small_size=size,
-        match_crops=job.protocol is Protocol.HONEST,
+        match_crops=run.protocol is Protocol.HONEST,
     )
 
 
