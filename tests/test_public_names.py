@@ -19,6 +19,7 @@ def test_the_public_names() -> None:
         "Status",
         "check",
         "load",
+        "train",
         "write_eyes",
         *errors,
     }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from retigrade.grading import Grading
     from retigrade.icdr import Grade, Status
     from retigrade.synthetic import write_eyes
+    from retigrade.training.pipeline import train
 
 __version__ = "0.2.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "check",
     "evaluate",
     "load",
+    "train",
     "tune",
     "write_eyes",
 ]
@@ -59,6 +61,7 @@ _HOMES = {
     "check": "retigrade.data.audit",
     "evaluate": "retigrade.evaluation.evaluate",
     "load": "retigrade.grader",
+    "train": "retigrade.training.pipeline",
     "tune": "retigrade.evaluation.tuning",
     "write_eyes": "retigrade.synthetic",
 }
