@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import save_file
 
 from retigrade.cli import main
@@ -107,17 +106,6 @@ def test_a_random_start_is_described_as_such() -> None:
     described = engine().describe(TINY, size=64)
     assert (described.start, described.share, described.digest) == ("random weights", 0.0, "")
     assert described.parameters == sum(p.numel() for p in Network(TINY, pretrained=False).parameters())
-
-
-def test_weights_that_cannot_be_fetched_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> torch.nn.Module:
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr("timm.create_model", fail)
-    with pytest.raises(
-        UsageError, match=r"cannot fetch ImageNet weights for vgg16 \(ConnectionError\).*--random-start"
-    ):
-        Engine(open_fabric(accelerator="cpu"), weights={}, random_start=False).describe("vgg16", size=64)
 
 
 class StopAfter(Progress):
