@@ -19,6 +19,8 @@ def test_the_public_names() -> None:
         "Status",
         "check",
         "load",
+        "tune",
+        "evaluate",
         "train",
         "write_eyes",
         *errors,

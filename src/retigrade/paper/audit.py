@@ -12,6 +12,8 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 Conclusion = Literal["consistent", "contradicted", "unverifiable"]
 
 PUBLIC_TRAINING = (1805, 370, 999, 193, 295)
@@ -44,4 +46,4 @@ class Finding:
 def audit() -> tuple[Finding, ...]:
     """Every finding, in the order of the publication."""
     text = resources.files("retigrade.paper").joinpath("audit.csv").read_text(encoding="utf-8")
-    return tuple(Finding(**row) for row in csv.DictReader(text.splitlines()))
+    return TypeAdapter(tuple[Finding, ...]).validate_python(list(csv.DictReader(text.splitlines())))
