@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         NotAFundus,
         PhotoError,
         RetigradeError,
+        SeveralEyes,
         UnreadablePhoto,
         UsageError,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "NotAFundus",
     "PhotoError",
     "RetigradeError",
+    "SeveralEyes",
     "Status",
     "UnreadablePhoto",
     "UsageError",
