@@ -246,7 +246,11 @@ def _with_pillow(header: Header) -> Samples:
             image.load()
             transparent = header.format != "BMP" and ("A" in image.getbands() or "transparency" in image.info)
             # The fourth byte of a BMP's pixel is unused far oftener than it is transparency, so it is not read as such.
-            pixels = np.array(image.convert("RGBA" if transparent else "RGB"))
+            mode = "RGBA" if transparent else "RGB"
+            pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
+            for top in range(0, image.height, _ROWS):  # piece by piece: Pillow's copies would be of full size
+                rows = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+                pixels[top : top + _ROWS] = np.asarray(rows.convert(mode))
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error, zlib.error) as problem:
         raise HeaderError(f"the {header.format} is damaged or of an unusual kind and cannot be decoded") from problem
     # Pillow leaves the rows black that a PNG lacks; whether they are lacking or black takes a second look to tell.
@@ -288,11 +292,11 @@ def _ends_amid_row(samples: Samples) -> bool:
     A black bar ends at the edge of a row, and a disc on black ends at its left as it does at its right.
     """
     height, width = samples.shape[:2]
-    lit = samples[..., :3].any(axis=(1, 2))
+    lit = np.asarray(samples[..., :3].any(axis=(1, 2)))
     last = height - 1 - int(np.argmax(lit[::-1]))
     if last < 1 or height - last < _LEAST_LOSS * height:
         return False
-    ending, above = (samples[row, :, :3].any(axis=1) for row in (last, last - 1))
+    ending, above = (np.asarray(samples[row, :, :3].any(axis=1)) for row in (last, last - 1))
     end = width - int(np.argmax(ending[::-1]))
     lost, narrower = int(above[end:].sum()), int(above[:end].sum()) - int(ending[:end].sum())
     return lost > _LEAST_LOSS * width and abs(narrower) <= lost / 4
