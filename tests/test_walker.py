@@ -15,8 +15,9 @@ import pytest
 
 from retigrade.cli import main
 from retigrade.data.annotations import find_annotated
+from retigrade.data.layouts import read_layouts
 from retigrade.data.manifest import read_manifest
-from retigrade.errors import DataError, UnreadablePhoto
+from retigrade.errors import DataError, UnreadablePhoto, UsageError
 from retigrade.grading import Eye, Subject
 from retigrade.icdr import Grade
 from retigrade.inputs import describe_skipped, expand
@@ -211,6 +212,46 @@ def test_label_files_are_recognised_by_their_columns(
     manifest = read_manifest(tmp_path)
     assert {entry.path.stem: int(entry.grade) for entry in manifest.entries} == {f"eye{g}": g for g in range(5)}
     assert any("test.csv" in note and "none of its 1 photographs" in note for note in manifest.notes)
+
+
+def test_a_label_csv_without_one_good_row_is_one_sentence(tmp_path: Path, eye: Callable[[int], bytes]) -> None:
+    put(tmp_path / "a.png", eye(0))
+    put(tmp_path / "labels.csv", b"image,level\na,1,9\n")
+    with pytest.raises(DataError, match=r"1 of 1 photographs cannot be used(.|\n)*line 2 has 3 cells"):
+        read_manifest(tmp_path)
+    put(tmp_path / "more.csv", b"image,level\na,7\n")
+    with pytest.raises(DataError, match=r"more than one CSV with grades \(labels\.csv, more\.csv\)"):
+        read_manifest(tmp_path)
+
+
+PIECES = (b'"', b"\0", b",", b"\n", b"\r", b";", b"\xff", b"..", b"/", b"\\", b'""', b"\xef\xbb\xbf", b"=", b"x" * 300)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_mutated_list_ends_in_anything_but_inputs_or_one_sentence(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for name in ("a.png", "007.png"):
+        put(tmp_path / "images" / name, b"\x89PNG\r\n\x1a\n")
+    lists = (
+        b'path,grade,patient,eye,date\nimages/a.png,0,p1,OD,2024-05-02\nimages\\a.png,0,p1,l,\n"images/7.png",3,,,\n',
+        "id_code;diagnosis\n7;3\na;0\né;1\n".encode("utf-16"),
+        b'Image name,Retinopathy grade,,\n"a",0,,\n007,3,,\n',
+    )
+    path = tmp_path / "list.csv"
+    for _ in range(60):
+        data = lists[rng.integers(len(lists))]
+        for _ in range(rng.integers(4)):
+            at, length = rng.integers(len(data) + 1), rng.integers(10)
+            piece = PIECES[rng.integers(len(PIECES))] if rng.random() < 0.5 else rng.bytes(1)
+            data = data[:at] + (b"" if rng.random() < 0.3 else piece) + data[at + rng.integers(2) * length :]
+        put(path, data)
+        for read in (lambda: expand([path]), lambda: read_layouts(path), lambda: read_layouts(tmp_path)):
+            sentence = ""
+            try:
+                read()
+            except (DataError, UsageError) as error:
+                sentence = str(error)
+            assert "\n" not in sentence
 
 
 def test_gradings_are_no_labels(tmp_path: Path, eye: Callable[[int], bytes]) -> None:

@@ -207,22 +207,21 @@ def _by_child(folder: Path, paths: Iterable[Path]) -> dict[Path, list[Path]]:
 def _chosen(folder: Path, tables: Sequence[CsvTable], photographs: Sequence[Path]) -> Listing:
     """The listing of the one label CSV that names photographs here; another that does too is an error."""
     listings: list[Listing] = []
-    errors: list[DataError] = []
+    refused: list[DataError] = []
+    of_others: list[DataError] = []
     for table in tables:
         try:
             listings.append(_read_csv(table, photographs))
         except _NoneFound as error:
-            errors.append(error)
-        except DataError:
-            if len(tables) == 1:
-                raise
-            listings.append(Listing(folder, ()))
-    if len(listings) > 1:
+            of_others.append(error)
+        except DataError as error:
+            refused.append(error)
+    if len(listings) + len(refused) > 1:
         names = ", ".join(shown(table.path.name) for table in tables)
         raise DataError(f"{shown(str(folder))}: more than one CSV with grades ({names}); give the one that you mean")
-    if not listings or not listings[0].photographs:
-        raise errors[0]
-    return replace(listings[0], notes=(*listings[0].notes, *(f"not used: {error}" for error in errors)))
+    if not listings:
+        raise [*refused, *of_others][0]
+    return replace(listings[0], notes=(*listings[0].notes, *(f"not used: {error}" for error in of_others)))
 
 
 def _class_of(name: str) -> Grade | None:
