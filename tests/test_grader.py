@@ -172,7 +172,7 @@ class TestOnePhoto:
 
     def test_a_photo_unlike_those_learned_from_gets_no_grade(self, tmp_path: Path, photos: list[Path]) -> None:
         far = OutOfDistributionDetector.pack(
-            mean=np.full(CHANNELS, 50.0), scale=np.ones(CHANNELS), components=np.zeros((0, CHANNELS)), limit=1.0
+            mean=np.full(CHANNELS, 50.0), scale=np.ones(1), components=np.zeros((0, CHANNELS)), limit=1.0
         )
         grading = load(write_tiny_bundle(tmp_path / "t.onnx", out_of_distribution=far)).grade(photos[0])
         assert grading.status is Status.UNGRADABLE
@@ -223,7 +223,7 @@ def test_an_unknown_operating_point_is_refused_before_the_first_photo(bundle: Pa
 
 
 def test_features_of_another_network_do_not_fit(tmp_path: Path) -> None:
-    other = OutOfDistributionDetector.pack(mean=np.zeros(9), scale=np.ones(9), components=np.zeros((0, 9)), limit=1.0)
+    other = OutOfDistributionDetector.pack(mean=np.zeros(9), scale=np.ones(1), components=np.zeros((0, 9)), limit=1.0)
     with pytest.raises(BundleError, match=r"features is .* must be tensor\(float\) \[N, 9\]"):
         load(write_tiny_bundle(tmp_path / "t.onnx", out_of_distribution=other))
 

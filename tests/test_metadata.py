@@ -70,32 +70,34 @@ def test_referable_counts_moderate_and_worse_from_the_threshold_on() -> None:
 def test_a_typical_photo_is_near_and_a_strange_one_far() -> None:
     rng = np.random.default_rng(0)
     components = np.linalg.qr(rng.normal(size=(6, 2)))[0].T
-    fit_out_of_distribution = OutOfDistributionDetector.pack(
-        mean=np.full(6, 3.0), scale=np.full(6, 0.5), components=components, limit=1.0
-    )
-    along = 3.0 + 0.5 * 4.0 * components[0]
-    across = np.linalg.svd(components)[2][-1]
-    distances = fit_out_of_distribution.distance(
-        np.stack([np.full(6, 3.0), along, along + 0.5 * 2.0 * across]).astype(np.float32)
-    )
-    np.testing.assert_allclose(distances, [0, 0, 2], atol=0.01)
-    assert fit_out_of_distribution.channels == 6
+    typical = np.array([[9, 4, 1, 0, 1, 16]], np.float32)
+    mean = OutOfDistributionDetector.direction(typical)[0]
+    np.testing.assert_allclose(mean, np.array([3, 2, 1, 0, 1, 4]) / np.sqrt(31), atol=1e-6)
+    detector = OutOfDistributionDetector.pack(mean=mean, scale=[0.5, 0.25, 0.1], components=components, limit=1.0)
+    assert detector.channels == 6
+    assert detector.distance(typical)[0] == pytest.approx(0, abs=0.02)
+    assert detector.distance(7 * typical)[0] == pytest.approx(0, abs=0.02)  # how strong they are says nothing
+    strange = np.array([[0, 1, 9, 9, 0, 0]], np.float32)
+    away = OutOfDistributionDetector.direction(strange)[0] - mean
+    along = components @ away
+    expected = np.sqrt(((along / [0.5, 0.25]) ** 2).sum() + (away @ away - along @ along) / 0.1**2)
+    assert detector.distance(strange)[0] == pytest.approx(expected, rel=0.01)
 
 
 def test_a_typical_photo_needs_no_components() -> None:
-    fit_out_of_distribution = OutOfDistributionDetector.pack(
-        mean=np.zeros(3), scale=np.ones(3), components=np.zeros((0, 3)), limit=1.0
+    detector = OutOfDistributionDetector.pack(
+        mean=np.array([1.0, 0, 0]), scale=np.ones(1), components=np.zeros((0, 3)), limit=1.0
     )
-    np.testing.assert_allclose(fit_out_of_distribution.distance(np.array([[0, 3, 4]], np.float32)), [5])
+    np.testing.assert_allclose(detector.distance(np.array([[0, 5, 0]], np.float32)), [np.sqrt(2)], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
     ("scale", "components"),
     [
-        (np.ones(2), np.zeros((1, 3))),
-        (np.zeros(3), np.zeros((1, 3))),
-        (np.ones(3), np.zeros(4)),
-        (np.ones(3), [np.inf]),
+        (np.ones(3), np.zeros((1, 3))),
+        (np.zeros(2), np.zeros((1, 3))),
+        (np.ones(2), np.zeros(4)),
+        (np.ones(2), [np.inf, 0, 0]),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(scale: np.ndarray, components: np.ndarray) -> None:

@@ -107,11 +107,12 @@ class Training(Record):
 
 
 class OutOfDistributionDetector(Record):
-    """What the features of a training photograph look like, so that a stranger can be refused.
+    """What the features of a training photograph look like, so that a picture of another kind can be refused.
 
-    The distance of a photo is the length of its standardised features' residual: what remains of
-    z = (features - mean) / scale once its part in the span of the components is taken away.
-    mean, scale: (C,); components: (k, C), orthonormal rows; each base64 of little-endian float16.
+    The distance of a photo is Mahalanobis': of its features' direction from the mean one, along each component in
+    standard deviations, and in all other directions together (Lee et al., NeurIPS 2018; Moghaddam and Pentland, 1997).
+    mean: (C,); components: (k, C), orthonormal rows; scale: (k + 1,), the standard deviation along each component and
+    in any one other direction; each base64 of little-endian float16.
     limit: the distance beyond which a photo is refused; choose it with `distance`, as packing rounds.
     """
 
@@ -122,7 +123,7 @@ class OutOfDistributionDetector(Record):
 
     @classmethod
     def pack(cls, *, mean: Floats, scale: Floats, components: Floats, limit: float) -> Self:
-        """Make one from arrays of shapes (C,), (C,) and (k, C)."""
+        """Make one from arrays of shapes (C,), (k + 1,) and (k, C)."""
         return cls(mean=_packed(mean), scale=_packed(scale), components=_packed(components), limit=limit)
 
     @model_validator(mode="after")
@@ -134,9 +135,9 @@ class OutOfDistributionDetector(Record):
 
     @cached_property
     def arrays(self) -> tuple[Floats, Floats, Floats]:
-        """Unpacked mean (C,), scale (C,) and components (k, C), float32."""
+        """Unpacked mean (C,), scale (k + 1,) and components (k, C), float32."""
         mean, scale, components = (_unpacked(text) for text in (self.mean, self.scale, self.components))
-        if mean.size != scale.size or components.size % mean.size:
+        if not mean.size or components.size != (scale.size - 1) * mean.size:
             raise ValueError(f"{mean.size} means, {scale.size} scales and {components.size} numbers of components")
         return mean, scale, components.reshape(-1, mean.size)
 
@@ -145,12 +146,19 @@ class OutOfDistributionDetector(Record):
         """The number of features, C."""
         return self.arrays[0].size
 
+    @staticmethod
+    def direction(features: Floats) -> Floats:
+        """Return the square roots of features, signs kept, at length 1: float32 (N, C) -> (N, C)."""
+        roots = np.sign(features) * np.sqrt(np.abs(features))
+        return np.asarray(roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-6), np.float32)
+
     def distance(self, features: Floats) -> Floats:
         """Return how far photos are from the typical one; features: float32 (N, C) -> float32 (N,), 0 and up."""
         mean, scale, components = self.arrays
-        standard = (features - mean) / scale
-        residual = standard - (standard @ components.T) @ components
-        return np.asarray(np.linalg.norm(residual, axis=1), np.float32)
+        away = self.direction(features) - mean
+        along = away @ components.T
+        rest = np.clip((away**2).sum(axis=1) - (along**2).sum(axis=1), 0, None)
+        return np.asarray(np.sqrt(((along / scale[:-1]) ** 2).sum(axis=1) + rest / scale[-1] ** 2), np.float32)
 
 
 class Verdict(NamedTuple):

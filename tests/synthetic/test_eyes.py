@@ -18,7 +18,8 @@ from retigrade.arrays import Flags
 from retigrade.fundus.crop import crop
 from retigrade.fundus.decode import Photo
 from retigrade.fundus.field import Field, find_field
-from retigrade.fundus.quality import Quality, QualityLimits, assess, measure
+from retigrade.fundus.measures import measure
+from retigrade.fundus.quality import Quality, QualityLimits, assess
 from retigrade.icdr import GRADES, Grade, Status
 from retigrade.synthetic import MASKS, Phantom, demo_eyes, draw_eye, write_eyes
 
@@ -58,7 +59,7 @@ def gate_score(phantom: Phantom) -> float:
     assert judged(phantom).status is Status.GRADED
     measures = measure(prepared(phantom)[0])
     assert measures is not None
-    return float(QualityLimits().score(measures))
+    return float(QualityLimits().eye_score(measures))
 
 
 def draw(grade: Grade = Grade.NONE, *, seed: int = 0, size: int = 256, **options: Any) -> Phantom:

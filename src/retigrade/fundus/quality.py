@@ -1,60 +1,38 @@
 """The gate: is this the back of an eye, and can anything be read from it?
 
-Plain limits on light, sharpness, colour and visible retina give the reasons a person can act on. A quadratic logistic
-score over the same measurements tells retina from everything else that is round, orange or both.
+Plain limits on light, sharpness, colour and visible retina give the reasons a person can act on. Three fitted scores
+over the same measurements do the rest: `eye` tells retina from everything else, `anatomy` looks for vessels and optic
+disc whatever the colour, and `reject` knows the photographs that graders could not read. What has the anatomy of an eye
+is never called something else: a person must look at it.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
-from typing import Any
+from typing import Any, Self
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from retigrade.arrays import Pixels
-from retigrade.fundus.crop import LIT, circle
 from retigrade.fundus.field import Field as Disc
+from retigrade.fundus.measures import MEASURES, Measures, measure
 from retigrade.icdr import Status
 
-Measures = npt.NDArray[np.float64]
-
-MEASURES = (
-    "retina",  # share of the square that shows retina
-    "light",  # mean of the three channels, 0..1
-    "glare",  # 95th percentile of light
-    "shade",  # 5th percentile of light
-    "burnt",  # share of pixels with a saturated channel
-    "white",  # share of pixels with all channels near white
-    "red",  # red's share of the colour
-    "blue",
-    "red spread",  # logarithm of the deviation of red's share
-    "blue spread",
-    "order",  # share of pixels with red >= green >= blue, as haemoglobin has it
-    "saturation",
-    "grey",  # share of pixels without colour
-    "sharpness",  # logarithm of the finest detail over light
-    "detail",  # logarithm of vessel-sized contrast
-    "contrast",  # logarithm of vessel-sized contrast over light
-    "skew",  # of vessel-sized contrast; vessels are dark, exudates and disc bright
-    "shading",  # logarithm of slow variation over light
+NOT_AN_EYE = "does not look like the back of an eye"
+UNUSUAL = "has the shape of a retina in unusual colours or structures: a person must look at it"
+_REACH = 5.0  # deviations from the mean beyond which a measure says no more
+_FAULTS = (
+    ("light", -1, "too dark"),
+    ("glare", 1, "too bright in places"),
+    ("sharpness", -1, "not sharp"),
+    ("clear ridges", -1, "vessels hardly stand out"),
+    ("shading", 1, "unevenly lit"),
 )
-_SIDE = 112
-_FULL_SIDE = 224  # at which the finest detail is measured, and the score was fitted
-_ROUND = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-_FEWEST = 200  # pixels of retina below which nothing can be measured
-
-
-@cache
-def _fitted() -> dict[str, Any]:
-    """The score fitted by `retigrade.training.gate`."""
-    fitted = json.loads(resources.files("retigrade.fundus").joinpath("gate.json").read_text("utf-8"))
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fitted.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +44,110 @@ class Quality:
     reasons: tuple[str, ...] = ()
 
 
-class QualityLimits(BaseModel):
-    """The limits of the gate; each measure is one of `MEASURES`.
+class _Fitted(BaseModel):
+    """A fitted score over some measures, named in the order in which they are read."""
 
-    centre, spread, weights, offset: the score of being a retina is offset + weights . [z, z^2] with
-    z = (measures - centre) / spread, clipped to -6..6. fundus: the score that a photo needs; fundus_filled: the one it
-    needs where no disc was seen, because the retina would fill the frame.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    measures: tuple[str, ...] = Field(min_length=1)
+
+    def chosen(self, measures: Measures) -> Measures:
+        """Return those that the score reads, of measures in the order of `MEASURES`: (..., 40) -> (..., n)."""
+        return measures[..., [MEASURES.index(name) for name in self.measures]]
+
+    @model_validator(mode="after")
+    def _know_them(self) -> Self:
+        if unknown := sorted(set(self.measures) - set(MEASURES)):
+            raise ValueError(f"unknown measures: {', '.join(unknown)}")
+        return self
+
+
+class Score(_Fitted):
+    """A quadratic logistic score, a logarithm of odds: offset + weights . [z, z^2].
+
+    z = (measures - centre) / spread, clipped to -5..5.
+    """
+
+    centre: tuple[float, ...]
+    spread: tuple[float, ...]
+    weights: tuple[float, ...]
+    offset: float
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        count = len(self.measures)
+        lengths = len(self.centre), len(self.spread), len(self.weights)
+        if lengths != (count, count, 2 * count) or min(self.spread) <= 0:
+            raise ValueError("a score needs a centre, a positive spread and two weights for each of its measures")
+        return self
+
+    def standard(self, measures: Measures) -> Measures:
+        """Return z of measures in the order of `MEASURES`: (..., 40) -> (..., n)."""
+        z = (self.chosen(measures) - np.array(self.centre)) / np.array(self.spread)
+        return np.asarray(np.clip(z, -_REACH, _REACH))
+
+    def of(self, measures: Measures) -> Measures:
+        """Return the score of measures in the order of `MEASURES`: (..., 40) -> (...)."""
+        z = self.standard(measures)
+        return np.asarray(self.offset + np.concatenate([z, z**2], axis=-1) @ np.array(self.weights))
+
+
+class Trees(_Fitted):
+    """A sum of small decision trees, a logarithm of odds (gradient boosting: Friedman, Annals of Statistics 29, 2001).
+
+    Nodes of all trees in one row: at each, the place of a measure, the threshold up to which `left` is next, else
+    `right`; a leaf is its own next node, and has a value. roots: where the trees begin. depth: steps that reach a leaf.
+    """
+
+    feature: tuple[int, ...]
+    threshold: tuple[float, ...]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    value: tuple[float, ...]
+    roots: tuple[int, ...]
+    depth: int = Field(ge=1, le=32)
+    offset: float
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        count = len(self.feature)
+        if not count == len(self.threshold) == len(self.left) == len(self.right) == len(self.value):
+            raise ValueError("each node needs a measure, a threshold, two next nodes and a value")
+        nodes = (*self.left, *self.right, *self.roots)
+        if not all(0 <= node < count for node in nodes) or not all(
+            0 <= place < len(self.measures) for place in self.feature
+        ):
+            raise ValueError("a node leads to none of the nodes, or asks for none of the measures")
+        return self
+
+    @cached_property
+    def _nodes(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        return np.array([self.threshold, self.value]), np.array([self.feature, self.left, self.right])
+
+    def of(self, measures: Measures) -> Measures:
+        """Return the score of measures in the order of `MEASURES`: (..., 40) -> (...)."""
+        (threshold, value), (feature, left, right) = self._nodes
+        rows = self.chosen(measures).reshape(-1, len(self.measures))
+        node = np.tile(np.array(self.roots), (len(rows), 1))
+        for _ in range(self.depth):
+            asked = np.take_along_axis(rows, feature[node], axis=1)
+            node = np.where(asked <= threshold[node], left[node], right[node])
+        return np.asarray(self.offset + value[node].sum(axis=1)).reshape(measures.shape[:-1])
+
+
+@cache
+def _fitted() -> dict[str, Any]:
+    """The scores and their limits, fitted by `retigrade.training.gate`."""
+    fitted: dict[str, Any] = json.loads(resources.files("retigrade.fundus").joinpath("gate.json").read_text("utf-8"))
+    return fitted
+
+
+class QualityLimits(BaseModel):
+    """The limits of the gate.
+
+    retina, dark, bright, white, blurred, grey: plain limits, each on the measure of that matter. eye, anatomy, reject:
+    the scores; eye_trees: added to the first. eye_needed: what these must reach; eye_needed_rimless: where no rim was
+    seen. anatomy_needed: from where that score says eye. reject_limit: what that score must not exceed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -82,19 +158,18 @@ class QualityLimits(BaseModel):
     white: float = 0.35
     blurred: float = -5.3
     grey: float = 0.93
-    red: float = 0.315
-    fundus: float = 1.0
-    fundus_filled: float = 2.5
-    hopeless: float = -4.0
-    centre: tuple[float, ...] = Field(default_factory=lambda: _fitted()["centre"])
-    spread: tuple[float, ...] = Field(default_factory=lambda: _fitted()["spread"])
-    weights: tuple[float, ...] = Field(default_factory=lambda: _fitted()["weights"])
-    offset: float = Field(default_factory=lambda: _fitted()["offset"])
+    eye_needed: float = Field(default_factory=lambda: _fitted()["eye_needed"])
+    eye_needed_rimless: float = Field(default_factory=lambda: _fitted()["eye_needed_rimless"])
+    anatomy_needed: float = Field(default_factory=lambda: _fitted()["anatomy_needed"])
+    reject_limit: float = Field(default_factory=lambda: _fitted()["reject_limit"])
+    eye: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["eye"])))
+    eye_trees: Trees = Field(default_factory=lambda: Trees.model_validate_json(json.dumps(_fitted()["eye_trees"])))
+    anatomy: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["anatomy"])))
+    reject: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["reject"])))
 
-    def score(self, measures: Measures) -> Measures:
-        """How much these measures look like a retina, as a logarithm of odds: (..., 18) -> (...)."""
-        z = np.clip((measures - np.array(self.centre)) / np.array(self.spread), -6, 6)
-        return np.asarray(self.offset + np.concatenate([z, z**2], axis=-1) @ np.array(self.weights))
+    def eye_score(self, measures: Measures) -> Measures:
+        """How much measures look like those of an eye, a logarithm of odds: (..., 40) -> (...)."""
+        return np.asarray(self.eye.of(measures) + self.eye_trees.of(measures))
 
 
 def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
@@ -106,15 +181,28 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
     measures = measure(canonical)
     if measures is None:
         return Quality(0.0, Status.UNGRADABLE, ("too little retina is lit to be read",))
-    named = dict(zip(MEASURES, measures, strict=True))
-    score = float(limits.score(measures))
-    needed = limits.fundus_filled if disc.filled else limits.fundus
-    quality = float(1 / (1 + np.exp(-(score - needed) / 2)))
-    blurred = named["sharpness"] < limits.blurred
-    # The score was fitted to what is sharp, so it has no say in what is not.
-    unlike = score < limits.hopeless and not blurred
-    if unlike or (named["red"] < limits.red and named["grey"] < limits.grey):
-        return Quality(quality, Status.NOT_FUNDUS, ("does not look like the back of an eye",))
+    needed = limits.eye_needed_rimless if disc.filled else limits.eye_needed
+    eye, reject = float(limits.eye_score(measures)) - needed, float(limits.reject.of(measures)) - limits.reject_limit
+    quality = float(_share(eye / 2) * _share(-reject))
+    complaints = _complaints(dict(zip(MEASURES, measures.tolist(), strict=True)), limits)
+    if eye < 0:
+        if complaints:
+            return Quality(quality, Status.UNGRADABLE, complaints)
+        if float(limits.anatomy.of(measures)) >= limits.anatomy_needed:
+            return Quality(quality, Status.UNGRADABLE, (UNUSUAL,))
+        return Quality(0.0, Status.NOT_FUNDUS, (NOT_AN_EYE,))
+    if complaints:
+        return Quality(quality, Status.UNGRADABLE, complaints)
+    if reject > 0:
+        return Quality(quality, Status.UNGRADABLE, (f"poor quality, {_fault(measures, limits.reject)}: take it again",))
+    return Quality(quality, Status.GRADED, () if disc.note is None else (disc.note,))
+
+
+def _share(odds: float) -> float:
+    return float(1 / (1 + np.exp(-np.clip(odds, -50, 50))))
+
+
+def _complaints(named: dict[str, float], limits: QualityLimits) -> tuple[str, ...]:
     complaints = (
         (
             named["retina"] < limits.retina,
@@ -126,70 +214,14 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
             f"too bright: {named['white']:.0%} of the retina is white",
         ),
         (named["grey"] > limits.grey, "no colour: a colour photograph is needed"),
-        (blurred, "blurred: no vessel can be told from its surroundings"),
+        (named["sharpness"] < limits.blurred, "blurred: no vessel can be told from its surroundings"),
     )
-    if reasons := tuple(reason for found, reason in complaints if found):
-        return Quality(quality, Status.UNGRADABLE, reasons)
-    if score < needed:
-        return Quality(quality, Status.NOT_FUNDUS, ("does not look like the back of an eye",))
-    return Quality(quality, Status.GRADED, () if disc.note is None else (disc.note,))
+    return tuple(reason for found, reason in complaints if found)
 
 
-def measure(canonical: Pixels) -> Measures | None:
-    """Measure a canonical photo, uint8 (S, S, 3): float64 (18,) as `MEASURES`, or None where nothing is lit."""
-    if len(canonical) > _FULL_SIDE:
-        canonical = np.asarray(cv2.resize(canonical, (_FULL_SIDE, _FULL_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    small = cv2.resize(canonical, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    planes = [small[..., channel] for channel in range(3)]  # plane by plane is ten times as fast as the last axis
-    brightest = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
-    lit = ((brightest > LIT) & circle(_SIDE)).astype(np.uint8)
-    inner = cv2.erode(lit, _ROUND, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
-    if np.count_nonzero(inner) < _FEWEST:
-        return None
-    red, green, blue = (plane[inner].astype(np.float32) / 255 for plane in planes)
-    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    whole = red + green + blue
-    light, red_share, blue_share = whole / 3, red / (whole + 1e-3), blue / (whole + 1e-3)
-    chroma = highest - lowest
-    mean = float(light.mean())
-    vessels, slow, sharp = _contrast(planes[1], cv2.extractChannel(canonical, 1), inner)
-    off = vessels - vessels.mean()
-    spread = float(off.std())
-    skew = float((off * off * off).mean()) / (spread**3 + 1e-9)
-    shade, glare = np.percentile(light, (5, 95))
-    return np.array(
-        [
-            lit.mean(),
-            mean,
-            glare,
-            shade,
-            (highest > 0.97).mean(),
-            (lowest > 0.9).mean(),
-            red_share.mean(),
-            blue_share.mean(),
-            np.log(red_share.std() + 1e-3),
-            np.log(blue_share.std() + 1e-3),
-            ((red >= green) & (green >= blue - 0.02)).mean(),
-            (chroma / (highest + 1e-3)).mean(),
-            (chroma < 0.03).mean(),
-            np.log(sharp / (mean + 0.02) + 1e-3),
-            np.log(spread + 1e-3),
-            np.log(spread / (green.mean() + 0.02) + 1e-3),
-            skew,
-            np.log(slow.std() / (green.mean() + 0.02) + 1e-3),
-        ],
-        dtype=np.float64,
-    )
-
-
-def _contrast(
-    green: npt.NDArray[Any], full: npt.NDArray[Any], inner: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
-    """Vessel-sized and slow contrast of the green channel within `inner`, and its mean finest detail."""
-    light = green.astype(np.float32) / 255
-    slow = cv2.blur(cv2.blur(light, (9, 9)), (9, 9))
-    # In floating point: a blurred photograph's detail is finer than the steps of a byte.
-    fine = cv2.Laplacian(cv2.GaussianBlur(full.astype(np.float32), (5, 5), 1.0), cv2.CV_32F, ksize=1)
-    within = cv2.resize(inner.astype(np.uint8), fine.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    sharp = cv2.norm(fine, cv2.NORM_L1, within) / (255 * max(cv2.countNonZero(within), 1))
-    return np.asarray((light - slow)[inner], np.float32), np.asarray(slow[inner], np.float32), sharp
+def _fault(measures: Measures, score: Score) -> str:
+    """What most sets a photograph apart from a readable one."""
+    z = dict(zip(score.measures, score.standard(measures).tolist(), strict=True))
+    return max(((sign * z[name], words) for name, sign, words in _FAULTS if name in z), default=(0.0, "unlike others"))[
+        1
+    ]

@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from retigrade.arrays import Floats, Integers, Reals
+from retigrade.arrays import Integers, Reals
 from retigrade.heatmap import disease_evidence
-from retigrade.metadata import OutOfDistributionDetector
 from retigrade.metrics.classification import ThresholdRates, at_threshold, is_referable, p_referable
 from retigrade.metrics.decision import Decision, OperatingPoint, softmax, spread
 from retigrade.metrics.estimate import Estimate
@@ -76,12 +75,3 @@ def cam_maximum(outputs: ModelOutputs, probabilities: Reals) -> float:
     """The disease evidence to show as hottest, one for all photographs."""
     pairs = zip(outputs.maps, probabilities, strict=True)
     return max(float(np.quantile([disease_evidence(maps, p) for maps, p in pairs], _HOTTEST)), 1e-3)
-
-
-def fit_out_of_distribution(train: Floats, validation: Floats) -> OutOfDistributionDetector:
-    """What features of photographs look like, learned on some, (n, C), and limited by others, (m, C)."""
-    mean, scale = train.mean(axis=0), train.std(axis=0) + 1e-3
-    _, _, rows = np.linalg.svd((train - mean) / scale, full_matrices=False)
-    fitted = OutOfDistributionDetector.pack(mean=mean, scale=scale, components=rows[:_COMPONENTS], limit=1.0)
-    limit = float(np.quantile(fitted.distance(validation), _IN_DISTRIBUTION)) * _MARGIN
-    return fitted.model_copy(update={"limit": limit})

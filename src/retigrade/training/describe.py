@@ -19,6 +19,7 @@ from retigrade.metrics.decision import softmax
 from retigrade.metrics.fitting import calibration_caveat
 from retigrade.training import calibrate
 from retigrade.training.export import ModelOutputs
+from retigrade.training.out_of_distribution import fit_out_of_distribution
 from retigrade.training.recipe import Recipe
 
 UNSTATED = "unstated"
@@ -101,7 +102,7 @@ def make_metadata(
             coverage=COVERAGE, quantile=conformal_quantile(probabilities[at_home], grades[at_home], COVERAGE)
         ),
         second_reader_spread=calibrate.second_reader_spread(probabilities),
-        out_of_distribution=calibrate.fit_out_of_distribution(features, calibration_features),
+        out_of_distribution=fit_out_of_distribution(features, calibration_features),
         quality=QualityLimits(**QualityLimits().model_dump()),
         cam_maximum=calibrate.cam_maximum(evidence.calibration, probabilities),
         receptive_field_offset=receptive_field_offset,

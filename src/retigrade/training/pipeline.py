@@ -27,7 +27,6 @@ from retigrade.grading import Grading
 from retigrade.metadata import Metadata
 from retigrade.metrics.fitting import fit_prior
 from retigrade.training.backbone import suited
-from retigrade.training.calibrate import fit_out_of_distribution
 from retigrade.training.checkpoint import CHECKPOINT
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
 from retigrade.training.describe import UNSTATED, Evidence, Origin, make_metadata
@@ -37,6 +36,7 @@ from retigrade.training.export import concatenated, receptive_field_offset, run_
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
 from retigrade.training.loop import Pick, Start, fit, predict
 from retigrade.training.network import Ensemble, Network
+from retigrade.training.out_of_distribution import fit_out_of_distribution
 from retigrade.training.progress import Progress
 from retigrade.training.recipe import RECIPES, Recipe
 
