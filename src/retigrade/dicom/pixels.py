@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,7 @@ READABLE = (*sorted(_NATIVE), *sorted(_JPEG), *_PLUGINS)
 
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 _DECODING = 12  # bytes a pixel, and a byte of its samples: what decoding takes at most
+_UNSHIFTED: Any = {"correct_unused_bits": False}  # pydicom's own way with bits that are not stored at the low end
 _ENCODED_MARGIN = 2**16  # bytes by which an encoded frame may exceed twice its decoded size
 
 Refuse = Callable[[str], UnreadablePhoto]
@@ -153,7 +155,7 @@ def _decoded(dataset: FileDataset, frame: int, layout: _Layout, refuse: Refuse) 
             index=frame - 1,
             decoding_plugin=_PLUGINS.get(syntax, ""),
             raw=layout.shift > 0,
-            correct_unused_bits=layout.shift == 0,
+            **_UNSHIFTED if layout.shift else {},
         )
         if layout.shift:
             samples = samples >> layout.shift

@@ -1,0 +1,372 @@
+"""DICOM under stress: mutated files, the node's throughput against `grade_many`, and a node killed while it is sent to.
+
+    python benchmarks/dicom.py mutate --count 5000
+    python benchmarks/dicom.py throughput --count 200
+    python benchmarks/dicom.py kill --count 500 --kills 5
+
+Everything is drawn and seeded; nothing but the package with its extra `dicom` is needed. Mutated files are read in
+child processes, so that a crash of a decoder is counted and not suffered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pydicom import dcmread, uid
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+
+from retigrade.arrays import Pixels
+from retigrade.dicom.forward import Peer
+from retigrade.dicom.node import Node, NodeConfig
+from retigrade.dicom.photograph import list_dicom
+from retigrade.dicom.spool import Spool
+from retigrade.grader import load
+from retigrade.icdr import GRADES, Grade, Status
+from retigrade.synthetic import draw_eye
+
+OP = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+ROOT = "1.2.826.0.1.3680043.8.498.77"
+FALSE_FROM = 16.0  # mean difference, of 255, from which a graded picture is another one than was stored
+SLOW_FROM = 10.0  # seconds for one file
+
+
+def dataset_of(pixels: Pixels, number: int, *, patient: str = "P1") -> FileDataset:
+    """An uncompressed Ophthalmic Photography image."""
+    dataset = FileDataset("", {}, preamble=b"\0" * 128, file_meta=FileMetaDataset())
+    values: dict[str, Any] = {
+        "SOPClassUID": OP, "SOPInstanceUID": f"{ROOT}.{number}", "StudyInstanceUID": f"{ROOT}.1.{patient[1:]}",
+        "SeriesInstanceUID": f"{ROOT}.2.{patient[1:]}", "StudyDate": "20240502", "StudyTime": "101500", "StudyID": "1",
+        "AccessionNumber": "1", "Modality": "OP", "Manufacturer": "Maker", "PatientID": patient, "PatientName": "A^B",
+        "PatientBirthDate": "", "PatientSex": "", "ReferringPhysicianName": "", "SeriesNumber": "1",
+        "InstanceNumber": str(number), "ImageLaterality": "R", "SamplesPerPixel": 3,
+        "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1], "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
+        "PixelData": pixels.tobytes(),
+    }  # fmt: skip
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = OP
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
+
+
+def as_jpeg(dataset: FileDataset, pixels: Pixels) -> FileDataset:
+    """The same with its pixels as a JPEG."""
+    data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+    dataset.PixelData, dataset.PhotometricInterpretation = encapsulate([data]), "YBR_FULL_422"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    return dataset
+
+
+def bytes_of(dataset: FileDataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+# Mutated files --------------------------------------------------------------------------------------------------------
+
+BASES = ("plain", "implicit", "deflated", "jpeg", "jpeg2000", "jpegls", "rle")
+
+
+def base(kind: str, pixels: Pixels) -> bytes:
+    """The drawn eye in one transfer syntax."""
+    dataset = dataset_of(pixels, 1)
+    match kind:
+        case "implicit":
+            dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
+        case "deflated":
+            dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+        case "jpeg":
+            dataset = as_jpeg(dataset, pixels)
+        case "jpeg2000":
+            dataset.compress(uid.JPEG2000Lossless, generate_instance_uid=False)
+        case "jpegls":
+            dataset.compress(uid.JPEGLSLossless, generate_instance_uid=False)
+        case "rle":
+            dataset.compress(uid.RLELossless, generate_instance_uid=False)
+    return bytes_of(dataset)
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """One to eight changes: bytes, lengths, pieces lost, doubled or swapped, the end cut off; headers rather often."""
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 9))):
+        header = rng.random() < 0.6
+        at = int(rng.integers(128, min(len(changed), 1500) if header else len(changed)))
+        size = int(rng.integers(1, 64))
+        match int(rng.integers(0, 7)):
+            case 0:
+                changed[at] = int(rng.integers(0, 256))
+            case 1:
+                changed[at] ^= 1 << int(rng.integers(0, 8))
+            case 2:
+                changed[at : at + 4] = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\1\0\0\0"])
+            case 3:
+                del changed[at : at + size]
+            case 4:
+                changed[at:at] = changed[at : at + size]
+            case 5:
+                changed[at : at + size] = bytes(rng.integers(0, 256, size, dtype=np.uint8))
+            case 6 if rng.random() < 0.3:
+                del changed[at:]
+        if len(changed) < 140:
+            break
+    return bytes(changed)
+
+
+def examine(first: int, count: int, results: multiprocessing.Queue[Any]) -> None:
+    """Read and grade files `first` to `first + count`; one result each, so that a crash shows which one it was."""
+    warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    pixels = draw_eye(grade=Grade.MODERATE, size=320, rng=np.random.default_rng(2)).pixels
+    originals = {kind: base(kind, pixels) for kind in BASES}
+    grader = load(threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.dcm"
+        for number in range(first, first + count):
+            rng = np.random.default_rng([77, number])
+            path.write_bytes(mutated(originals[BASES[number % len(BASES)]], rng))
+            started = time.perf_counter()
+            try:
+                for item in list_dicom(path, "a.dcm"):
+                    grading = grader.grade(item)
+                    verdict = str(grading.status)
+                    if grading.status is Status.GRADED:
+                        found = item.read().pixels
+                        same = found.shape == pixels.shape
+                        gap = float(np.abs(found.astype(float) - pixels).mean()) if same else 255.0
+                        verdict = "graded, another picture" if gap > FALSE_FROM else "graded"
+                    if any("internal error" in reason for reason in grading.reasons):
+                        verdict = f"internal error: {grading.reasons[0]}"
+                    results.put((number, verdict, time.perf_counter() - started))
+                    break
+            except Exception as defect:
+                results.put((number, f"traceback: {type(defect).__name__}: {defect}"[:200], 0.0))
+
+
+def mutate(count: int) -> None:
+    """Print what became of `count` mutated files."""
+    found: dict[int, tuple[str, float]] = {}
+    first, crashes = 0, 0
+    while first < count:
+        results: multiprocessing.Queue[Any] = multiprocessing.Queue()
+        child = multiprocessing.Process(target=examine, args=(first, min(250, count - first), results))
+        child.start()
+        last = time.monotonic()
+        while child.is_alive() or not results.empty():
+            try:
+                number, verdict, seconds = results.get(timeout=1)
+                found[number] = verdict, seconds
+                last = time.monotonic()
+            except Exception:  # nothing yet
+                if time.monotonic() - last > 120:
+                    child.kill()
+        child.join()
+        if child.exitcode != 0:
+            crashed = max((number for number in found if number >= first), default=first - 1) + 1
+            found[crashed] = f"crash or hang ({child.exitcode})", 0.0
+            crashes += 1
+            first = crashed + 1
+        else:
+            first += min(250, count - first)
+    for verdict, number in Counter(verdict for verdict, _ in found.values()).most_common():
+        print(f"{number:6d}  {verdict}  e.g. file {next(n for n, (v, _) in found.items() if v == verdict)}")
+    slowest = max(seconds for _, seconds in found.values())
+    print(f"{len(found)} files, {crashes} crashes, slowest {slowest:.2f} s")
+
+
+# The node -------------------------------------------------------------------------------------------------------------
+
+
+class Archive:
+    """Counts what it is sent."""
+
+    def __init__(self) -> None:
+        self.received: Counter[tuple[str, str]] = Counter()
+        entity = AE("PACS")
+        entity.maximum_associations = 50
+        for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
+            entity.add_supported_context(sop_class)
+        self.server: Any = entity.start_server(
+            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self.store)]
+        )
+        self.port = int(self.server.server_address[1])
+
+    def store(self, event: Any) -> int:
+        request = event.request
+        self.received[str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)] += 1
+        return 0
+
+    def distinct(self, sop_class: str) -> int:
+        return sum(kind == sop_class for kind, _ in self.received)
+
+
+def images(count: int, size: int) -> list[FileDataset]:
+    """JPEG photographs of ten eyes, each under an identity of its own, two to a patient."""
+    eyes = [
+        draw_eye(grade=grade, size=size, rng=np.random.default_rng([5, number])).pixels
+        for number, grade in enumerate(2 * GRADES)
+    ]
+    made = []
+    for number in range(count):
+        pixels = eyes[number % len(eyes)]
+        dataset = as_jpeg(dataset_of(pixels, number + 1, patient=f"P{number // 2 + 1}"), pixels)
+        made.append(dcmread(io.BytesIO(bytes_of(dataset))))
+    return made
+
+
+def send_all(datasets: list[FileDataset], port: int) -> None:
+    """Send every image until it is answered Success, over new associations where the node has died."""
+    left = list(datasets)
+    while left:
+        entity = AE("CAMERA")
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
+        entity.add_requested_context(OP, uid.JPEGBaseline8Bit)
+        association = entity.associate("127.0.0.1", port, ae_title="RETIGRADE")
+        if not association.is_established:
+            time.sleep(0.2)
+            continue
+        while left and association.is_established:
+            try:
+                status = association.send_c_store(left[0]).get("Status")
+            except (RuntimeError, ValueError):
+                break
+            if status == 0:
+                left.pop(0)
+            else:
+                break
+        association.release() if association.is_established else association.abort()
+
+
+def in_threads(datasets: list[FileDataset], port: int, senders: int) -> list[threading.Thread]:
+    threads = [threading.Thread(target=send_all, args=(datasets[start::senders], port)) for start in range(senders)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def throughput(count: int, size: int, jobs: int) -> None:
+    """Print photographs a second of `grade_many` and of the node, which also draws, files and delivers."""
+    datasets = images(count, size)
+    grader = load(threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for number, dataset in enumerate(datasets):
+            path = Path(folder) / f"{number}.dcm"
+            path.write_bytes(bytes_of(dataset))
+            paths.append(path)
+        items = [item for path in paths for item in list_dicom(path, path.name)]
+        started = time.perf_counter()
+        for _ in grader.grade_many(items, jobs=jobs):
+            pass
+        alone = count / (time.perf_counter() - started)
+        archive = Archive()
+        config = NodeConfig(port=0, forward=Peer("PACS", "127.0.0.1", archive.port), jobs=jobs)
+        node = Node(grader, Path(folder) / "node", config)
+        node.start()
+        started = time.perf_counter()
+        threads = in_threads(datasets, node.port, 4)
+        while sum(1 for _ in (Path(folder) / "node/done").glob("*.json")) < count:
+            time.sleep(0.05)
+        graded = count / (time.perf_counter() - started)
+        while archive.distinct(Comprehensive3DSRStorage) < count:
+            time.sleep(0.05)
+        delivered = count / (time.perf_counter() - started)
+        for thread in threads:
+            thread.join()
+        node.stop()
+        archive.server.shutdown()
+    print(f"{count} photographs of {size} px, {jobs} jobs: grade_many {alone:.1f}/s, node {graded:.1f}/s graded,")
+    print(
+        f"{delivered:.1f}/s delivered with report and capture: ratio {graded / alone:.2f} and {delivered / alone:.2f}"
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def kill(count: int, size: int, kills: int, jobs: int) -> None:
+    """Print what is left in queue and archive after a node was killed `kills` times while four senders sent."""
+    datasets = images(count, size)
+    archive, port = Archive(), free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        queue = Path(folder) / "queue"
+        command = [
+            sys.executable, "-m", "retigrade", "listen", "--port", str(port), "--queue", str(queue),
+            "--forward", f"PACS@127.0.0.1:{archive.port}", "--jobs", str(jobs),
+        ]  # fmt: skip
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        threads = in_threads(datasets, port, 4)
+        rng = np.random.default_rng(3)
+        for number in range(kills):  # spread over the run by what has been graded, not by the clock
+            while len(list((queue / "done").glob("*.json"))) < (number + 1) * count // (kills + 1):
+                time.sleep(0.05)
+            time.sleep(float(rng.uniform(0, 0.3)))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        for thread in threads:
+            thread.join()
+        while archive.distinct(Comprehensive3DSRStorage) < count and time.perf_counter() - started < 3600:
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+        spool = Spool(queue)
+        print(f"{count} images from 4 senders, node killed {kills} times, {time.perf_counter() - started:.0f} s")
+        print(f"graded {len(list(spool.records()))}, waiting {len(spool.waiting())}, ", end="")
+        print(f"to deliver {len(spool.outgoing())}, dead letters {len(list(spool.dead()))}; SIGTERM: exit code {code}")
+        for name, sop_class in (("reports", Comprehensive3DSRStorage), ("captures", SecondaryCaptureImageStorage)):
+            again = sum(number - 1 for (kind, _), number in archive.received.items() if kind == sop_class)
+            print(
+                f"{name} in the archive: {archive.distinct(sop_class)} distinct; sent again with the same UID: {again}"
+            )
+    archive.server.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["mutate", "throughput", "kill"])
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    match arguments.what:
+        case "mutate":
+            mutate(arguments.count)
+        case "throughput":
+            throughput(arguments.count, arguments.size, arguments.jobs)
+        case "kill":
+            kill(arguments.count, arguments.size, arguments.kills, arguments.jobs)
+
+
+if __name__ == "__main__":
+    main()
