@@ -87,6 +87,7 @@ def tiny_card(**changes: Any) -> Metadata:
         "operating_points": {"screening": OperatingPoint(threshold=0.2, sensitivity=point, specificity=point)},
         "conformal": None,
         "second_reader_spread": 4.0,
+        "retest_noise": None,
         "out_of_distribution": None,
         "quality": QualityLimits(),
         "cam_maximum": 2.0,

@@ -14,7 +14,7 @@ from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.formats import SNIFF_BYTES, sniff
 from retigrade.grading import NOBODY, UNSTATED, Acquisition, Subject
 from retigrade.locate import Changes, Locator, stem
-from retigrade.subjects import parse_date, parse_eye
+from retigrade.subjects import NamePattern, parse_date, parse_eye, pseudonym
 from retigrade.tables import CsvRow, is_table, read_table
 from retigrade.text import listing, shown
 
@@ -40,7 +40,11 @@ NO_PICTURE = "not a picture file"
 # A run writes these into its output folder; its maps and DICOM files are pictures, but no photographs.
 _GRADINGS = "gradings.jsonl"
 _HEAT = "heat"
-_WRITTEN = {_HEAT: "maps of an earlier run", "dicom": "DICOM files of an earlier run"}
+_WRITTEN = {
+    _HEAT: "maps of an earlier run",
+    "thumbnails": "pictures of an earlier run",
+    "dicom": "DICOM files of an earlier run",
+}
 # What a DICOM file without preamble starts with, group 0008: its length, specific character set, image type, SOP class.
 _FIRST_TAGS = frozenset({b"\0\0", b"\x05\0", b"\x08\0", b"\x16\0"})
 # Room for ".png" and the temporary file's suffix in the 255 bytes that file systems allow, and for the output folder in
@@ -91,9 +95,39 @@ ListDicom = Callable[[Path, str], Iterable[Input]]
 """Lists the photographs in a DICOM file, given its path and its name: one a frame, or those that a DICOMDIR names."""
 
 
-def picture_name(name: str) -> str:
+def identify(inputs: Inputs, *, pattern: NamePattern | None = None, key: bytes | None = None) -> Inputs:
+    """Return the inputs with whose eye they are, read from their names where nothing else says so.
+
+    pattern: reads names; what CSV and file state goes before it. key: replaces every patient by a pseudonym. A name
+    whose eye or date cannot be read is of an unknown one, and noted. Raises UsageError where the pattern matches no
+    name.
+    """
+    if pattern is not None:
+        pattern.check_any(PurePosixPath(item.name) for item in inputs.items)
+    items, notes = [], list(inputs.notes)
+    for item in inputs.items:
+        subject = item.subject
+        if pattern is not None:
+            try:
+                named = pattern.subject(PurePosixPath(item.name)) or NOBODY
+            except ValueError as problem:
+                named = NOBODY
+                notes.append(f"{shown(item.name)}: {problem}")
+            subject = Subject(subject.patient or named.patient, subject.eye or named.eye, subject.date or named.date)
+        if key is not None and subject.patient is not None:
+            subject = replace(subject, patient=pseudonym(subject.patient, key=key))
+        items.append(replace(item, subject=subject))
+    return replace(inputs, items=tuple(items), notes=tuple(notes))
+
+
+def picture_name(name: str, *, suffix: str = ".png") -> str:
     """Return the thermal picture's path below the output folder; `name` is the input's own name."""
-    return f"{_HEAT}/{name}" if name.lower().endswith(".png") else f"{_HEAT}/{name}.png"
+    return f"{_HEAT}/{name}" if name.lower().endswith(suffix) else f"{_HEAT}/{name}{suffix}"
+
+
+def picture_names(name: str) -> set[str]:
+    """Return the paths that the thermal picture of an input may have, in either format."""
+    return {picture_name(name, suffix=suffix) for suffix in (".png", ".jpg")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +324,13 @@ class _Names:
         while self._is_taken(path):
             count += 1
             path = PurePosixPath(_numbered(first, count), *rest)
-        self.files.add(picture_name(str(path)))
+        self.files |= picture_names(str(path))
         self.folders.update(_folders(path))
         return str(path)
 
     def _is_taken(self, path: PurePosixPath) -> bool:
-        file = picture_name(str(path))
-        return file in self.files or file in self.folders or not self.files.isdisjoint(_folders(path))
+        files = picture_names(str(path))
+        return not files.isdisjoint(self.files | self.folders) or not self.files.isdisjoint(_folders(path))
 
 
 def _folders(path: PurePosixPath) -> set[str]:

@@ -181,8 +181,10 @@ class Metadata(Record):
     of the canonical field that it learned on. temperature: divides the logits. referable_threshold: the probability of
     a referable stage from which a photo is referable. conformal: makes the prediction sets; None makes none.
     second_reader_spread: a second reader is advised beyond this `retigrade.metrics.decision.spread`; 4 advises none.
-    out_of_distribution: refuses photos unlike those learned from; None refuses none. cam_maximum: the disease evidence
-    that is shown as hottest; receptive_field_offset: see `retigrade.heatmap.make_heatmap`.
+    retest_noise: the difference of expected grades that 98 % of pairs of photographs of one unchanged eye stay within;
+    None was not measured. out_of_distribution: refuses photos unlike those learned from; None refuses none.
+    cam_maximum: the disease evidence that is shown as hottest; receptive_field_offset: see
+    `retigrade.heatmap.make_heatmap`.
     """
 
     schema_version: Literal[3]
@@ -197,6 +199,7 @@ class Metadata(Record):
     operating_points: dict[Text, OperatingPoint]
     conformal: Conformal | None
     second_reader_spread: Annotated[float, Field(ge=0, le=MAX_SPREAD)]
+    retest_noise: Annotated[float, Field(gt=0, le=4)] | None
     out_of_distribution: OutOfDistributionDetector | None
     quality: QualityLimits
     cam_maximum: Annotated[float, Field(gt=0)]

@@ -87,7 +87,7 @@ def test_it_writes_listings_report_and_pictures(tmp_path: Path) -> None:
     with (out / "gradings.csv").open(newline="", encoding="utf-8") as file:
         assert [Path(row["path"]).name for row in csv.DictReader(file)] == ["a.jpg", "healthy.PNG", "b.jpg"]
     assert [row["status"] for row in listed(out)] == ["graded", "graded", "not_fundus"]
-    assert 'href="heat/in/a.jpg.png"' in (out / "report.html").read_text(encoding="utf-8")
+    assert '"heat":"heat/in/a.jpg.png"' in (out / "report.html").read_text(encoding="utf-8")
     assert stat.S_IMODE((out / "report.html").stat().st_mode) == 0o666 & ~_umask()
 
 

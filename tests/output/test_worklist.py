@@ -39,11 +39,13 @@ def page_of(rows: list[Row], *, total: int | None = None) -> str:
     return "".join(
         worklist_page(
             [Tile(row=one) for one in rows],
+            rows=rows,
             visits=visits,
             timelines=list(timelines_of(visits, noise=0.5)),
             metadata=tiny_card(),
             bundle="tiny@000000000000",
             operating_point=None,
+            header="{}",
             total=len(rows) if total is None else total,
             skipped=["notes.txt: not a picture"],
         )

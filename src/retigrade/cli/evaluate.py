@@ -47,6 +47,9 @@ class Evaluate(Command):
     corruptions: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Also measure what survives blur, noise, shadow and nine more, on up to 200 of the photographs."""
 
+    retest: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Also measure how much the answer changes when an eye is photographed again, on up to 400 of the photographs."""
+
     lesions: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Also measure the heatmap against lesions: a folder with photos/ and masks/."""
 
@@ -73,6 +76,7 @@ class Evaluate(Command):
             part=self.part,
             operating_point=self.operating_point,
             corruptions=self.corruptions,
+            retest=self.retest,
             lesions=self.lesions,
             model_card=self.model_card,
             skip_unreadable=self.skip_unreadable,

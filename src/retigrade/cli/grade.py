@@ -16,11 +16,13 @@ from retigrade.signals import INTERRUPTED
 if TYPE_CHECKING:
     from retigrade.cli.hospital import HospitalOutputs
     from retigrade.inputs import Inputs
+    from retigrade.output.illustrate import HeatPictures
     from retigrade.output.progress import Progress
     from retigrade.output.rows import Row
     from retigrade.output.run import Outcome
 
 _UNREADABLE_PHOTO, _BROKEN_PIPE = 1, 141
+_KEY_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,22 @@ class Grade(Command):
     no_heat: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Leave out the thermal maps."""
 
+    heat: Literal["all", "referable"] = "all"
+    """The photographs whose thermal pictures are written into --out."""
+
+    heat_format: Literal["auto", "png", "jpeg"] = "auto"
+    """auto: PNG up to 300 photographs, and beyond that JPEG, smaller and quicker."""
+
+    name_pattern: Annotated[str | None, tyro.conf.arg(metavar="PATTERN", help_behavior_hint="")] = None
+    """Read patient, eye and date from names: eyepacs, patient-eye, patient-eye-date, patient-date-eye, or a regular
+    expression with groups of these names."""
+
+    pseudonym: Annotated[Path | None, tyro.conf.arg(metavar="KEYFILE", help_behavior_hint="")] = None
+    """Write pseudonyms in the patients' places, made with the key in this file."""
+
+    dry_run: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """List the photographs and whose eye each is, and grade nothing."""
+
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
     """Photographs at work at once."""
 
@@ -75,12 +93,10 @@ class Grade(Command):
             raise UsageError("--dicom and --fhir write files: name a folder with --out DIR")
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs must be 1 or more, got {self.jobs}")
-        from retigrade.cli.photographs import expand_all
-        from retigrade.inputs import describe_skipped
-
-        inputs = expand_all(self.paths, exclude=self.out)
-        for sentence in (*inputs.notes, *describe_skipped(inputs.skipped)):
-            notice(sentence)
+        inputs = self._inputs()
+        if self.dry_run:
+            _list_subjects(inputs)
+            return 0
         if self.out is not None:
             from retigrade.files import make_folder
 
@@ -109,7 +125,7 @@ class Grade(Command):
                 grader,
                 output,
                 out=self.out,
-                heat=not self.no_heat,
+                heat=self._pictures(len(inputs.items)),
                 jobs=jobs,
                 resume=self.resume,
                 writers=None if hospital is None else hospital.writers,
@@ -126,6 +142,56 @@ class Grade(Command):
         from retigrade.cli.hospital import HospitalOutputs
 
         return HospitalOutputs(inputs, self.out, dicom=self.dicom, fhir=self.fhir, bundle=bundle)
+
+    def _inputs(self) -> Inputs:
+        """List what is to be graded and whose eyes, and say what was skipped."""
+        from retigrade.cli.photographs import expand_all
+        from retigrade.inputs import describe_skipped, identify
+        from retigrade.subjects import NamePattern
+
+        pattern = None if self.name_pattern is None else NamePattern.of(self.name_pattern)
+        inputs = expand_all(self.paths, exclude=self.out)
+        inputs = identify(inputs, pattern=pattern, key=None if self.pseudonym is None else _key(self.pseudonym))
+        for sentence in (*inputs.notes, *describe_skipped(inputs.skipped)):
+            notice(sentence)
+        return inputs
+
+    def _pictures(self, count: int) -> HeatPictures | None:
+        from retigrade.output.illustrate import HeatPictures
+        from retigrade.output.run import EMBEDDED
+
+        if self.no_heat:
+            return None
+        form = self.heat_format
+        if form == "auto":
+            form = "png" if count <= EMBEDDED else "jpeg"
+        return HeatPictures(self.heat, form)
+
+
+def _key(path: Path) -> bytes:
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"cannot read the key {path}: {error.strerror}") from error
+    if len(key) < _KEY_BYTES:
+        raise UsageError(f"the key in {path} has {len(key)} bytes and needs {_KEY_BYTES} or more, at random")
+    return key
+
+
+def _list_subjects(inputs: Inputs) -> None:
+    """Print each input with patient, eye and date as CSV, an empty cell for what is not known."""
+    from retigrade.output.rows import csv_cell, csv_record
+
+    sys.stdout.write(csv_record(("path", "patient", "eye", "date")))
+    for item in inputs.items:
+        subject = item.subject
+        sys.stdout.write(
+            csv_record([csv_cell(cell) for cell in (str(item), subject.patient, subject.eye, subject.date)])
+        )
+    patients = {item.subject.patient for item in inputs.items} - {None}
+    unknown = sum(item.subject.patient is not None and item.subject.eye is None for item in inputs.items)
+    nobody = sum(item.subject.patient is None for item in inputs.items)
+    notice(f"{len(patients)} patients; {unknown} of their photographs of an unknown eye; {nobody} of nobody known")
 
 
 def _tell_end(outcome: Outcome, out: Path | None, progress: Progress) -> None:

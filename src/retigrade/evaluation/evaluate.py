@@ -15,6 +15,7 @@ from retigrade.evaluation.faithfulness import Faithfulness, at_random, evidence,
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, Predictions, open_grader, predict_labelled, worst
 from retigrade.evaluation.result import EvaluationResult
+from retigrade.evaluation.retest import RETESTED, measure_retest
 from retigrade.evaluation.robustness import sample, suite
 from retigrade.files import make_folder, write_whole
 from retigrade.grader import Grader
@@ -43,6 +44,7 @@ def evaluate(
     part: str | None = None,
     operating_point: str | None = None,
     corruptions: bool = False,
+    retest: bool = False,
     lesions: Path | str | None = None,
     model_card: Path | str | None = None,
     skip_unreadable: bool = False,
@@ -53,7 +55,8 @@ def evaluate(
     data: labelled folders or CSV files. out: the folder for report.html, report.md, report.json and predictions.csv,
     None writes none. bundle: its file, None the shipped one. splits, part: a split of these photographs and the part of
     it to evaluate. operating_point: from where a photograph is referable, None the bundle's own. corruptions: also
-    measure what survives blur, noise, shadow and nine more, on up to 200 of the photographs. lesions: a folder with
+    measure what survives blur, noise, shadow and nine more, on up to 200 of the photographs. retest: also measure how
+    much the answer changes when an eye is photographed again, on up to 400 of them. lesions: a folder with
     photos/ and masks/, to measure the heatmap against. model_card: the file for the bundle's model card.
     skip_unreadable: leave out photographs that cannot be read. jobs: photographs at work at once, None one a core.
 
@@ -74,6 +77,9 @@ def evaluate(
     if corruptions:
         entries = sample(predictions.labelled.entries, CORRUPTED, np.random.default_rng(0))
         result = result.model_copy(update={"robustness": suite(grader, entries, jobs=jobs)})
+    if retest:
+        entries = sample(predictions.labelled.entries, RETESTED, np.random.default_rng(0))
+        result = result.model_copy(update={"retest": measure_retest(grader, entries, jobs=jobs)})
     if lesions is not None:
         result = result.model_copy(update={"faithfulness": _faithfulness(grader, Path(lesions))})
     if out is not None:

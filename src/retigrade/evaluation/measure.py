@@ -96,6 +96,7 @@ def measure(
         refusals=tuple(_refusals(predictions)),
         refusal_counts=tuple(_refusal_counts(predictions)),
         robustness=None,
+        retest=None,
         faithfulness=None,
         missing=tuple(_missing(metadata)),
         remarks=tuple(_remarks(predictions, photographs, sets, metadata)),

@@ -12,7 +12,7 @@ from pathlib import Path
 from retigrade.bundle import Bundle
 from retigrade.errors import DataError
 from retigrade.evaluation import tables
-from retigrade.evaluation.report import by_chance, faithfulness, second_reader
+from retigrade.evaluation.report import RETEST, by_chance, faithfulness, second_reader
 from retigrade.evaluation.result import EvaluationResult
 from retigrade.files import write_whole
 from retigrade.grader import load
@@ -102,6 +102,8 @@ def _sections(metadata: Metadata, result: EvaluationResult) -> Iterator[Section]
     yield Section("Heatmap", (Text(f"It shows {CAPTION}."), *heat))
     suite = result.robustness
     yield Section("Robustness", (_NOT_MEASURED if suite is None else tables.robustness(suite),))
+    noise = (_NOT_MEASURED,) if result.retest is None else (Text(RETEST), tables.retest(result.retest))
+    yield Section("Photographed again", noise)
 
 
 def _by_source(metadata: Metadata, result: EvaluationResult) -> Iterator[Block]:

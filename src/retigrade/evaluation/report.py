@@ -83,6 +83,8 @@ def _sections(result: EvaluationResult, plots: Mapping[str, Image], examples: tu
         yield Section("Corruptions", (text, *_named(plots, "robustness"), tables.robustness(result.robustness)))
     if result.faithfulness is not None:
         yield Section("Heatmaps", tuple(faithfulness(result)))
+    if result.retest is not None:
+        yield Section("Photographed again", (Text(RETEST), tables.retest(result.retest)))
     if result.mistakes:
         text = Text(
             f"{len(result.mistakes)} wrong stages, the costliest first: by the squared distance from the true stage, "
@@ -93,6 +95,12 @@ def _sections(result: EvaluationResult, plots: Mapping[str, Image], examples: tu
     if result.refusals:
         listed = Text(_listed(len(result.refusals)))
         yield Section("Without a grade", (tables.refusal_counts(result), listed, tables.refusals(result)))
+
+
+RETEST = (
+    "Each photograph beside a second one made of it: mirrored, turned and moved, exposed otherwise, compressed. A "
+    "change over time is claimed only beyond what such pairs differ by."
+)
 
 
 def second_reader(result: EvaluationResult) -> Iterator[Block]:

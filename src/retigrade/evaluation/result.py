@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from retigrade.errors import DataError
 from retigrade.evaluation.faithfulness import Faithfulness
+from retigrade.evaluation.retest import Retest
 from retigrade.evaluation.robustness import Robustness
 from retigrade.metadata import Figure
 from retigrade.metrics.decision import OperatingPoint
@@ -170,6 +171,7 @@ class EvaluationResult(Record):
     refusals: tuple[Refusal, ...]
     refusal_counts: tuple[RefusalCount, ...]
     robustness: Robustness | None
+    retest: Retest | None
     faithfulness: Faithfulness | None
     missing: tuple[str, ...]
     remarks: tuple[str, ...]

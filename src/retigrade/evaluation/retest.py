@@ -18,6 +18,7 @@ from retigrade.arrays import Pixels
 from retigrade.data.manifest import Entry
 from retigrade.errors import PhotoError
 from retigrade.evaluation.corruptions import brightness, crop, recompress, rotation
+from retigrade.evaluation.robustness import round_disc
 from retigrade.fundus.crop import decode_side
 from retigrade.fundus.decode import decode
 from retigrade.grader import Grader
@@ -27,6 +28,8 @@ from retigrade.metrics.estimate import Estimate, Record
 QUANTILE = 0.98
 """Share of the pairs whose difference stays within the noise: a change claimed of nothing in at most 2 %."""
 _QUALITY = 80  # of the second JPEG file
+RETESTED = 400
+"""Photographs of which a second one is made and graded."""
 FEWEST_PAIRS = 50
 """Below so many pairs the outermost two percent are one photograph or none, and no noise is given."""
 
@@ -51,7 +54,7 @@ def measure_retest(grader: Grader, entries: Sequence[Entry], *, seed: int = 0, j
 
     def pair(place: int) -> tuple[float, float, bool] | None:
         try:
-            photo = decode(entries[place].path, min_side=decode_side(grader.bundle.metadata.input_size))
+            photo = round_disc(decode(entries[place].path, min_side=decode_side(grader.bundle.metadata.input_size)))
         except PhotoError:
             return None
         again = photograph_again(photo.pixels, np.random.default_rng([seed, place]))

@@ -73,7 +73,7 @@ def suite(
 
     def answers(place: int) -> list[int]:
         try:
-            photo = _round(decode(entries[place].path, min_side=decode_side(grader.bundle.metadata.input_size)))
+            photo = round_disc(decode(entries[place].path, min_side=decode_side(grader.bundle.metadata.input_size)))
         except PhotoError:
             return [_NONE] * (1 + len(kinds))
         grades = [_grade(grader.grade_photo(photo, heat=False))]
@@ -101,7 +101,7 @@ def sample(entries: Sequence[Entry], most: int, rng: np.random.Generator) -> lis
     return [entries[place] for place in chosen]
 
 
-def _round(photo: Photo) -> Photo:
+def round_disc(photo: Photo) -> Photo:
     """Stretch the frame until the disc is as wide as it is high; raises NotAFundus where there is none."""
     field = find_field(photo)
     height, width = photo.pixels.shape[:2]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from retigrade.evaluation.faithfulness import Faithfulness, OverlapFigures
 from retigrade.evaluation.result import EvaluationResult, SetSizes, Slice
+from retigrade.evaluation.retest import QUANTILE, Retest
 from retigrade.evaluation.robustness import Robustness
 from retigrade.icdr import GRADES
 from retigrade.metrics.estimate import Estimate
@@ -164,6 +165,16 @@ def robustness(suite: Robustness) -> Table:
     mean = ("mean of kappa kept", *(_share(suite.mean_kept(severity)) for severity in severities))
     headings = ("kappa kept / agreement / refused", *(f"severity {severity}" for severity in severities))
     return Table(headings, [*rows, mean])
+
+
+def retest(noise: Retest) -> Table:
+    """What two photographs of one unchanged eye differ by."""
+    rows = [
+        ("pairs of photographs of one unchanged eye", noise.pairs),
+        ("pairs with one and the same stage", noise.same_grade),
+        (f"difference of expected grades within which {QUANTILE:.0%} of the pairs lie", f"{noise.expected_grade:.3f}"),
+    ]
+    return Table(("photographed again", ""), rows)
 
 
 def faithfulness(maps: Faithfulness) -> Table:

@@ -65,6 +65,12 @@ def _decisions(metadata: Metadata) -> Iterator[tuple[str, str]]:
     )
     yield "second reader", f"advised where the variance of the stage is above {metadata.second_reader_spread:.3g}"
     yield (
+        "change over time",
+        "not judged: the noise of photographing again was not measured"
+        if metadata.retest_noise is None
+        else f"claimed beyond {metadata.retest_noise:.2f} grades, which photographing again stays within in 98 %",
+    )
+    yield (
         "out of distribution",
         "not recognised"
         if metadata.out_of_distribution is None

@@ -20,11 +20,12 @@ from retigrade import __version__
 from retigrade.errors import UsageError
 from retigrade.files import make_folder, writing
 from retigrade.icdr import Status
-from retigrade.inputs import Input, picture_name
+from retigrade.inputs import Input, picture_name, picture_names
 from retigrade.metadata import Metadata
-from retigrade.output.illustrate import Illustrated
+from retigrade.output.illustrate import EVERY_PNG, HeatPictures, Illustrated
 from retigrade.output.journal import Journal, Record, Stamp, count_records
-from retigrade.output.report import read_report, report
+from retigrade.output.patients import patients_csv, patients_jsonl, visits_of
+from retigrade.output.report import read_report, report, thumbnail_name
 from retigrade.output.rows import Row, csv_header, csv_line, json_line
 from retigrade.output.staging import NoPlace, Staging
 from retigrade.text import shown
@@ -49,6 +50,16 @@ def _jsonl(rows: Iterator[Row]) -> Iterator[str]:
     return map(json_line, rows)
 
 
+def _patients_csv(rows: Iterator[Row]) -> Iterator[str]:
+    if visits := list(visits_of(rows)):
+        yield patients_csv(visits)
+
+
+def _patients_jsonl(rows: Iterator[Row]) -> Iterator[str]:
+    if visits := list(visits_of(rows)):
+        yield patients_jsonl(visits)
+
+
 class OutputFolder:
     """Takes verdicts one by one; what stands in the folder changes when `publish` is called, all at once or not."""
 
@@ -62,21 +73,34 @@ class OutputFolder:
         kinds: Iterable[str] = (),
         resume: bool = False,
         listings: Mapping[str, Listing] | None = None,
+        heat: HeatPictures = EVERY_PNG,
+        embed: bool = True,
+        noise: float | None = None,
     ) -> None:
         """Make the folder and lock it; UsageError where it cannot be written, or another run writes into it.
 
         bundle: its identity. kinds: of the files that are written of each verdict, such as "heat". resume: keep what
         an earlier run with the same bundle and kinds has done. listings: further files to write of all rows, by name.
+        heat: the format of the thermal pictures. embed: keep the report's small pictures in it rather than beside it.
+        noise: of the expected grade; see `timelines_of`.
         """
         self._folder, self._stage = folder, folder / _STAGE
         self._metadata, self._bundle, self._operating_point = metadata, bundle, operating_point
-        self._listings: dict[str, Listing] = {"gradings.csv": _csv, _GRADINGS: _jsonl, **(listings or {})}
+        self._listings: dict[str, Listing] = {
+            "gradings.csv": _csv,
+            _GRADINGS: _jsonl,
+            "patients.csv": _patients_csv,
+            "patients.jsonl": _patients_jsonl,
+            **(listings or {}),
+        }
         self._header = {
             "retigrade": __version__,
             "bundle": bundle,
             "operating_point": operating_point,
             "kinds": sorted(kinds),
+            "embed": embed,
         }
+        self._heat, self._embed, self._noise = heat, embed, noise
         self._names: list[str] = []
         make_folder(folder)
         for name in (*self._listings, _REPORT):
@@ -126,8 +150,10 @@ class OutputFolder:
         """
         files = dict(more)
         if verdict.picture is not None:
-            files[picture_name(item.name)] = verdict.picture
+            files[picture_name(item.name, suffix=self._heat.suffix)] = verdict.picture
         row, thumbnail = verdict.row, verdict.thumbnail
+        if thumbnail is not None and not self._embed:
+            files[thumbnail_name(item.name)], thumbnail = thumbnail, None
         try:
             written = tuple(self._staging.put(name, [data]) for name, data in files.items())
         except NoPlace as error:
@@ -166,13 +192,15 @@ class OutputFolder:
             operating_point=self._operating_point,
             total=total,
             skipped=skipped,
+            noise=self._noise,
         )
         self._put_text(_REPORT, page)
         files = {name for record in self._records() for name in record.files}
         earlier_files = {
             name for record in read_report(self.report_file, self._folder / _GRADINGS) for name in record.files
         }
-        stale = (earlier_files | set(map(picture_name, self._names))) - files
+        pictures = {picture for name in self._names for picture in picture_names(name)}
+        stale = (earlier_files | pictures) - files
         self._staging.commit([*self._listings, _REPORT], remove=stale)
         self._names.clear()
         self._remove_journal()

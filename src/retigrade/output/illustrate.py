@@ -9,11 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Literal
 
 from retigrade.errors import UnreadablePhoto
 from retigrade.grading import Grading
 from retigrade.inputs import Input
-from retigrade.output.overlay import PICTURE_SIDE, as_jpeg, as_png, pair, picture
+from retigrade.output.overlay import LARGE, PICTURE_SIDE, SMALL, as_jpeg, as_png, pair, picture, views
 from retigrade.output.rows import Row, as_row
 from retigrade.text import shown
 
@@ -22,11 +23,28 @@ _AHEAD = 2  # pictures waiting for each thread
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class HeatPictures:
+    """Which thermal pictures are drawn, of all graded photographs or the referable ones alone, and in which format."""
+
+    only: Literal["all", "referable"] = "all"
+    format: Literal["png", "jpeg"] = "png"
+
+    @property
+    def suffix(self) -> str:
+        """Of the pictures' files."""
+        return ".jpg" if self.format == "jpeg" else ".png"
+
+
+EVERY_PNG = HeatPictures()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Illustrated:
     """One verdict and its pictures.
 
-    thumbnail: JPEG file, None where the photo cannot be read; picture: PNG file, None where there is no thermal map.
+    thumbnail: JPEG file, None where the photo cannot be read; picture: a file of the format asked for, None where there
+    is no thermal map.
     """
 
     row: Row
@@ -35,17 +53,18 @@ class Illustrated:
 
 
 def illustrate(
-    gradings: Iterable[Grading], *, jobs: int, inputs: Iterable[Input] | None = None
+    gradings: Iterable[Grading], *, jobs: int, heat: HeatPictures = EVERY_PNG, inputs: Iterable[Input] | None = None
 ) -> Generator[Illustrated, None, None]:
     """Yield each grading with its pictures, in order; `jobs` are drawn at once. Closing it ends its threads.
 
-    inputs: those that were graded, in the same order, where they are not simply the files at the gradings' paths.
+    heat: which thermal pictures are drawn, and how. inputs: those that were graded, in the same order, where they are
+    not simply the files at the gradings' paths.
     """
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="retigrade-draw")
     waiting: deque[Future[Illustrated]] = deque()
     try:
         for grading, item in zip(gradings, repeat(None) if inputs is None else inputs, strict=False):
-            waiting.append(pool.submit(_draw, grading, item))
+            waiting.append(pool.submit(_draw, grading, item, heat))
             if len(waiting) > jobs * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -54,30 +73,32 @@ def illustrate(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _draw(grading: Grading, item: Input | None) -> Illustrated:
+def _draw(grading: Grading, item: Input | None, heat: HeatPictures) -> Illustrated:
     row = as_row(grading)
     if grading.sha256 is None:  # it gave no pixels
         return Illustrated(row=row)
     try:
-        return _drawn(grading, row, item or Input(Path(grading.path), grading.path))
+        return _drawn(grading, row, item or Input(Path(grading.path), grading.path), heat)
     except UnreadablePhoto as error:
         _logger.warning("no picture of a photo that could be read a moment ago: %s", error)
-    except Exception as defect:  # ours; the verdict stands without its picture
-        _logger.warning("no picture of %s: %s: %s", shown(grading.path), type(defect).__name__, defect)
+    except Exception as error:  # ours; the verdict stands without its picture
+        _logger.warning("no picture of %s: %s: %s", shown(grading.path), type(error).__name__, error)
         _logger.debug("drawing %s failed", shown(grading.path), exc_info=True)
     return Illustrated(row=row)
 
 
-def _drawn(grading: Grading, row: Row, item: Input) -> Illustrated:
+def _drawn(grading: Grading, row: Row, item: Input, heat: HeatPictures) -> Illustrated:
     # Read once more, and small: carrying pixels through every layer would cost more memory than this costs time.
     photo = item.read(min_side=PICTURE_SIDE)
     if photo.sha256 != grading.sha256:
         raise UnreadablePhoto(f"{shown(grading.path)}: it has changed since")
-    if grading.heatmap is None:
-        return Illustrated(row=row, thumbnail=as_jpeg(pair(photo.pixels, None, side=_THUMBNAIL)))
-    heat = grading.heatmap
+    wanted = grading.heatmap if heat.only == "all" or grading.referable else None
+    layout = SMALL if heat.format == "jpeg" else LARGE
+    photograph, thermal_map = views(photo.pixels, wanted, side=_THUMBNAIL if wanted is None else layout.box)
+    thumbnail = as_jpeg(pair(photograph, thermal_map, side=_THUMBNAIL))
+    if thermal_map is None:
+        return Illustrated(row=row, thumbnail=thumbnail)
+    encode = as_jpeg if heat.format == "jpeg" else as_png
     return Illustrated(
-        row=row,
-        thumbnail=as_jpeg(pair(photo.pixels, heat, side=_THUMBNAIL)),
-        picture=as_png(picture(photo.pixels, heat, row)),
+        row=row, thumbnail=thumbnail, picture=encode(picture(photograph, thermal_map, row, layout=layout))
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from pathlib import PurePath
 
 import cv2
 import numpy as np
@@ -14,11 +16,35 @@ from retigrade.output.rows import Row
 from retigrade.report.style import CAPTION, STAGE_COLOURS, Colour
 
 PICTURE_SIDE = 340  # pixels that the shorter side of a photograph needs to look sharp in its box
-WIDTH = 1280
-_BOX = 560  # side of the square that each of the two pictures is fitted into
 _LOWEST = 240  # least height of a picture's box, so that the colour bar keeps its labels apart
-_LEFT, _TOP, _GAP, _BOTTOM = 28, 104, 24, 136
 _BAR_WIDTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The measures of a thermal picture in pixels.
+
+    box: side of the square that each of the two pictures is fitted into. text: height of its letters, as a share of the
+    large picture's.
+    """
+
+    box: int
+    left: int
+    top: int
+    gap: int
+    bottom: int
+    text: float
+
+    @property
+    def width(self) -> int:
+        """Of the whole picture."""
+        return 2 * self.left + 2 * self.box + self.gap + _BAR_ROOM
+
+
+_BAR_ROOM = 80
+LARGE = Layout(box=560, left=28, top=104, gap=24, bottom=136, text=1.0)
+SMALL = Layout(box=330, left=16, top=76, gap=12, bottom=92, text=0.78)
+"""Of a seventh of the bytes as JPEG, and a third of the time."""
 
 _GROUND: Colour = (15, 18, 24)
 _TRACK: Colour = (44, 50, 62)
@@ -37,41 +63,51 @@ def thermal(pixels: Pixels, heat: Floats) -> Pixels:
     if heat.shape != pixels.shape[:2]:
         raise ValueError(f"the heat must be {pixels.shape[:2]} as the photograph is, got {heat.shape}")
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    share = opacity(heat)[..., None]
-    return np.asarray(np.rint(grey * (1 - share) + colours(heat) * share), np.uint8)
+    share = np.asarray(opacity(heat), np.float32)
+    return np.asarray(cv2.blendLinear(grey, np.ascontiguousarray(colours(heat)), 1 - share, share), np.uint8)
 
 
-def picture(pixels: Pixels, heat: Heatmap, row: Row) -> Pixels:
-    """Return the photograph and its thermal map side by side, annotated: uint8 (H, 1280, 3) RGB.
+def views(pixels: Pixels, heat: Heatmap | None, *, side: int) -> tuple[Pixels, Pixels | None]:
+    """Return the photograph and its thermal map, None without heat, each fitted into `side` pixels.
 
-    pixels: uint8 (h, w, 3) RGB, the photograph at any size; row: what the verdict was. Raises ValueError if not graded.
+    pixels: uint8 (h, w, 3) RGB, the photograph at any size; both views are uint8 (h', w', 3) RGB.
     """
-    small = fitted(pixels, _BOX)
-    tall = max(small.shape[0], _LOWEST)
-    canvas = np.full((_TOP + tall + _BOTTOM, WIDTH, 3), _GROUND, np.uint8)
-    left, right = _LEFT, _LEFT + _BOX + _GAP
-    _header(canvas, row)
-    _paste(canvas, small, left, tall)
-    _paste(canvas, thermal(small, _heat_of(small, heat)), right, tall)
-    _write(canvas, "photograph", (left, _TOP - 12), 11, _DIM)
-    _write(canvas, "thermal map", (right, _TOP - 12), 11, _DIM)
-    _colour_bar(canvas, right + _BOX + 18, tall)
-    _probabilities(canvas, row, _TOP + tall + 46)
-    footer = f"{CAPTION} (bundle {row.bundle})"
-    fit = (WIDTH - 2 * _LEFT) / _width_of(footer, 11)
-    _write(canvas, footer, (_LEFT, len(canvas) - 24), 11 * min(fit, 1), _DIM)
+    small = fitted(pixels, side)
+    return small, None if heat is None else thermal(small, heat.in_frame(small.shape[1], small.shape[0]))
+
+
+def picture(photograph: Pixels, thermal_map: Pixels, row: Row, *, layout: Layout = LARGE) -> Pixels:
+    """Return the photograph and its thermal map side by side, annotated: uint8 (H, layout.width, 3) RGB.
+
+    photograph, thermal_map: `views` fitted into `layout.box`; row: what the verdict was. Raises ValueError if not
+    graded.
+    """
+    tall = max(photograph.shape[0], _LOWEST)
+    canvas = np.empty((layout.top + tall + layout.bottom, layout.width, 3), np.uint8)
+    cv2.rectangle(canvas, (0, 0), canvas.shape[1::-1], _GROUND, cv2.FILLED)
+    left, right = layout.left, layout.left + layout.box + layout.gap
+    size = 11 * layout.text
+    _header(canvas, row, layout)
+    _paste(canvas, photograph, left, tall, layout)
+    _paste(canvas, thermal_map, right, tall, layout)
+    _write(canvas, "photograph", (left, layout.top - 10), size, _DIM)
+    _write(canvas, "thermal map", (right, layout.top - 10), size, _DIM)
+    _colour_bar(canvas, right + layout.box + 14, tall, layout)
+    _probabilities(canvas, row, layout.top + tall + round(46 * layout.text), layout)
+    notes = [note for note in (_second_line(row), f"{CAPTION} (bundle {row.bundle})") if note]
+    for place, note in enumerate(reversed(notes)):
+        fit = (layout.width - 2 * layout.left) / _width_of(note, size)
+        baseline = len(canvas) - round((20 + 22 * place) * layout.text)
+        _write(canvas, note, (layout.left, baseline), size * min(fit, 1), _BRIGHT if place else _DIM)
     return canvas
 
 
-def pair(pixels: Pixels, heat: Heatmap | None, *, side: int) -> Pixels:
+def pair(photograph: Pixels, thermal_map: Pixels | None, *, side: int) -> Pixels:
     """Return a thumbnail: the photograph, and beside it the thermal map where there is one.
 
-    pixels: uint8 (h, w, 3) RGB; each of the two is fitted into `side` pixels; returns uint8 (H, W, 3) RGB.
+    Each of the two, uint8 (h, w, 3) RGB, is fitted into `side` pixels; returns uint8 (H, W, 3) RGB.
     """
-    small = fitted(pixels, side)
-    if heat is None:
-        return small
-    return np.hstack([small, thermal(small, _heat_of(small, heat))])
+    return np.hstack([fitted(view, side) for view in (photograph, thermal_map) if view is not None])
 
 
 def fitted(pixels: Pixels, side: int) -> Pixels:
@@ -103,66 +139,84 @@ def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> bytes:
     return data.tobytes()
 
 
-def _heat_of(pixels: Pixels, heat: Heatmap) -> Floats:
-    """Return the heat at this size of the photograph, float32 (h, w)."""
-    height, width = pixels.shape[:2]
-    return heat.in_frame(width, height)
-
-
-def _paste(canvas: Pixels, small: Pixels, left: int, tall: int) -> None:
+def _paste(canvas: Pixels, small: Pixels, left: int, tall: int, layout: Layout) -> None:
     """Put a picture into the middle of a black box `tall` pixels high whose left edge is given."""
-    canvas[_TOP : _TOP + tall, left : left + _BOX] = 0
+    canvas[layout.top : layout.top + tall, left : left + layout.box] = 0
     height, width = small.shape[:2]
-    x, y = left + (_BOX - width) // 2, _TOP + (tall - height) // 2
+    x, y = left + (layout.box - width) // 2, layout.top + (tall - height) // 2
     canvas[y : y + height, x : x + width] = small
 
 
-def _header(canvas: Pixels, row: Row) -> None:
+def _header(canvas: Pixels, row: Row, layout: Layout) -> None:
+    """Write the stage with its grade, referral and quality, and at the right the file's name and whose eye it is."""
     if row.grade is None or row.p_referable is None:
         raise ValueError(f"{row.path}: only a graded photo has a thermal picture, this is {row.status}")
-    end = _write(canvas, f"{row.stage}".capitalize(), (_LEFT, 56), 24, STAGE_COLOURS[row.grade], weight=2)
+    baseline = round(46 * layout.text)
+    end = _write(
+        canvas,
+        f"{row.stage}".capitalize(),
+        (layout.left, baseline),
+        24 * layout.text,
+        STAGE_COLOURS[row.grade],
+        weight=2,
+    )
     verdict = "referable" if row.referable else "not referable"
-    quality = "" if row.quality is None else f"     quality {row.quality:.2f}"
-    details = f"grade {row.grade}     {verdict} (probability {row.p_referable:.2f}){quality}"
-    _write(canvas, details, (end + 28, 56), 13, _BRIGHT)
+    quality = "" if row.quality is None else f"    quality {row.quality:.2f}"
+    details = f"grade {row.grade}    {verdict} (probability {row.p_referable:.2f}){quality}"
+    _write(canvas, details, (end + round(28 * layout.text), baseline), 13 * layout.text, _BRIGHT)
+    name = ", ".join(part for part in (PurePath(row.path).name, f"{row.eye} eye" if row.eye else "", row.date) if part)
+    size = 11 * layout.text
+    fit = min((layout.width - 2 * layout.left) / 2 / max(_width_of(name, size), 1), 1)
+    width = _width_of(name, size * fit)
+    _write(canvas, name, (layout.width - layout.left - width, layout.top - 10), size * fit, _DIM)
 
 
-def _colour_bar(canvas: Pixels, left: int, tall: int) -> None:
+def _second_line(row: Row) -> str:
+    """Return what a reader must know beside the stage: the stages that are possible, and the reasons."""
+    stages = row.prediction_set or ()
+    span = f"possible: {GRADES[stages[0]].stage} to {GRADES[stages[-1]].stage}" if len(stages) > 1 else ""
+    return "; ".join(part for part in (span, *row.reasons) if part)
+
+
+def _colour_bar(canvas: Pixels, left: int, tall: int, layout: Layout) -> None:
     ramp = np.linspace(1, 0, tall, dtype=np.float32)[:, None].repeat(_BAR_WIDTH, axis=1)
-    canvas[_TOP : _TOP + tall, left : left + _BAR_WIDTH] = colours(ramp)
+    canvas[layout.top : layout.top + tall, left : left + _BAR_WIDTH] = colours(ramp)
     for value in (1.0, 0.5, 0.0):
-        middle = _TOP + round((1 - value) * (tall - 1))
-        baseline = min(max(middle + 5, _TOP + 10), _TOP + tall)
-        _write(canvas, f"{value:.1f}", (left + _BAR_WIDTH + 8, baseline), 11, _DIM)
-    _write(canvas, "heat", (left, _TOP - 12), 11, _DIM)
+        middle = layout.top + round((1 - value) * (tall - 1))
+        baseline = min(max(middle + 5, layout.top + 10), layout.top + tall)
+        _write(canvas, f"{value:.1f}", (left + _BAR_WIDTH + 8, baseline), 11 * layout.text, _DIM)
 
 
-def _probabilities(canvas: Pixels, row: Row, top: int) -> None:
+def _probabilities(canvas: Pixels, row: Row, top: int, layout: Layout) -> None:
     """Draw one labelled bar for each stage, at the height `top`."""
-    gap = 28
-    width = (WIDTH - 2 * _LEFT - gap * (len(GRADES) - 1)) // len(GRADES)
+    gap, size, thick = round(28 * layout.text), 12 * layout.text, round(10 * layout.text)
+    width = (layout.width - 2 * layout.left - gap * (len(GRADES) - 1)) // len(GRADES)
     for grade, probability in zip(GRADES, row.probabilities, strict=True):
-        left = _LEFT + grade * (width + gap)
+        left = layout.left + grade * (width + gap)
         ink = _BRIGHT if grade == row.grade else _DIM
-        _write(canvas, grade.stage, (left, top - 10), 12, ink)
+        _write(canvas, grade.stage, (left, top - 8), size, ink)
         number = f"{probability:.3f}"
-        _write(canvas, number, (left + width - _width_of(number, 12), top - 10), 12, ink)
-        canvas[top : top + 10, left : left + width] = _TRACK
-        canvas[top : top + 10, left : left + round(width * probability)] = STAGE_COLOURS[grade]
+        _write(canvas, number, (left + width - _width_of(number, size), top - 8), size, ink)
+        canvas[top : top + thick, left : left + width] = _TRACK
+        canvas[top : top + thick, left : left + round(width * probability)] = STAGE_COLOURS[grade]
 
 
 def _write(
     canvas: Pixels, text: str, origin: tuple[int, int], height: float, colour: Colour, *, weight: int = 1
 ) -> int:
     """Write ASCII text whose capitals are `height` pixels tall, its baseline at `origin`; return its right end."""
-    plain = text.encode("ascii", "replace").decode("ascii")
-    cv2.putText(canvas, plain, origin, _FONT, _scale_of(height), colour, weight, cv2.LINE_AA)
-    return origin[0] + _width_of(plain, height, weight=weight)
+    cv2.putText(canvas, _plain(text), origin, _FONT, _scale_of(height), colour, weight, cv2.LINE_AA)
+    return origin[0] + _width_of(text, height, weight=weight)
 
 
 def _width_of(text: str, height: float, *, weight: int = 1) -> int:
-    (width, _), _ = cv2.getTextSize(text, _FONT, _scale_of(height), weight)
+    (width, _), _ = cv2.getTextSize(_plain(text), _FONT, _scale_of(height), weight)
     return int(width)
+
+
+def _plain(text: str) -> str:
+    """Return text in ASCII: OpenCV's fonts have no more, and some of its releases crash on what is not Unicode."""
+    return "".join(character if character.isascii() and character.isprintable() else "?" for character in text)
 
 
 @cache

@@ -1,6 +1,6 @@
-"""The report: one HTML page that needs no network, no script and no other file.
+"""The report of a run: the worklist page, and what is written in it for the next run.
 
-It also says, where no reader sees it, of which bytes each row tells, so that a later run need not grade them again.
+The page says of which bytes each row tells, so that a later run need not grade them again.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ import html
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from markupsafe import Markup
-
-from retigrade.icdr import GRADES, Status
-from retigrade.inputs import picture_name
+from retigrade.inputs import picture_names
 from retigrade.metadata import Metadata
 from retigrade.output.journal import Record, Stamp
+from retigrade.output.patients import visits_of
+from retigrade.output.progression import timelines_of
 from retigrade.output.rows import row_of
-from retigrade.report.style import template
+from retigrade.output.worklist import DATA_STARTS, Tile, worklist_page
 
-_PACKAGE = "retigrade.output"
 _HEAD_LINES = 12  # among which the header is
 _HEADER = re.compile(r'<meta name="retigrade" content="([^"]*)">')
-_ROW = re.compile(r'<tr class="[^"]*" data-record="([^"]*)">')
-_THUMBNAIL = re.compile(r'src="data:image/jpeg;base64,([^"]*)"')
+_THUMBNAILS, _EMBEDDED = "thumbnails", "data:image/jpeg;base64,"
+
+
+def thumbnail_name(name: str) -> str:
+    """Return the small picture's path below the output folder; `name` is the input's own name."""
+    return f"{_THUMBNAILS}/{name}.jpg"
 
 
 def report(
@@ -43,29 +43,27 @@ def report(
     operating_point: str | None,
     total: int,
     skipped: Sequence[str],
+    noise: float | None,
 ) -> Iterator[str]:
     """Yield the parts of the page.
 
     records: yields those of the run from the first, as often as it is called. header: what `read_report` compares.
     bundle: its identity; operating_point: the one that was asked for. total: the inputs that there were; more than
-    records if the run was interrupted. skipped: one sentence for each file that was left out.
+    records if the run was interrupted. skipped: one sentence for each file that was left out. noise: see
+    `timelines_of`.
     """
-    rows = [(record.row.status, record.row.grade, bool(record.row.referable)) for record in records()]
-    statuses, grades = Counter(status for status, _, _ in rows), Counter(grade for _, grade, _ in rows)
-    return template(_PACKAGE, "report.html.j2").generate(
+    visits = list(visits_of(record.row for record in records()))
+    return worklist_page(
+        map(_tile, records()),
+        rows=(record.row for record in records()),
+        visits=visits,
+        timelines=list(timelines_of(visits, noise=noise)),
         metadata=metadata,
         bundle=bundle,
-        header=json.dumps(header),
-        done=len(rows),
         operating_point=operating_point,
-        grades=[(grade, grades[grade]) for grade in GRADES],
-        referable=sum(referable for _, _, referable in rows),
-        rows=map(_row, records()),
-        skipped=skipped,
-        statuses=[(status, statuses[status]) for status in Status],
-        threshold=metadata.threshold(operating_point),
+        header=json.dumps(header),
         total=total,
-        when=datetime.now().astimezone(),
+        skipped=skipped,
     )
 
 
@@ -86,31 +84,33 @@ def read_report(page: Path, gradings: Path, *, header: Mapping[str, Any] | None 
 
 def _records(lines: Iterator[str], rows: Iterator[bytes]) -> Iterator[Record]:
     for line in lines:
-        if (found := _ROW.match(line)) is None:
-            continue
-        values, thumbnail = json.loads(html.unescape(found[1])), None
-        for cell in lines:
-            if (picture := _THUMBNAIL.search(cell)) is not None:
-                thumbnail = picture[1]
-            if picture is not None or cell.strip() == "</td>":
-                break
+        if line.rstrip() == DATA_STARTS:
+            break
+    for line in lines:
+        if not line.startswith("{"):
+            return
+        values = json.loads(line.rstrip().removesuffix(","))
+        record, thumbnail = values["record"], values["thumbnail"] or ""
         yield Record(
             row=row_of(json.loads(next(rows))),
-            name=values["name"],
-            stamp=Stamp(**values["stamp"]),
-            files=tuple(values["files"]),
-            thumbnail=thumbnail,
+            name=record["name"],
+            stamp=Stamp(**record["stamp"]),
+            files=tuple(record["files"]),
+            thumbnail=thumbnail.removeprefix(_EMBEDDED) if thumbnail.startswith(_EMBEDDED) else None,
         )
 
 
-def _row(record: Record) -> Markup:
-    picture = picture_name(record.name)
-    return Markup(  # the template has escaped all that it was given
-        template(_PACKAGE, "row.html.j2").render(
-            row=record.row,
-            record=json.dumps({"name": record.name, "stamp": asdict(record.stamp), "files": record.files}),
-            grades=GRADES,
-            thumbnail=record.thumbnail,
-            link=quote(os.fsencode(picture)) if picture in record.files else None,
-        )
-    )
+def _tile(record: Record) -> Tile:
+    thumbnail = None if record.thumbnail is None else _EMBEDDED + record.thumbnail
+    heat = None
+    for name in record.files:
+        if name == thumbnail_name(record.name):
+            thumbnail = _address(name)
+        elif name in picture_names(record.name):
+            heat = _address(name)
+    hidden = {"name": record.name, "stamp": asdict(record.stamp), "files": record.files}
+    return Tile(row=record.row, thumbnail=thumbnail, heat=heat, record=hidden)
+
+
+def _address(name: str) -> str:
+    return quote(os.fsencode(name))

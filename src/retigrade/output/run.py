@@ -12,7 +12,7 @@ from retigrade.grader import Grader
 from retigrade.icdr import Status
 from retigrade.inputs import Input, Inputs
 from retigrade.output.folder import Listing, OutputFolder
-from retigrade.output.illustrate import Illustrated, illustrate
+from retigrade.output.illustrate import EVERY_PNG, HeatPictures, Illustrated, illustrate
 from retigrade.output.journal import Stamp
 from retigrade.output.rows import Row, as_row
 from retigrade.output.stdout import Output
@@ -41,6 +41,8 @@ class Outcome:
         return self.done < self.total and not self.unread
 
 
+EMBEDDED = 300
+"""Inputs up to which the report holds its small pictures itself."""
 Writer = Callable[[Input, Illustrated], Iterable[tuple[str, bytes]]]
 """Makes further files of one verdict: their paths below the output folder, POSIX, and bytes."""
 
@@ -51,7 +53,7 @@ def run(
     output: Output,
     *,
     out: Path | None,
-    heat: bool,
+    heat: HeatPictures | None = EVERY_PNG,
     jobs: int,
     resume: bool = False,
     writers: Mapping[str, Writer] | None = None,
@@ -60,7 +62,7 @@ def run(
 ) -> Outcome:
     """Grade all inputs in order, each written as soon as it is known; memory hardly grows with their number.
 
-    out: the folder for listings, report and thermal pictures, or None. heat: whether to make the pictures. jobs:
+    out: the folder for listings, report and thermal pictures, or None. heat: the pictures to make, or None. jobs:
     photos at work at once. resume: take what an earlier run into `out` has done. writers, by the kind of files they
     make, and listings: what else is written into `out`, of each verdict and of all rows. watch: called with each row.
 
@@ -78,9 +80,12 @@ def run(
                 metadata=grader.bundle.metadata,
                 bundle=grader.bundle.identity,
                 operating_point=grader.operating_point,
-                kinds=(*(("heat",) if heat else ()), *writers),
+                kinds=(*((f"heat {heat.only} {heat.format}",) if heat else ()), *writers),
                 resume=resume,
                 listings=listings,
+                heat=heat or EVERY_PNG,
+                embed=len(inputs.items) <= EMBEDDED,
+                noise=grader.bundle.metadata.retest_noise,
             )
             stack.enter_context(closing(folder))
         kept = {item.name for item in inputs.items if resume and folder is not None and folder.holds(item)}
@@ -127,12 +132,12 @@ def _stamped(items: Iterable[Input], stamps: dict[str, Stamp]) -> Iterator[Input
 
 
 def _verdicts(
-    grader: Grader, items: Iterator[Input], *, pictures: bool, heat: bool, jobs: int
+    grader: Grader, items: Iterator[Input], *, pictures: bool, heat: HeatPictures | None, jobs: int
 ) -> Generator[Illustrated, None, None]:
     """Yield the verdicts in order, with pictures where they are wanted."""
     items, again = tee(items)
-    gradings = grader.grade_many(items, jobs=jobs, heat=heat and pictures)
+    gradings = grader.grade_many(items, jobs=jobs, heat=heat is not None and pictures)
     if pictures:
-        yield from illustrate(gradings, jobs=jobs, inputs=again)
+        yield from illustrate(gradings, jobs=jobs, heat=heat or EVERY_PNG, inputs=again)
     else:
         yield from (Illustrated(row=as_row(grading)) for grading in gradings)

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -28,6 +28,8 @@ from retigrade.report.style import template
 from retigrade.text import shown
 
 _PACKAGE = "retigrade.output"
+DATA_STARTS = '{"rows": ['
+"""The line after which each photograph has a line of its own."""
 _PLOTTED = 200
 """Timelines that are drawn; of more, the words stand alone, or the page would grow too large to open."""
 _ACTION_WORDS = {Action.REFER: "refer", Action.REPHOTOGRAPH: "photograph again", Action.RESCREEN: "rescreen"}
@@ -38,38 +40,37 @@ class Tile:
     """One photograph on the page.
 
     thumbnail: the address of its picture, a file beside the page or the picture itself; heat: of its thermal picture.
+    record: what a later run wants to know of it, as plain values; not shown.
     """
 
     row: Row
     thumbnail: str | None = None
     heat: str | None = None
-
-
-def embedded(jpeg: bytes) -> str:
-    """Return a JPEG file as an address, so that the page needs no other file."""
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    record: Mapping[str, object] | None = None
 
 
 def worklist_page(
-    tiles: Sequence[Tile],
+    tiles: Iterable[Tile],
     *,
+    rows: Iterable[Row],
     visits: Sequence[Visit],
     timelines: Sequence[Timeline],
     metadata: Metadata,
     bundle: str,
     operating_point: str | None,
+    header: str,
     total: int,
     skipped: Sequence[str],
 ) -> Iterator[str]:
     """Yield the page in pieces.
 
-    tiles: of the photographs in order; visits, timelines: of the patients, empty where none is known. bundle: the
-    bundle's identity. total: the inputs that there were; more than there are tiles if the run was interrupted. skipped:
-    one sentence for each file that was left out.
+    tiles: of the photographs in order; rows: theirs. visits, timelines: of the patients, empty where none is known.
+    bundle: the bundle's identity. header: how the page was made, kept in it for programs. total: the inputs that there
+    were; more than there are tiles if the run was interrupted. skipped: one sentence for each file that was left out.
     """
-    rows = [tile.row for tile in tiles]
-    statuses = Counter(row.status for row in rows)
-    grades = Counter(row.grade for row in rows if row.grade is not None)
+    verdicts = [(row.status, row.grade, bool(row.referable)) for row in rows]
+    statuses = Counter(status for status, _, _ in verdicts)
+    grades = Counter(grade for _, grade, _ in verdicts if grade is not None)
     actions = Counter(visit.action for visit in visits)
     script, script_hash = _script()
     yield from template(_PACKAGE, "worklist.html.j2").generate(
@@ -78,13 +79,14 @@ def worklist_page(
         bundle=bundle,
         operating_point=operating_point,
         threshold=metadata.threshold(operating_point),
-        done=len(rows),
+        header=header,
+        done=len(verdicts),
         total=total,
         patients=len({visit.patient for visit in visits}),
         actions=[(words, actions[action]) for action, words in _ACTION_WORDS.items()] if visits else [],
         statuses=[(status, statuses[status]) for status in Status],
         grades=[(grade, grades[grade]) for grade in GRADES],
-        referable=sum(bool(row.referable) for row in rows),
+        referable=sum(referable for _, _, referable in verdicts),
         skipped=skipped,
         when=datetime.now().astimezone(),
         data=_data(tiles, visits, timelines),
@@ -102,11 +104,11 @@ def _script() -> tuple[Markup, str]:
 
 
 def _data(tiles: Iterable[Tile], visits: Iterable[Visit], timelines: Sequence[Timeline]) -> Iterator[Markup]:
-    yield Markup('{"rows": [')
+    yield Markup(f"{DATA_STARTS}\n")
     yield from _joined(map(_tile, tiles))
-    yield Markup('], "visits": [')
+    yield Markup('\n], "visits": [\n')
     yield from _joined(map(_visit, visits))
-    yield Markup('], "timelines": ')
+    yield Markup('\n], "timelines": ')
     yield _json(_timelines(timelines))
     yield Markup("}")
 
@@ -139,6 +141,7 @@ def _tile(tile: Tile) -> dict[str, object]:
         "date": row.date,
         "thumbnail": tile.thumbnail,
         "heat": tile.heat,
+        "record": tile.record,
     }
 
 

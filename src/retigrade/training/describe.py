@@ -103,6 +103,7 @@ def make_metadata(
         ),
         second_reader_spread=calibrate.second_reader_spread(probabilities),
         out_of_distribution=fit_out_of_distribution(features, calibration_features),
+        retest_noise=None,  # measured on the finished bundle
         quality=QualityLimits(**QualityLimits().model_dump()),
         cam_maximum=calibrate.cam_maximum(evidence.calibration, probabilities),
         receptive_field_offset=receptive_field_offset,
