@@ -206,7 +206,7 @@ def test_a_missing_quality_limit_is_refused() -> None:
     values = json.loads(card_json())
     limit = next(iter(values["quality"]))
     del values["quality"][limit]
-    with pytest.raises(BundleError, match=f"lacks the quality limits {limit}"):
+    with pytest.raises(BundleError, match=f"lack the quality limits {limit}"):
         read_metadata(with_card_text(json.dumps(values).encode()))
 
 

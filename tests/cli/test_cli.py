@@ -67,7 +67,7 @@ def test_grade_writes_everything_and_names_what_it_skipped(
         "heat/sub/a b.png",
     }
     assert cv2.imread(str(out / "heat" / "b.jpg.png")).shape[1] == 1280
-    assert "notes.txt: not a picture file" in said.err
+    assert "skipped 1 (not a picture file): notes.txt" in said.err
     assert "research use only, not a medical device" in said.err
     assert str(out / "report.html") in said.err
 
