@@ -1,9 +1,13 @@
+import dataclasses
 import hashlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +16,9 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
-from retigrade.bundle import Bundle, read_metadata, reseal, seal, shipped_bundle, strip
+from retigrade.bundle import OPERATORS, Bundle, read_metadata, reseal, seal, shipped_bundle, strip
 from retigrade.errors import BundleError
 from tiny_bundle import CELLS, CHANNELS, SIZE, tiny_card, tiny_model, write_tiny_bundle
 
@@ -166,7 +170,7 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("copies", [0, 2])
 def test_no_card_or_two_are_refused(copies: int) -> None:
-    with pytest.raises(BundleError, match=f"holds {copies} cards"):
+    with pytest.raises(BundleError, match=f"has {copies} entries of metadata"):
         read_metadata(with_card_text(card_json(), copies=copies))
 
 
@@ -270,3 +274,141 @@ def test_loading_and_running_write_nothing(path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+# Crafted bundles
+
+
+def crafted(nodes: list[onnx.NodeProto], *, initializers: Sequence[onnx.TensorProto] = ()) -> bytes:
+    """The tiny network with these nodes between the last maps and what leaves it."""
+    model = onnx.load_from_string(tiny_model())
+    for node in model.graph.node:
+        if node.output[0] == "maps":
+            node.output[0] = "inner"
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(initializers)
+    return bytes(model.SerializeToString())
+
+
+def number(name: str, value: object, kind: type = np.int64) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value, kind), name)
+
+
+def endless_loop() -> bytes:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["going"]), helper.make_node("Identity", ["x"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [helper.make_node("Loop", ["", "yes", "inner"], ["maps"], body=body)]
+    return crafted(nodes, initializers=[number("yes", True, np.bool_)])
+
+
+def terabytes() -> bytes:
+    """A tensor of 4 TB, by a shape that is known when the network runs only."""
+    nodes = [
+        helper.make_node("Shape", ["inner"], ["shape"]),
+        helper.make_node("ReduceMax", ["shape"], ["most"], keepdims=1),
+        helper.make_node("Mul", ["most", "many"], ["long"]),
+        helper.make_node("ConstantOfShape", ["long"], ["huge"]),
+        helper.make_node("ReduceSum", ["huge"], ["nothing"], keepdims=0),
+        helper.make_node("Add", ["inner", "nothing"], ["maps"]),
+    ]
+    return crafted(nodes, initializers=[number("many", [2 * 10**11])])
+
+
+def not_a_number_on_photographs() -> bytes:
+    """0 / (the brightest feature is at least as in a grey square): only what is lively gives NaN."""
+    nodes = [
+        helper.make_node("ReduceMax", ["unit"], ["brightest"], keepdims=0),
+        helper.make_node("Less", ["brightest", "limit"], ["dull"]),
+        helper.make_node("Cast", ["dull"], ["one"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["one", "one"], ["nan"]),
+        helper.make_node("Mul", ["inner", "nan"], ["maps"]),
+    ]
+    return crafted(nodes, initializers=[number("limit", 0.6, np.float32)])
+
+
+def weights_elsewhere() -> bytes:
+    model = onnx.load_from_string(tiny_model())
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return bytes(model.SerializeToString())
+
+
+def foreign_operator() -> bytes:
+    return crafted([helper.make_node("Relu\x1b[31m", ["inner"], ["maps"], domain="com.example")])
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (endless_loop, "branches or loops"),
+        (terabytes, "cannot be run|memory"),
+        (not_a_number_on_photographs, "not finite"),
+        (weights_elsewhere, "weights in other files"),
+        (foreign_operator, r"operator Relu\\x1b\[31m of com\.example"),
+    ],
+)
+def test_a_crafted_network_is_refused_in_seconds(tmp_path: Path, make: Callable[[], bytes], complaint: str) -> None:
+    path = tmp_path / "crafted.onnx"
+    path.write_bytes(reseal(make(), tiny_card()))
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    started = time.monotonic()
+    with pytest.raises(BundleError, match=complaint):
+        Bundle.load(path)
+    assert time.monotonic() - started < 10
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit
+
+
+@pytest.mark.parametrize(
+    "quality",
+    [
+        {"centre": [0.0]},
+        {"weights": [0.0] * 35},
+        {"spread": [0.0] * 18},
+    ],
+)
+def test_gate_limits_of_another_length_or_without_spread_are_refused(quality: dict[str, object]) -> None:
+    values = json.loads(card_json())
+    values["quality"] |= quality
+    with pytest.raises(BundleError, match="quality limits"):
+        read_metadata(with_card_text(json.dumps(values).encode()))
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 100_000, b'{"name": "' + b"x" * 2**24 + b'"}'], ids=len)
+def test_deep_and_huge_metadata_is_refused(text: bytes) -> None:
+    with pytest.raises(BundleError, match="metadata"):
+        read_metadata(with_card_text(text))
+
+
+def test_numbers_that_are_not_finite_end_a_run_too(path: Path) -> None:
+    bundle = Bundle.load(path)
+    broken = dataclasses.replace(bundle, session=Always(np.nan))
+    with pytest.raises(BundleError, match="not finite"):
+        broken.run(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+
+class Always:
+    """A session that answers one number."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def run(self, *_: object) -> list[np.ndarray]:
+        return [np.full((1, 5), self._value)] * 3
+
+
+def test_the_shipped_bundle_uses_known_operators() -> None:
+    model = onnx.load(shipped_bundle())
+    assert {node.op_type for node in model.graph.node} <= OPERATORS

@@ -1,16 +1,19 @@
 """The bundle: one ONNX file that holds everything between pixels and grade.
 
-The file is an ONNX model followed by two more entries of its metadata (ModelProto.metadata_props, field 14): the card
-as JSON under `retigrade`, and last, under `retigrade_sha256`, the digest of every byte before it. A protocol buffer
-may be continued so, and any ONNX program still reads the file. This is integrity, not proof of origin: it catches a
-download cut short, a flipped byte and an edited card, not a forger.
+The file is an ONNX model followed by two more entries of its metadata (ModelProto.metadata_props, field 14): what the
+bundle says of itself, as JSON under `retigrade`, and last, under `retigrade_sha256`, the digest of every byte before.
+A protocol buffer may be continued so, and any ONNX program still reads the file. This is integrity, not proof of
+origin: it catches a download cut short, a flipped byte and edited metadata, not a forger. What a forged network can do
+is bounded by its operators, all of which end, and by the memory and time of a first run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,16 +28,41 @@ from retigrade.errors import BundleError
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.icdr import GRADES
 from retigrade.metadata import Metadata
+from retigrade.text import shown
 
-CARD_KEY = b"retigrade"
+METADATA_KEY = b"retigrade"
 SEAL_KEY = b"retigrade_sha256"
 SHIPPED = "retigrade-mobilenetv2.onnx"
 
-_METADATA = 14  # the number of ModelProto.metadata_props
+# Field numbers of ModelProto and GraphProto (onnx.proto).
+_GRAPH, _METADATA, _TRAINING, _FUNCTIONS = 7, 14, 20, 25
+_NODE, _INITIALIZER, _SPARSE = 1, 5, 15
 _BYTES = 2  # the wire type of texts, byte strings and messages
 _DIGEST_CHARACTERS = 64
 _LARGEST = 2**31 - 1  # bytes; a protocol buffer ends there
+_LARGEST_METADATA = 2**24
+_CHECK_BYTES = 2**30  # that the first run may take beside the weights, and the seconds that it may last
+_CHECK_SECONDS = 20.0
+_LIMIT_LOCK = threading.Lock()  # the limit is the process's
 _DRIFT = 1e-3  # by which the mean of a map may differ from its logit, relative to the largest logit
+
+
+_OPERATORS = """
+    Abs Add And ArgMax ArgMin Cast CastLike Ceil Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual
+    HardSigmoid HardSwish Identity LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mul Neg Not Or PRelu Pow Reciprocal
+    Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu Where Xor
+    AveragePool Conv ConvTranspose GlobalAveragePool GlobalMaxPool GridSample LpPool MaxPool
+    BatchNormalization GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization
+    MeanVarianceNormalization RMSNormalization
+    Attention Einsum Gemm LogSoftmax MatMul Softmax
+    CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+    ReduceSumSquare TopK
+    Concat Constant ConstantOfShape DepthToSpace Dropout Expand Flatten Gather GatherElements GatherND Pad Range Reshape
+    Resize ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Upsample
+    DequantizeLinear DynamicQuantizeLinear QuantizeLinear
+"""
+OPERATORS = frozenset(_OPERATORS.split())
+"""The operators that a bundle's network may use (onnx.ai/onnx/operators): each ends, and none reads a file."""
 
 
 class Outputs(NamedTuple):
@@ -50,11 +78,11 @@ class Outputs(NamedTuple):
 
 
 def reseal(model: bytes, metadata: Metadata) -> bytes:
-    """Return the bytes of a sealed bundle: the network of `model`, an ONNX file or a bundle, with this card.
+    """Return the bytes of a sealed bundle: the network of `model`, an ONNX file or a bundle, with this metadata.
 
     Raises BundleError if `model` is not a protocol buffer.
     """
-    return seal(strip(model) + _entry(CARD_KEY, metadata.model_dump_json().encode()))
+    return seal(strip(model) + _entry(METADATA_KEY, metadata.model_dump_json().encode()))
 
 
 def seal(body: bytes) -> bytes:
@@ -63,17 +91,17 @@ def seal(body: bytes) -> bytes:
 
 
 def strip(data: bytes) -> bytes:
-    """Return the ONNX file that a bundle was made of, byte for byte, without card and seal.
+    """Return the ONNX file that a bundle was made of, byte for byte, without metadata and seal.
 
     Raises BundleError if `data` is not a protocol buffer.
     """
-    return b"".join(data[part.start : part.end] for part in _parts(data) if part.key not in (CARD_KEY, SEAL_KEY))
+    return b"".join(data[part.start : part.end] for part in _parts(data) if part.key not in (METADATA_KEY, SEAL_KEY))
 
 
 def read_metadata(data: bytes) -> Metadata:
-    """Check the seal of a bundle's bytes and return its card.
+    """Check the seal of a bundle's bytes and return its metadata.
 
-    Raises BundleError if a byte is missing or altered, or the card is absent, invalid or of another schema.
+    Raises BundleError if a byte is missing or altered, or the metadata is absent, invalid or of another schema.
     """
     seal_length = len(_entry(SEAL_KEY, b"0" * _DIGEST_CHARACTERS))
     body, ending = data[:-seal_length], data[-seal_length:]
@@ -81,10 +109,12 @@ def read_metadata(data: bytes) -> Metadata:
         raise BundleError("it does not end in the seal of a bundle: it was cut short, or is not a bundle; get it again")
     if ending != seal(body)[len(body) :]:
         raise BundleError("its bytes do not match its seal: it was altered or damaged; get it again")
-    cards = [part.value for part in _parts(body) if part.key == CARD_KEY]
-    if len(cards) != 1:
-        raise BundleError(f"it holds {len(cards)} cards and needs one; make the bundle again")
-    return Metadata.read(cards[0])
+    entries = [part.value for part in _parts(body) if part.key == METADATA_KEY]
+    if len(entries) != 1:
+        raise BundleError(f"it has {len(entries)} entries of metadata and needs one; make the bundle again")
+    if len(entries[0]) > _LARGEST_METADATA:
+        raise BundleError(f"its metadata has {len(entries[0])} bytes, more than any bundle's; make the bundle again")
+    return Metadata.read(entries[0])
 
 
 def shipped_bundle() -> Path:
@@ -123,30 +153,82 @@ class Bundle:
                     f"it learned on field geometry {metadata.field_version} and this program makes {FIELD_VERSION}: "
                     "train it again, or install the version of retigrade that made it"
                 )
-            session = _open(data, threads=threads or cpu_count())
-            _check_signature(session, metadata)
-            bundle = cls(metadata, f"{metadata.name}@{hashlib.sha256(data).hexdigest()[:12]}", session)
-            bundle._check_answers()
+            check_operators(data)
+            with _bounded_memory(_CHECK_BYTES + 4 * len(data)):
+                session = _open(data, threads=threads or cpu_count())
+                _check_signature(session, metadata)
+                bundle = cls(metadata, f"{metadata.name}@{hashlib.sha256(data).hexdigest()[:12]}", session)
+                bundle._check_answers()
         except BundleError as error:
-            raise BundleError(f"{path}: {error}") from error
+            raise BundleError(f"{shown(str(path))}: {error}") from error
         return bundle
 
     def run(self, photos: npt.NDArray[np.uint8]) -> Outputs:
-        """Run the network; photos: uint8 (N, S, S, 3), RGB, the canonical field as `crop` makes it."""
+        """Run the network; photos: uint8 (N, S, S, 3), RGB, the canonical field as `crop` makes it.
+
+        Raises ValueError on photos of another shape, BundleError where the network answers with other than numbers.
+        """
         side = self.metadata.input_size
         if photos.dtype != np.uint8 or photos.ndim != 4 or photos.shape[1:] != (side, side, 3):
             raise ValueError(f"photos must be uint8 (N, {side}, {side}, 3), got {photos.dtype} {photos.shape}")
-        return Outputs(*self.session.run(list(Outputs._fields), {"photo": photos}))
+        return self._run(photos, None)
+
+    def _run(self, photos: npt.NDArray[np.uint8], options: ort.RunOptions | None) -> Outputs:
+        try:
+            outputs = Outputs(*self.session.run(list(Outputs._fields), {"photo": photos}, options))
+        except Exception as error:  # ONNX Runtime's errors share no other base
+            raise BundleError(f"its network cannot be run: {_first_line(error)}") from error
+        if not all(np.isfinite(values).all() for values in outputs):
+            raise BundleError("its network answers a photograph with numbers that are not finite; export it again")
+        return outputs
 
     def _check_answers(self) -> None:
-        """Run one grey square: the maps must average to the logits, or the heat would show something else."""
-        side = self.metadata.input_size
-        logits, maps, features = self.run(np.full((1, side, side, 3), 128, np.uint8))
-        if not all(np.isfinite(values).all() for values in (logits, maps, features)):
-            raise BundleError("its network answers with numbers that are not finite; export it again")
+        """Run one picture: the maps must average to the logits, or the heat would show something else."""
+        options = ort.RunOptions()
+        clock = threading.Timer(_CHECK_SECONDS, setattr, (options, "terminate", True))
+        clock.daemon = True
+        clock.start()
+        try:
+            logits, maps, _ = self._run(_trial_picture(self.metadata.input_size), options)
+        finally:
+            clock.cancel()
         drift = float(np.abs(maps.mean(axis=(2, 3)) - logits).max())
         if drift > _DRIFT * max(1.0, float(np.abs(logits).max())):
             raise BundleError(f"its maps do not average to its logits (they differ by {drift:.3g}); export it again")
+
+
+def _trial_picture(side: int) -> npt.NDArray[np.uint8]:
+    """A noisy orange disc on black, uint8 (1, S, S, 3): no photograph, but as lively as one."""
+    axis = np.linspace(-1, 1, side)
+    disc = (axis[:, None] ** 2 + axis[None] ** 2 < 0.95)[..., None] * np.array([200, 110, 50])
+    noise = np.random.default_rng(0).integers(-50, 50, (side, side, 1))
+    return np.clip(disc + noise * (disc > 0), 0, 255).astype(np.uint8)[None]
+
+
+@contextmanager
+def _bounded_memory(extra: int) -> Iterator[None]:
+    """Let the process grow by so many bytes at most, where the system can say and hold it to that."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError, ValueError, IndexError):  # not on Linux
+        yield
+        return
+    with _LIMIT_LOCK:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = pages * resource.getpagesize() + extra
+        if soft != resource.RLIM_INFINITY:
+            limit = min(limit, soft)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        try:
+            yield
+        except MemoryError as error:
+            raise BundleError(
+                "its network needs more memory than any that grades photographs; export it again"
+            ) from error
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _read(path: Path) -> bytes:
@@ -178,7 +260,11 @@ def _open(data: bytes, *, threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no other base
-        raise BundleError(f"ONNX Runtime cannot load its network: {str(error).splitlines()[0]}") from error
+        raise BundleError(f"ONNX Runtime cannot load its network: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _check_signature(session: ort.InferenceSession, metadata: Metadata) -> None:
@@ -214,6 +300,68 @@ def _is_size(size: Any) -> bool:
     return isinstance(size, int) and size > 0
 
 
+def check_operators(data: bytes) -> None:
+    """Raise BundleError unless a network is made of `OPERATORS` alone and holds all its weights itself.
+
+    Loops, branches, functions and operators of other domains could run without end or read other files; no network
+    that grades photographs needs them.
+    """
+    for number, wire, body, end in _fields(data, 0, len(data)):
+        if wire != _BYTES:
+            continue
+        if number in (_TRAINING, _FUNCTIONS):
+            raise BundleError(
+                "its network has functions or training steps of its own, which are not run; export it again"
+            )
+        if number == _GRAPH:
+            _check_graph(data, body, end)
+
+
+def _check_graph(data: bytes, start: int, stop: int) -> None:
+    for number, wire, body, end in _fields(data, start, stop):
+        if wire != _BYTES:
+            continue
+        if number == _SPARSE:
+            raise BundleError("its network has sparse weights, which are not read; export it again")
+        if number == _INITIALIZER:
+            _check_tensor(data, body, end)
+        if number == _NODE:
+            _check_node(data, body, end)
+
+
+def _check_node(data: bytes, start: int, stop: int) -> None:
+    kind, domain = b"", b""
+    for number, wire, body, end in _fields(data, start, stop):
+        if (number, wire) == (4, _BYTES):
+            kind = data[body:end]
+        if (number, wire) == (7, _BYTES):
+            domain = data[body:end]
+        if (number, wire) == (5, _BYTES):  # an attribute: its tensor is 5, its graphs are 6 and 11
+            for inner, inner_wire, inner_body, inner_end in _fields(data, body, end):
+                if inner_wire == _BYTES and inner in (6, 11):
+                    raise BundleError("its network has branches or loops, which are not run; export it again")
+                if inner_wire == _BYTES and inner in (5, 10):
+                    _check_tensor(data, inner_body, inner_end)
+    name = shown(kind.decode(errors="backslashreplace"))
+    if domain not in (b"", b"ai.onnx") or name not in OPERATORS:
+        where = f" of {shown(domain.decode(errors='backslashreplace'))}" if domain else ""
+        raise BundleError(f"its network uses the operator {name}{where}, which is not run; export it without")
+
+
+def _check_tensor(data: bytes, start: int, stop: int) -> None:
+    if any(number in (13, 14) for number, _, _, _ in _fields(data, start, stop)):
+        raise BundleError("its network keeps weights in other files, which are not read; export it with them inside")
+
+
+def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield what `_field` says of each field of the message data[start:stop]."""
+    while start < stop:
+        number, wire, body, start = _field(data, start)
+        if start > stop:
+            raise BundleError("its bytes are not an ONNX file; get it again")
+        yield number, wire, body, start
+
+
 class _Part(NamedTuple):
     """One field of a protocol buffer, data[start:end]; key and value where it is an entry of the metadata."""
 
@@ -226,25 +374,18 @@ class _Part(NamedTuple):
 def _parts(data: bytes) -> Iterator[_Part]:
     """Walk over a ModelProto's own fields, without looking into them (protobuf.dev/programming-guides/encoding)."""
     start = 0
-    while start < len(data):
-        number, wire, body, end = _field(data, start)
+    for number, wire, body, end in _fields(data, 0, len(data)):
         if number == _METADATA and wire == _BYTES:
-            pair = _strings(data[body:end])
+            pair = _strings(data, body, end)
             yield _Part(start, end, pair.get(1), pair.get(2, b""))
         else:
             yield _Part(start, end)
         start = end
 
 
-def _strings(data: bytes) -> dict[int, bytes]:
+def _strings(data: bytes, start: int, stop: int) -> dict[int, bytes]:
     """Return the byte strings of one message by field number: 1 the key and 2 the value of a metadata entry."""
-    found, start = {}, 0
-    while start < len(data):
-        number, wire, body, end = _field(data, start)
-        if wire == _BYTES:
-            found[number] = data[body:end]
-        start = end
-    return found
+    return {number: data[body:end] for number, wire, body, end in _fields(data, start, stop) if wire == _BYTES}
 
 
 def _field(data: bytes, start: int) -> tuple[int, int, int, int]:

@@ -229,31 +229,169 @@ def test_grading_imports_no_torch(photos: Path, bundle: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
-def test_an_interrupt_leaves_what_is_done_written_and_valid(photos: Path, bundle: Path, tmp_path: Path) -> None:
-    many, out = tmp_path / "many", tmp_path / "out"
-    many.mkdir()
-    for number in range(400):
-        os.link(photos / "b.jpg", many / f"{number:03}.jpg")
+@pytest.fixture
+def many(photos: Path, tmp_path: Path) -> Path:
+    """A folder of 40 eyes, all the same file."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(40):
+        os.link(photos / "b.jpg", folder / f"{number:03}.jpg")
+    return folder
+
+
+def rows_of(out: Path) -> list[str]:
+    return [Path(row["path"]).name for row in rows((out / "gradings.csv").read_text(encoding="utf-8"))]
+
+
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_leaves_what_is_done_written_and_valid(
+    many: Path, bundle: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
     with start("grade", many, "--bundle", bundle, "--out", out, "--format", "csv") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         head = [process.stdout.readline() for _ in range(3)]
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         # Not by communicate(), which passes by the lines that readline() has read ahead.
         rest, said = process.stdout.read(), process.stderr.read()
     assert process.returncode == 130, said
     assert "Traceback" not in said
     done = rows("".join(head) + rest)
-    assert 2 <= len(done) < 400
+    assert 2 <= len(done) < 40
+    assert f"interrupted: {len(done)} of 40 inputs have a verdict: {len(done)} graded" in said
+    assert "--resume goes on" in said
     assert [row["path"] for row in done] == [str(many / f"{number:03}.jpg") for number in range(len(done))]
     assert rows((out / "gradings.csv").read_text(encoding="utf-8")) == done
     lines = (out / "gradings.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["path"] for line in lines] == [row["path"] for row in done]
     report = (out / "report.html").read_text(encoding="utf-8")
-    assert f"{len(done)} of 400 inputs were finished" in report
+    assert f"{len(done)} of 40 inputs were finished" in report
     assert report.rstrip().endswith("</html>")
     assert len(list((out / "heat").iterdir())) == len(done)
     assert not list(out.glob(".*"))
+
+
+def test_a_killed_run_is_taken_up_where_it_was(many: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["grade", many, "--bundle", bundle, "--out", out, "--format", "csv", "--resume"]
+    done = 0
+    for lines in (6, 12):
+        with start(*arguments) as process:
+            assert process.stdout is not None
+            for _ in range(lines):
+                process.stdout.readline()
+            process.kill()
+        journal = (out / ".retigrade" / "journal.jsonl").read_bytes()
+        assert journal.count(b"\n") - 1 >= lines - 2 > done
+        done = lines - 2
+        assert files_below(out) == {name for name in files_below(out) if name.startswith(".retigrade/")}
+    with start(*arguments) as process:
+        said, noted = process.communicate()
+    assert process.returncode == 0, noted
+    assert int(noted.split(" verdicts of an earlier run were kept")[0].splitlines()[-1]) >= done
+    names = [f"{number:03}.jpg" for number in range(40)]
+    assert [Path(row["path"]).name for row in rows(said)] == rows_of(out) == names
+    listings = {"gradings.csv", "gradings.jsonl", "report.html"}
+    assert files_below(out) == listings | {f"heat/{name}.png" for name in names}
+    assert (out / "report.html").read_text(encoding="utf-8").count("data:image/jpeg") == 40
+
+
+def test_an_interrupted_second_run_keeps_the_fuller_listings(many: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["grade", str(many), "--bundle", str(bundle), "--out", str(out), "--format", "csv"]) == 0
+    before = (out / "gradings.csv").read_bytes()
+    with start("grade", many, "--bundle", bundle, "--out", out, "--format", "csv") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "still the earlier, fuller ones" in said
+    assert (out / "gradings.csv").read_bytes() == before
+
+
+def test_two_runs_into_one_folder_are_refused(many: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with start("grade", many, "--bundle", bundle, "--out", out, "--format", "csv") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.readline()
+        with start("grade", many, "--bundle", bundle, "--out", out) as second:
+            _, said = second.communicate()
+        assert second.returncode == 2
+        assert f"another run is writing into {out} (process {process.pid})" in said
+        process.kill()
+        process.stdout.read()
+
+
+def test_resume_without_a_folder_is_wrong_usage(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grade", str(photos), "--resume"]) == 2
+    assert "--out DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["", ">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_streams_change_neither_the_work_nor_the_exit_code(
+    photos: Path, bundle: Path, tmp_path: Path, closed: str
+) -> None:
+    out = tmp_path / "out"
+    command = f'exec "$0" -m retigrade grade "$1" --bundle "$2" --out "$3" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(photos), str(bundle), str(out)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1  # one file is empty
+    assert len(rows_of(out)) == 3
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["tyro", "retigrade.cli.grade", "numpy", "onnxruntime", "retigrade.output.run"])
+def test_an_interrupt_while_it_starts_ends_it_without_a_word(photos: Path, bundle: Path, module: str) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from retigrade.__main__ import main\n"
+        f"sys.exit(main(['grade', {str(photos)!r}, '--bundle', {str(bundle)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stdout == ""
+    assert not done.stderr.replace(f"skipped {photos / 'notes.txt'}: not a picture", "").strip()
+
+
+def test_names_cannot_speak_to_the_terminal(photos: Path, bundle: Path, tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07=cmd.jpg"
+    shutil.copy(photos / "b.jpg", photos / evil)
+    (photos / "\x1b[31mnotes.txt").write_text("x")
+    out = tmp_path / "out"
+    for form in ("table", "csv", "jsonl"):
+        with start("grade", photos, "--bundle", bundle, "--out", out, "--format", form) as process:
+            said, noted = process.communicate()
+        assert "\x1b" not in said + noted
+        assert "\x07" not in said + noted
+    for name in ("gradings.csv", "gradings.jsonl", "report.html"):
+        assert b"\x1b" not in (out / name).read_bytes()
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"retigrade {retigrade.__version__}\n"
+
+
+def test_the_help_names_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    said = capsys.readouterr().out
+    assert all(code in said for code in ("0,", "1,", "2,", "130", "141"))
 
 
 def test_a_reader_that_leaves_is_no_error(photos: Path, bundle: Path, tmp_path: Path) -> None:
