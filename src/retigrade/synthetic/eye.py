@@ -127,12 +127,12 @@ def demo_eyes() -> tuple[tuple[str, Phantom], ...]:
     )
 
 
-def write_eyes(folder: Path) -> list[Path]:
+def write_eyes(folder: Path | str) -> list[Path]:
     """Write the built-in eyes into `folder` as PNG, each file whole or not at all, and return their paths.
 
     Raises UsageError where the folder cannot be made or written.
     """
-    return [_write_png(folder / name, eye) for name, eye in demo_eyes()]
+    return [_write_png(Path(folder, name), eye) for name, eye in demo_eyes()]
 
 
 def _write_png(path: Path, eye: Phantom) -> Path:
