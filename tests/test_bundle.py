@@ -371,18 +371,12 @@ def test_a_crafted_network_is_refused_in_seconds(tmp_path: Path, make: Callable[
     assert resource.getrlimit(resource.RLIMIT_AS) == limit
 
 
-@pytest.mark.parametrize(
-    "quality",
-    [
-        {"centre": [0.0]},
-        {"weights": [0.0] * 35},
-        {"spread": [0.0] * 18},
-    ],
-)
-def test_gate_limits_of_another_length_or_without_spread_are_refused(quality: dict[str, object]) -> None:
+@pytest.mark.parametrize("change", [{"centre": [0.0]}, {"weights": [0.0]}, {"spread": None}])
+def test_gate_scores_of_another_length_or_without_spread_are_refused(change: dict[str, list[float] | None]) -> None:
     values = json.loads(card_json())
-    values["quality"] |= quality
-    with pytest.raises(BundleError, match="quality limits"):
+    score = values["quality"]["eye"]
+    score |= {key: value or [0.0] * len(score[key]) for key, value in change.items()}
+    with pytest.raises(BundleError, match=r"not valid at quality\.eye.*a positive spread"):
         read_metadata(with_card_text(json.dumps(values).encode()))
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from retigrade.arrays import Floats, Reals
 from retigrade.errors import BundleError, UsageError
-from retigrade.fundus.quality import MEASURES, QualityLimits
+from retigrade.fundus.quality import QualityLimits
 from retigrade.icdr import GRADES, REFERABLE_FROM, Grade
 from retigrade.metrics.conformal import Conformal
 from retigrade.metrics.decision import Decision, Fraction, OperatingPoint, softmax
@@ -225,15 +225,6 @@ class Metadata(Record):
         if missing := sorted(set(QualityLimits.model_fields) - metadata.quality.model_fields_set):
             raise BundleError(f"its metadata lack the quality limits {', '.join(missing)}")
         return metadata
-
-    @model_validator(mode="after")
-    def _fit(self) -> Self:
-        gate, count = self.quality, len(MEASURES)
-        if (len(gate.centre), len(gate.spread), len(gate.weights)) != (count, count, 2 * count):
-            raise ValueError(f"the quality limits need {count} centres, {count} spreads and {2 * count} weights")
-        if min(gate.spread) <= 0:
-            raise ValueError("the spreads of the quality limits must be positive")
-        return self
 
     def probabilities(self, logits: Floats) -> Reals:
         """Return calibrated probabilities, softmax(logits / temperature): float32 (N, 5) -> float64 (N, 5)."""
