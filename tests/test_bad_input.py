@@ -195,8 +195,8 @@ class TestEveryKindInOneFolder:
         }
         assert sorted(run.names) == sorted(files - passed_over)
         assert run.names == sorted(run.names)
-        assert "notes.txt: not a picture file" in run.said
-        assert "around: the same folder as" in run.said
+        assert "(not a picture file): notes.txt" in run.said
+        assert "(the same folder as " in run.said
 
     @pytest.mark.parametrize("name", [*GOOD, f"below/{GOOD[0]}"])
     def test_a_good_eye_among_them_is_graded(self, run: Run, name: str) -> None:
