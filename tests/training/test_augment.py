@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
 
-from retigrade.training.augment import apply, draw
-from retigrade.training.recipe import PAPER, AugmentationConfig
+from retigrade.training.augment import apply, draw, recompress
+from retigrade.training.recipe import PAPER, ROBUST, AugmentationConfig
 
 NONE = AugmentationConfig(
     rotate=0,
@@ -87,3 +89,26 @@ def test_some_rows_can_be_taken() -> None:
     part = drawn.rows(slice(1, None, 2))
     torch.testing.assert_close(part.affine, drawn.affine[1::2])
     assert part.seed == drawn.seed
+
+
+@pytest.mark.parametrize("part", ["illumination", "dust", "colour_noise", "channel_gamma"])
+def test_each_part_of_the_stronger_augmentation_changes_the_light_alone(part: str) -> None:
+    x = torch.full((30, 40, 40, 3), 120, dtype=torch.uint8)
+    x[:, :8] = 0
+    plain = replace(NONE, noise=9, **{part: 0.5})
+    seen = apply(x, draw(torch.zeros(30, 2), plain, torch.Generator().manual_seed(0)), size=40)
+    without = apply(x, draw(torch.zeros(30, 2), replace(NONE, noise=9), torch.Generator().manual_seed(0)), size=40)
+    assert (seen - without).abs().max() > 3
+    assert seen[:, :, :8].abs().max() == 0
+    assert seen.min() >= 0
+    assert seen.max() <= 255
+
+
+def test_recompression_changes_its_share_and_keeps_the_picture() -> None:
+    x = photos(n=40).numpy()
+    changed = recompress(x, 0.3, np.random.default_rng(0))
+    share = np.mean([not np.array_equal(a, b) for a, b in zip(x, changed, strict=True)])
+    assert 0.1 < share < 0.5
+    assert abs(changed.astype(float).mean() - x.mean()) < 2
+    assert np.array_equal(x, photos(n=40).numpy())
+    assert ROBUST.augmentation.recompression == 0.3

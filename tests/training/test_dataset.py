@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retigrade.training.dataset import sample_epoch, soft_targets
+from retigrade.training.dataset import TrainingData, sample_epoch, sampling_weights, soft_targets
+from retigrade.training.recipe import BEST
 
 
 def test_targets_spread_to_the_grades_beside_and_average_conflicting_duplicates() -> None:
@@ -26,3 +29,23 @@ def test_each_is_drawn_as_often_as_its_weight_says(relative: list[float], draws:
     assert len(drawn) == draws
     times = np.bincount(drawn, minlength=len(weights))
     assert (np.abs(times - weights * draws) <= 1 + 1e-6).all()
+
+
+def test_grades_are_balanced_within_each_source() -> None:
+    grades, sources = np.array([0] * 6 + [1] * 2 + [0] + [1] * 3), np.array([0] * 8 + [1] * 4)
+    data = TrainingData(
+        photos=np.zeros((12, 4, 4, 3), np.uint8),
+        grades=grades,
+        targets=soft_targets(grades, (), label_smoothing=0.0),
+        sources=sources,
+        train=np.arange(12),
+        validation=np.arange(1),
+        fingerprint="drawn",
+    )
+    weights = sampling_weights(data, replace(BEST, class_balance=1.0, source_balance=0.0))
+    assert weights.sum() == pytest.approx(1)
+    for source, share in ((0, 8 / 12), (1, 4 / 12)):
+        for grade in (0, 1):
+            assert weights[(sources == source) & (grades == grade)].sum() == pytest.approx(share / 2)
+    equal = sampling_weights(data, replace(BEST, class_balance=0.0, source_balance=1.0))
+    assert equal[sources == 0].sum() == pytest.approx(0.5)

@@ -18,8 +18,9 @@ from lightning_fabric import Fabric
 from retigrade.cli import main
 from retigrade.errors import UsageError
 from retigrade.training.checkpoint import CHECKPOINT, read_checkpoint
+from retigrade.training.cpu import cpu_precision
 from retigrade.training.dataset import TrainingData, soft_targets
-from retigrade.training.device import cpu_precision, open_fabric
+from retigrade.training.device import open_fabric
 from retigrade.training.log import LOG
 from retigrade.training.loop import Start, Trainer, fit, predict
 from retigrade.training.losses import training_loss

@@ -25,8 +25,8 @@ class Train(Command):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")]
     """Where everything is written."""
 
-    recipe: Literal["best", "paper"] = "best"
-    """Ours, or the publication's."""
+    recipe: Literal["best", "robust", "paper"] = "best"
+    """Ours, ours with augmentation for cameras and files unlike those trained on, or the publication's."""
 
     backbone: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mobilenetv2_100"
     """A network of timm by its name."""

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from torch import Tensor
 
+from retigrade.arrays import Pixels
 from retigrade.training.recipe import AugmentationConfig
 
 
@@ -29,6 +32,9 @@ class Draw:
     tone: Tensor | None
     blur: Tensor | None
     noise: Tensor | None
+    illumination: Tensor | None
+    dust: Tensor | None
+    colour_noise: Tensor | None
     seed: int
 
     def to(self, device: torch.device) -> Self:
@@ -63,14 +69,15 @@ def draw(cut: Tensor, config: AugmentationConfig, generator: torch.Generator) ->
         [torch.stack([cos * sx, -sin * sx, shift[:, 0]], 1), torch.stack([sin * sy, cos * sy, shift[:, 1]], 1)], 1
     )
     gain = (1 + either(config.brightness, 1)) * torch.exp(either(config.channel_gain, 3))
-    gamma = torch.exp(either(config.brightness, 1, 1, 1))
+    gamma = torch.exp(either(config.brightness, 1, 1, 1) + either(config.channel_gamma, 3, 1, 1))
     contrast = 1 + either(config.contrast, 1, 1)
     saturation = 1 + either(config.saturation, 1, 1)
     # Gain, then saturation about grey, then contrast: linear in the colour, so one matrix for all.
     tone = contrast * (saturation * torch.eye(3) + (1 - saturation) / 3) * gain[:, None]
     blur = torch.rand(n, generator=generator) * config.blur * (torch.rand(n, generator=generator) < 0.5)
     noise = torch.rand(n, 1, 1, 1, generator=generator) * (config.noise / 255)
-    coloured = any((config.brightness, config.channel_gain, config.contrast, config.saturation))
+    coloured = any((config.brightness, config.channel_gain, config.channel_gamma, config.contrast, config.saturation))
+    by_colour = torch.rand(n, 1, 1, 1, generator=generator) < config.colour_noise
     return Draw(
         affine=affine,
         cut=cut,
@@ -79,6 +86,9 @@ def draw(cut: Tensor, config: AugmentationConfig, generator: torch.Generator) ->
         tone=tone if coloured else None,
         blur=blur if config.blur else None,
         noise=noise if config.noise else None,
+        illumination=either(config.illumination, 3) if config.illumination else None,
+        dust=_draw_dust(n, config.dust, generator) if config.dust else None,
+        colour_noise=by_colour.float() if config.colour_noise else None,
         seed=int(torch.randint(2**31, (), generator=generator)),
     )
 
@@ -93,12 +103,60 @@ def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
     lit = kept[:, None] & (x.amax(1, keepdim=True) > 0.03)
     if drawn.tone is not None:
         x = _colour(x, drawn.gamma, drawn.contrast, drawn.tone)
+    if drawn.illumination is not None:
+        x *= _illumination(drawn.illumination, size=size)
+    if drawn.dust is not None:
+        x *= _dust(drawn.dust, size=size)
     if drawn.blur is not None:
         x = _blur(x, drawn.blur)
     if drawn.noise is not None:  # of the light, alike in all colours, as JPEG leaves it
         generator = torch.Generator(device=x.device).manual_seed(drawn.seed)
-        x += torch.randn((len(x), 1, size, size), generator=generator, device=x.device) * drawn.noise
+        noise = torch.randn((len(x), 1, size, size), generator=generator, device=x.device) * drawn.noise
+        if drawn.colour_noise is not None:  # as a sensor's; the same numbers from elsewhere are as good as others
+            each = torch.cat([noise, noise.roll((7, 3), (2, 3)), noise.roll((2, 11), (2, 3))], 1)
+            noise = torch.where(drawn.colour_noise > 0, each, noise)
+        x += noise
     return (x.clamp_(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
+
+
+def recompress(photos: Pixels, share: float, rng: np.random.Generator) -> Pixels:
+    """Make some photographs smaller, compress them and enlarge them again: uint8 (N, S, S, 3), a copy.
+
+    Afterwards neither sharpness nor the blocks of JPEG tell which data set a photograph is from.
+    """
+    changed, side = photos.copy(), photos.shape[1]
+    for place in np.flatnonzero(rng.random(len(photos)) < share):
+        small, quality = round(side * rng.uniform(0.4, 1.0)), round(rng.uniform(20, 90))
+        pixels = cv2.resize(photos[place], (small, small), interpolation=cv2.INTER_AREA)
+        _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        changed[place] = cv2.resize(decoded, (side, side), interpolation=cv2.INTER_CUBIC)
+    return changed
+
+
+def _draw_dust(n: int, depth: float, generator: torch.Generator) -> Tensor:
+    """Draw eight soft spots a photograph: (n, 4, 8) of depth, place across and down, and size; depth 0 is none."""
+    spots = torch.rand(n, 4, 8, generator=generator)
+    present = (torch.rand(n, 1, generator=generator) < 1 / 3) & (torch.rand(n, 8, generator=generator) < 0.6)
+    sign = torch.where(torch.rand(n, 8, generator=generator) < 0.8, -1.0, 1.0)
+    return torch.stack([present * sign * spots[:, 0] * depth, spots[:, 1], spots[:, 2], 0.008 + 0.025 * spots[:, 3]], 1)
+
+
+def _illumination(drawn: Tensor, *, size: int) -> Tensor:
+    """What uneven light multiplies each place by: slope across, slope down and bowl (n, 3) -> (n, 1, size, size)."""
+    along = torch.linspace(-1, 1, size, device=drawn.device)
+    bowl = drawn[:, 2, None] * (along.square() - 0.25)
+    across, down = drawn[:, 0, None] * along + bowl, drawn[:, 1, None] * along + bowl
+    return torch.exp(across[:, None, None, :] + down[:, None, :, None])
+
+
+def _dust(drawn: Tensor, *, size: int) -> Tensor:
+    """What soft spots multiply each place by: (n, 4, k) -> (n, 1, size, size)."""
+    place = (torch.arange(size, device=drawn.device) + 0.5) / size
+    depth, x, y, width = drawn.unbind(1)
+    across = torch.exp(-0.5 * ((place - x[..., None]) / width[..., None]) ** 2)
+    down = torch.exp(-0.5 * ((place - y[..., None]) / width[..., None]) ** 2)
+    return (1 + torch.einsum("nk,nky,nkx->nyx", depth, down, across))[:, None]
 
 
 def _colour(x: Tensor, gamma: Tensor, contrast: Tensor, tone: Tensor) -> Tensor:

@@ -64,11 +64,16 @@ def soft_targets(grades: Integers, groups: Groups, *, label_smoothing: float) ->
 
 
 def sampling_weights(data: TrainingData, recipe: Recipe) -> npt.NDArray[np.float64]:
-    """How often each training photograph is drawn, relative to the others: float64 (n,), sums to 1."""
-    weights = np.ones(len(data.train))
-    for labels, balance in ((data.grades, recipe.class_balance), (data.sources, recipe.source_balance)):
-        trained = labels[data.train]
-        weights *= np.bincount(trained)[trained] ** -balance
+    """How often each training photograph is drawn, relative to the others: float64 (n,), sums to 1.
+
+    Grades are balanced within each source, so that no grade comes mostly from the source that has most of it.
+    """
+    weights = np.empty(len(data.train))
+    grades, sources = data.grades[data.train], data.sources[data.train]
+    for source in np.unique(sources):
+        here = sources == source
+        relative = np.bincount(grades[here])[grades[here]] ** -recipe.class_balance
+        weights[here] = relative / relative.sum() * here.sum() ** (1 - recipe.source_balance)
     return np.asarray(weights / weights.sum())
 
 

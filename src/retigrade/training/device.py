@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 
-from retigrade.training.cpu import keep_memory
-
-Precision = Literal["bf16-mixed", "32-true"]
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last as 64-bit Arm names it
+from retigrade.training.cpu import Precision, cpu_precision, keep_memory
 
 
 def open_fabric(*, accelerator: str = "auto") -> Fabric:
@@ -41,13 +36,3 @@ def open_fabric(*, accelerator: str = "auto") -> Fabric:
 def gpu_precision() -> Precision:
     """bfloat16 where the GPU has it."""
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-
-
-def cpu_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:
-    """bfloat16 where the processor has the instructions; elsewhere it is emulated, and float32 is faster."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux: nothing says that there are such instructions
-        return "32-true"
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
-    return "bf16-mixed" if flags & _BFLOAT16_FLAGS else "32-true"

@@ -19,7 +19,7 @@ from retigrade.errors import UsageError
 from retigrade.icdr import GRADES
 from retigrade.metrics.classification import accuracy, quadratic_kappa
 from retigrade.metrics.decision import softmax
-from retigrade.training.augment import apply, draw
+from retigrade.training.augment import apply, draw, recompress
 from retigrade.training.checkpoint import CHECKPOINT, check_identity, read_checkpoint, write_checkpoint
 from retigrade.training.cpu import fast_arithmetic
 from retigrade.training.dataset import TrainingData, sample_epoch, sampling_weights
@@ -124,7 +124,8 @@ class Trainer:
         self.history: list[EpochResult] = []
         self._best: dict[str, Tensor] = {}
         # On a GPU the photographs live in its memory, and every batch is cut, turned and coloured there.
-        self._on_gpu = torch.from_numpy(data.photos[:]).to(fabric.device) if fabric.device.type == "cuda" else None
+        on_gpu = fabric.device.type == "cuda" and not recipe.augmentation.recompression  # JPEG is made on the CPU
+        self._on_gpu = torch.from_numpy(data.photos[:]).to(fabric.device) if on_gpu else None
 
     @property
     def best_epoch(self) -> int:
@@ -209,7 +210,10 @@ class Trainer:
         if self._on_gpu is not None:
             photos = self._on_gpu[torch.from_numpy(indices).to(device)]
         else:
-            photos = torch.from_numpy(data.photos[indices])
+            pixels = data.photos[indices]
+            if self.recipe.augmentation.recompression:
+                pixels = recompress(pixels, self.recipe.augmentation.recompression, rng)
+            photos = torch.from_numpy(pixels)
         x = apply(photos, drawn.rows(share).to(device), size=size)
         return x, torch.from_numpy(data.targets[indices]).to(device)
 

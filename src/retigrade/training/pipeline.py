@@ -97,9 +97,9 @@ def train(
     """Train on labelled photographs and write a bundle; returns its path, `out/bundle.onnx`.
 
     data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs, the
-    log and the checkpoints. recipe: `best`, `paper`, or one of your own; epochs, batch, lr: in place of the recipe's.
-    backbone: a network of timm. weights: a safetensors file to start from, in place of timm's ImageNet weights;
-    random_start: start from random weights. folds: see `TrainConfig`. license, intended_use: what the bundle says of
+    log and the checkpoints. recipe: `best`, `robust`, `paper`, or one of your own; epochs, batch, lr: in place of the
+    recipe's. backbone: a network of timm. weights: a safetensors file to start from, in place of timm's ImageNet
+    weights; random_start: start from random weights. folds: see `TrainConfig`. license, intended_use: what the bundle says of
     itself. resume: go on with the run in `out`. skip_unreadable: leave unusable photographs out. accelerator: `auto`,
     `cpu` or `gpu`. progress: is told how it goes.
 
@@ -109,6 +109,8 @@ def train(
     progress, folder = progress or Progress(), Path(out)
     if folder.exists() and any(folder.glob(f"**/{CHECKPOINT}")) and not resume:
         raise UsageError(f"{folder} holds a training already: go on with --resume, or name another --out")
+    if isinstance(recipe, str) and recipe not in RECIPES:
+        raise UsageError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}")
     chosen = RECIPES[recipe] if isinstance(recipe, str) else recipe
     chosen = replace(
         chosen,
