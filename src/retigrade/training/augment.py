@@ -129,7 +129,7 @@ def recompress(photos: Pixels, share: float, rng: np.random.Generator) -> Pixels
         small, quality = round(side * rng.uniform(0.4, 1.0)), round(rng.uniform(20, 90))
         pixels = cv2.resize(photos[place], (small, small), interpolation=cv2.INTER_AREA)
         _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
         changed[place] = cv2.resize(decoded, (side, side), interpolation=cv2.INTER_CUBIC)
     return changed
 

@@ -99,9 +99,9 @@ def train(
     data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs, the
     log and the checkpoints. recipe: `best`, `robust`, `paper`, or one of your own; epochs, batch, lr: in place of the
     recipe's. backbone: a network of timm. weights: a safetensors file to start from, in place of timm's ImageNet
-    weights; random_start: start from random weights. folds: see `TrainConfig`. license, intended_use: what the bundle says of
-    itself. resume: go on with the run in `out`. skip_unreadable: leave unusable photographs out. accelerator: `auto`,
-    `cpu` or `gpu`. progress: is told how it goes.
+    weights; random_start: start from random weights. folds, lesions, mirror: see `TrainConfig`. name, license,
+    intended_use: what the bundle says of itself. resume: go on with the run in `out`. skip_unreadable: leave unusable
+    photographs out. accelerator: `auto`, `cpu` or `gpu`. progress: is told how it goes.
 
     Raises UsageError for wrong options, a folder that cannot be written, or a training whose loss is not a number;
     DataError where the photographs cannot be used.
