@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from retigrade.metrics.decision import PLAIN_CUTS, Decision
 from retigrade.training.calibrate import SENSITIVITY, SPECIFICITY, operating_points
 
 
@@ -11,8 +12,10 @@ def at(score: float) -> list[float]:
     return [1 - score, 0.0, score, 0.0, 0.0]
 
 
-def photographs(score: np.ndarray, referable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([at(p) for p in score]), np.where(referable, 2, 0)
+def photographs(score: np.ndarray, referable: np.ndarray) -> tuple[np.ndarray, Decision, np.ndarray]:
+    """Photographs of which the threshold alone decides."""
+    never = Decision(rule="mean", cuts=(0.5, 2.5, 3.0, 3.5))
+    return np.array([at(value) for value in score]), never, np.where(referable, 2, 0)
 
 
 def test_screening_keeps_away_from_both_of_its_limits() -> None:
@@ -51,3 +54,15 @@ def test_screening_reaches_its_sensitivity_where_it_cannot_have_both() -> None:
 @pytest.mark.parametrize("referable", [True, False])
 def test_photographs_of_one_class_give_no_points(referable: bool) -> None:
     assert operating_points(*photographs(np.linspace(0, 1, 20), np.full(20, referable))) == {}
+
+
+def test_a_referable_stage_is_referred_at_every_point() -> None:
+    rng = np.random.default_rng(0)
+    referable = np.arange(1000) < 300
+    score = 1 / (1 + np.exp(-rng.normal(np.where(referable, 1.0, -0.2), 1)))
+    probabilities, _, grades = photographs(score, referable)
+    median = Decision(rule="median", cuts=PLAIN_CUTS)
+    specific = operating_points(probabilities, median, grades)["specific"]
+    by_stage = median.decide_all(probabilities) >= 2
+    assert specific.specificity.value == pytest.approx(np.mean(~by_stage[~referable]))
+    assert specific.sensitivity.value == pytest.approx(np.mean(by_stage[referable]))

@@ -17,7 +17,7 @@ from retigrade.evaluation.measure import learned_from, learned_from_remarks
 from retigrade.evaluation.predictions import LabelledSet, Predictions, open_grader, predict_labelled
 from retigrade.files import write_whole
 from retigrade.metadata import Metadata
-from retigrade.metrics.classification import is_referable, p_referable, threshold_for_sensitivity
+from retigrade.metrics.classification import referral_score, threshold_for_sensitivity
 from retigrade.metrics.decision import OperatingPoint
 from retigrade.metrics.estimate import Estimate
 from retigrade.metrics.registry import at_operating_point
@@ -105,8 +105,7 @@ def choose_threshold(
                 f"of {len(predictions.gradings)} photographs {len(graded)} were graded, and those that are {kind} are "
                 f"of {count} independent eyes or patients; {FEWEST} are needed to choose a threshold: add some"
             )
-    # A photograph whose stage is referable is referred at every threshold.
-    score = np.where(is_referable(sample.predicted), 1.0, p_referable(sample.probabilities))
+    score = referral_score(sample.probabilities, sample.predicted)
     threshold = math.floor(threshold_for_sensitivity(score, referable, sensitivity) / _STEP) * _STEP
     threshold = min(round(threshold, 6), 1.0)
     referred = at_operating_point(sample, threshold).referred

@@ -150,6 +150,14 @@ def p_referable(probabilities: Reals) -> Reals:
     return np.asarray(probabilities[:, REFERABLE_FROM:].sum(axis=1, dtype=np.float64))
 
 
+def referral_score(probabilities: Reals, predicted: Grades) -> Reals:
+    """What is compared with a threshold to refer, float64 (N,) of 0..1: p_referable, or 1 where the stage is referable.
+
+    At or above any threshold up to 1 it refers as `retigrade.metadata.Metadata.decide` does.
+    """
+    return np.where(is_referable(predicted), 1.0, np.minimum(p_referable(probabilities), 1.0))
+
+
 def p_any(probabilities: Reals) -> Reals:
     """Probability of any retinopathy (grade 1 or above), float64 (N,)."""
     return np.asarray(1.0 - probabilities[:, 0].astype(np.float64))

@@ -227,6 +227,6 @@ def measure(sample: Sample, keys: Iterable[str], *, groups: Integers, bootstrap:
 
 
 def at_operating_point(sample: Sample, threshold: float) -> Sample:
-    """The same photographs, referred from another threshold on: see `retigrade.metadata.Metadata.decide`."""
-    reached = classification.p_referable(sample.probabilities) >= threshold
-    return replace(sample, referred=reached | classification.is_referable(sample.predicted))
+    """The same photographs, referred from another threshold on, 0..1."""
+    score = classification.referral_score(sample.probabilities, sample.predicted)
+    return replace(sample, referred=score >= threshold)

@@ -8,7 +8,7 @@ import numpy as np
 
 from retigrade.arrays import Integers, Reals
 from retigrade.heatmap import disease_evidence
-from retigrade.metrics.classification import ThresholdRates, at_threshold, is_referable, p_referable
+from retigrade.metrics.classification import ThresholdRates, at_threshold, is_referable, referral_score
 from retigrade.metrics.decision import Decision, OperatingPoint, softmax, spread
 from retigrade.metrics.estimate import Estimate
 from retigrade.metrics.fitting import fit_decision, fit_temperature
@@ -29,14 +29,15 @@ def calibrate(outputs: ModelOutputs, grades: Integers) -> tuple[float, Decision]
     return temperature, fit_decision(softmax(outputs.logits, temperature=temperature), grades)
 
 
-def operating_points(probabilities: Reals, grades: Integers) -> dict[str, OperatingPoint]:
+def operating_points(probabilities: Reals, decision: Decision, grades: Integers) -> dict[str, OperatingPoint]:
     """Named thresholds on the probability of a referable stage; none where photographs are of one class only.
 
     screening: reaches the sensitivity of 0.95, and is as far as can be, in standard errors, from missing either it or
     the specificity of 0.90 on other photographs. balanced: the highest sum of both (Youden 1950). specific: the highest
-    sensitivity at a specificity of 0.95.
+    sensitivity at a specificity of 0.95, or the highest specificity. A photo whose stage by `decision` is referable is
+    referred at every threshold.
     """
-    score, referable = p_referable(probabilities), is_referable(grades)
+    score, referable = referral_score(probabilities, decision.decide_all(probabilities)), is_referable(grades)
     if not referable.any() or referable.all():
         return {}
     points = [at_threshold(score, referable, float(threshold)) for threshold in np.unique(score)]

@@ -85,7 +85,7 @@ def make_metadata(
     temperature, decision = calibrate.calibrate(evidence.calibration, grades)
     probabilities = softmax(evidence.calibration.logits, temperature=temperature)
     home, at_home = _home(manifest, evidence.calibrate)
-    points = calibrate.operating_points(probabilities[at_home], grades[at_home])
+    points = calibrate.operating_points(probabilities[at_home], decision, grades[at_home])
     threshold = points["balanced"].threshold if points else 0.5
     return Metadata(
         schema_version=SCHEMA_VERSION,
