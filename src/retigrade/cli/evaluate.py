@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from retigrade.cli.command import Command, notice
-from retigrade.errors import needs_extra
 
 if TYPE_CHECKING:
     from retigrade.evaluation.result import EvaluationResult
@@ -64,9 +63,7 @@ class Evaluate(Command):
 
     def run(self) -> int:
         """Grade, measure and write."""
-        with needs_extra("report"):
-            import retigrade.report.plots  # noqa: F401 - what is missing must not wait for the gradings
-            from retigrade import evaluate
+        from retigrade import evaluate
 
         result = evaluate(
             self.data,

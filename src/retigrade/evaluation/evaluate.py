@@ -10,7 +10,7 @@ import numpy as np
 from retigrade.data.annotations import find_annotated, read_annotated
 from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.data.splits import read_splits
-from retigrade.errors import UsageError
+from retigrade.errors import UsageError, needs_extra
 from retigrade.evaluation.faithfulness import Faithfulness, at_random, evidence, measure_faithfulness
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, Predictions, open_grader, predict_labelled, worst
@@ -60,13 +60,17 @@ def evaluate(
     photos/ and masks/, to measure the heatmap against. model_card: the file for the bundle's model card.
     skip_unreadable: leave out photographs that cannot be read. jobs: photographs at work at once, None one a core.
 
-    Raises UsageError where an option is wrong or a file cannot be written, DataError where the photographs cannot be
-    used, BundleError where the bundle cannot be.
+    Raises UsageError where an option is wrong, a file cannot be written or the extra `report` is not installed,
+    DataError where the photographs cannot be used, BundleError where the bundle cannot be.
     """
+    # What is missing or wrong, and what cannot be written, must not wait for the gradings.
+    with needs_extra("report"):
+        import scipy  # type: ignore[import-untyped]  # noqa: F401
+
+        import retigrade.report.plots  # noqa: F401
     if (splits is None) != (part is None):
         raise UsageError("--splits and --part go together: a split, and which part of it to evaluate")
     grader, jobs = open_grader(bundle, jobs=jobs, operating_point=operating_point)
-    # What cannot be written, and a wrong folder, must not wait for the gradings.
     if out is not None:
         make_folder(Path(out))
     if lesions is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from retigrade.arrays import Flags, Integers
 from retigrade.bundle import reseal, shipped_bundle
 from retigrade.data.manifest import read_manifest
-from retigrade.errors import DataError, UsageError
+from retigrade.errors import DataError, UsageError, needs_extra
 from retigrade.evaluation.measure import learned_from, learned_from_remarks
 from retigrade.evaluation.predictions import LabelledSet, Predictions, open_grader, predict_labelled
 from retigrade.files import write_whole
@@ -72,9 +72,13 @@ def tune(
     share of the people to be screened who are referable, 0 to 1. skip_unreadable: leave out photographs that cannot be
     read. jobs: photographs at work at once, None one a core.
 
-    Raises UsageError where an option is out of range or the sensitivity cannot be met without referring everybody,
-    DataError where the photographs cannot be used or are too few, BundleError where the bundle cannot be.
+    Raises UsageError where an option is out of range, the sensitivity cannot be met without referring everybody, or the
+    extra `report` is not installed; DataError where the photographs cannot be used or are too few, BundleError where
+    the bundle cannot be.
     """
+    with needs_extra("report"):
+        # What is missing must not wait for the gradings.
+        import scipy  # type: ignore[import-untyped]  # noqa: F401
     _check(sensitivity, prevalence)
     path = shipped_bundle() if bundle is None else Path(bundle)
     grader, jobs = open_grader(path, jobs=jobs)
