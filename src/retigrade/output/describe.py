@@ -31,7 +31,7 @@ def describe(metadata: Metadata, *, bundle: str) -> RenderableType:
                 ]
             ),
         ),
-        *_section("measured at", _figures(metadata)),
+        *_section("measured at (95 % intervals in brackets)", _figures(metadata)),
         *_section("decides by", _facts(_decisions(metadata))),
         *_section(
             "may be used for",
@@ -92,9 +92,12 @@ def _figures(metadata: Metadata) -> RenderableType:
     if not metadata.figures:
         return Text("  nothing: this bundle carries no figures")
     table = Table.grid(padding=(0, 2))
-    table.add_row(*(Text(name, style="dim") for name in ("  set", "photographs", "metric", "value (95 % interval)")))
+    of = None
     for figure in metadata.figures:
-        table.add_row(*map(Text, (f"  {figure.set}", figure.of, figure.title, str(figure.estimate))))
+        if (heading := f"  {figure.set}: {figure.of}") != of:
+            table.add_row(Text(heading))
+            of = heading
+        table.add_row(Text(f"    {figure.title}", style="dim"), Text(str(figure.estimate)))
     return table
 
 
