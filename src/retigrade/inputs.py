@@ -60,7 +60,8 @@ class Input:
     leaves `heat/` nor meets another input's. frame: which picture of a file of several, from 1. reader: decodes
     the file, called as `decode` is; raises UnreadablePhoto, or NotAFundus where the file says that it shows no retina.
     subject, acquisition: whose eye it is and how it was taken, as stated beside or in the file. study: the UID of the
-    DICOM study that it belongs to. warnings: what to know of these.
+    DICOM study that it belongs to. warnings: what to know of these. inspect: looks at the decoded photograph and
+    returns sentences that are added to its notes.
     """
 
     path: Path
@@ -71,13 +72,17 @@ class Input:
     acquisition: Acquisition = UNSTATED
     study: str | None = None
     warnings: tuple[str, ...] = ()
+    inspect: Callable[[Photo], tuple[str, ...]] | None = None
 
     def __str__(self) -> str:
         return str(self.path) if self.frame is None else f"{self.path}#{self.frame}"
 
     def read(self, *, min_side: int | None = None) -> Photo:
         """Decode the photograph, as `decode` does."""
-        return self.reader(self.path, min_side=min_side)
+        photo = self.reader(self.path, min_side=min_side)
+        if self.inspect is None:
+            return photo
+        return replace(photo, notes=(*photo.notes, *self.inspect(photo)))
 
 
 @dataclass(frozen=True, slots=True)

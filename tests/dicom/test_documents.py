@@ -186,3 +186,31 @@ def test_command_writes_both(tmp_path: Path, pixels: Pixels, capsys: pytest.Capt
     assert json.loads(bundle.read_text())["type"] == "transaction"
     assert main(["grade", str(path), "--dicom"]) == 2
     assert "--out DIR" in capsys.readouterr().err
+
+
+def test_pseudonym_hides_the_patient_everywhere(
+    tmp_path: Path, pixels: Pixels, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = np.kron(pixels, np.ones((3, 3, 1), np.uint8))
+    wide = np.concatenate([large, np.zeros((480, 200, 3), np.uint8)], axis=1)
+    cv2.putText(wide, "DOE JANE", (490, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (230, 230, 230), 2)
+    path = save(tmp_path / "a.dcm", photograph(wide, ReferringPhysicianName="House^Greg", PatientID="MRN-77"))
+    key, out = tmp_path / "key", tmp_path / "out"
+    key.write_text("a secret that nobody guesses")
+    command = ["grade", str(path), "--out", str(out), "--dicom", "--fhir", "--pseudonym", str(key), "--format", "jsonl"]
+    assert main(command) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert len(row["patient"]) == 16
+    assert any("burned in" in reason for reason in row["reasons"])
+    documents = [pydicom.dcmread(file) for file in (out / "dicom").iterdir()]
+    assert len(documents) == 2
+    for document in documents:
+        assert document.PatientID == row["patient"]
+        assert document.PatientIdentityRemoved == "YES"
+        assert not document.StudyDate
+    for file in [*(out / "dicom").iterdir(), *(out / "fhir").iterdir(), out / "gradings.jsonl"]:
+        data = file.read_bytes()
+        for secret in (b"MRN-77", b"House", b"Doe^", STUDY.encode()):
+            assert secret not in data
+    key.write_text("short")
+    assert main(command) == 2

@@ -141,7 +141,7 @@ class Grade(Command):
             return None
         from retigrade.cli.hospital import HospitalOutputs
 
-        return HospitalOutputs(inputs, self.out, dicom=self.dicom, fhir=self.fhir, bundle=bundle)
+        return HospitalOutputs(inputs, self.out, dicom=self.dicom, fhir=self.fhir, bundle=bundle, key=self._key)
 
     def _inputs(self) -> Inputs:
         """List what is to be graded and whose eyes, and say what was skipped."""
@@ -151,10 +151,29 @@ class Grade(Command):
 
         pattern = None if self.name_pattern is None else NamePattern.of(self.name_pattern)
         inputs = expand_all(self.paths, exclude=self.out)
-        inputs = identify(inputs, pattern=pattern, key=None if self.pseudonym is None else _key(self.pseudonym))
+        inputs = identify(inputs, pattern=pattern, key=self._key)
+        if self.pseudonym is not None:
+            from retigrade.cli.hospital import without_traces
+
+            inputs = without_traces(inputs)
         for sentence in (*inputs.notes, *describe_skipped(inputs.skipped)):
             notice(sentence)
         return inputs
+
+    @property
+    def _key(self) -> bytes | None:
+        """The secret that pseudonyms are made with; None where there are none."""
+        if self.pseudonym is None:
+            return None
+        try:
+            key = self.pseudonym.read_bytes().strip()
+        except OSError as error:
+            raise UsageError(f"cannot read the key {self.pseudonym}: {error.strerror}") from error
+        if len(key) < _KEY_BYTES:
+            raise UsageError(
+                f"the key in {self.pseudonym} has {len(key)} bytes and needs {_KEY_BYTES} or more, at random"
+            )
+        return key
 
     def _pictures(self, count: int) -> HeatPictures | None:
         from retigrade.output.illustrate import HeatPictures
@@ -166,16 +185,6 @@ class Grade(Command):
         if form == "auto":
             form = "png" if count <= EMBEDDED else "jpeg"
         return HeatPictures(self.heat, form)
-
-
-def _key(path: Path) -> bytes:
-    try:
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise UsageError(f"cannot read the key {path}: {error.strerror}") from error
-    if len(key) < _KEY_BYTES:
-        raise UsageError(f"the key in {path} has {len(key)} bytes and needs {_KEY_BYTES} or more, at random")
-    return key
 
 
 def _list_subjects(inputs: Inputs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,17 +14,36 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from retigrade.dicom.output import DicomWriter
+    from retigrade.fundus.decode import Photo
     from retigrade.inputs import Inputs
     from retigrade.output.fhir import FhirFolder
     from retigrade.output.rows import Row
     from retigrade.output.run import Writer
 
 
+BURNED_IN = "text seems to be burned in beside the retina, and the pictures show it: it may name the patient"
+
+
+def without_traces(inputs: Inputs) -> Inputs:
+    """Return pseudonymous inputs without their studies' identifiers, and looked at for text that is burned in."""
+    from retigrade.fundus.burned_in import has_text
+
+    def inspect(photo: Photo) -> tuple[str, ...]:
+        return (BURNED_IN,) if has_text(photo) else ()
+
+    return replace(inputs, items=tuple(replace(item, study=None, inspect=inspect) for item in inputs.items))
+
+
 class HospitalOutputs:
     """Writes the verdicts of a run as DICOM, as FHIR, or both."""
 
-    def __init__(self, inputs: Inputs, out: Path, *, dicom: bool, fhir: bool, bundle: str) -> None:
-        """Prepare both; `bundle` is the identity of the bundle that grades. UsageError where the extra is missing."""
+    def __init__(
+        self, inputs: Inputs, out: Path, *, dicom: bool, fhir: bool, bundle: str, key: bytes | None = None
+    ) -> None:
+        """Prepare both; bundle: the identity of the one that grades; key: of the pseudonyms, None for none.
+
+        Raises UsageError where the extra is missing.
+        """
         self._dicom: DicomWriter | None = None
         self._fhir: FhirFolder | None = None
         self._studies = {str(item): item.study for item in inputs.items}
@@ -34,7 +54,7 @@ class HospitalOutputs:
                 )
             from retigrade.dicom.output import DicomWriter
 
-            self._dicom = DicomWriter()
+            self._dicom = DicomWriter(key=key)
         if fhir:
             from retigrade.output.fhir import FhirFolder
 

@@ -88,12 +88,16 @@ class _Counted:
 
 def _parse(file: BinaryIO, *, pixels: bool) -> FileDataset:
     dataset = pydicom.dcmread(_Counted(file), force=True, stop_before_pixels=not pixels)
-    if not dataset.get("SOPClassUID"):
+    sop_class = text_of(dataset, "SOPClassUID")
+    if sop_class is None:
         raise _Refused("not a DICOM file with an image: it names no SOP class")
+    dataset.SOPClassUID = UID(sop_class, validation_mode=pydicom.config.IGNORE)  # of several values the first
     if "TransferSyntaxUID" not in dataset.file_meta:  # files without meta group: how pydicom found them encoded
         implicit, little = dataset.original_encoding
         syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = syntax if little else pydicom.uid.ExplicitVRBigEndian
+    elif not isinstance(dataset.file_meta.TransferSyntaxUID, UID):
+        raise _Refused("its DICOM header names several transfer syntaxes")
     return dataset
 
 

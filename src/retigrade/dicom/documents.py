@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -36,6 +37,7 @@ from retigrade.dicom.uids import derived_uid
 from retigrade.errors import UnreadablePhoto
 from retigrade.icdr import GRADES, Status
 from retigrade.output.rows import Row
+from retigrade.subjects import pseudonym
 from retigrade.text import shown
 
 RESEARCH_USE = "Research use only, not a medical device. An algorithm's opinion, not verified by a physician."
@@ -81,6 +83,7 @@ class Source:
     frames: int
     laterality: str | None = None
     burned_in: bool = False
+    deidentified: bool = False
 
 
 def read_source(path: Path, *, frame: int = 1) -> Source:
@@ -136,6 +139,22 @@ def _valid(text: str | None, form: str) -> str:
         return datetime.datetime.strptime(text or "", form).strftime(form)
     except ValueError:
         return ""
+
+
+def deidentified(source: Source, *, key: bytes) -> Source:
+    """Return the source without what tells who the patient is (PS3.15, Basic Application Confidentiality Profile).
+
+    The patient's identifier becomes a pseudonym, UIDs become others that follow from them and the key, and dates, names
+    and numbers of study and patient are emptied; what is made of it says so.
+    """
+    evidence = copy.deepcopy(source.evidence)
+    for keyword in (*_TEXTS, *_DATES, *_TIMES):
+        setattr(evidence, keyword, "")
+    evidence.PatientID = pseudonym(source.evidence.PatientID, key=key)
+    evidence.PatientName = f"{evidence.PatientID}^"
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        setattr(evidence, keyword, derived_uid("pseudonym", key.hex(), evidence[keyword].value))
+    return replace(source, evidence=evidence, deidentified=True)
 
 
 def structured_report(source: Source, row: Row) -> Comprehensive3DSR:
@@ -248,6 +267,13 @@ def secondary_capture(source: Source, row: Row, picture: bytes) -> hd.sc.SCImage
 def _complete(dataset: Dataset, source: Source) -> None:
     """Add what highdicom leaves out of the patient's and the study's attributes."""
     dataset.SpecificCharacterSet = "ISO_IR 192"
+    if source.deidentified:
+        method = Dataset()
+        method.CodeValue, method.CodingSchemeDesignator = "113100", "DCM"
+        method.CodeMeaning = "Basic Application Confidentiality Profile"
+        dataset.PatientIdentityRemoved = "YES"
+        dataset.DeidentificationMethodCodeSequence = [method]
+        dataset.LongitudinalTemporalInformationModified = "REMOVED"
     for keyword in ("IssuerOfPatientID", "StudyDescription"):
         if value := source.evidence.get(keyword):
             setattr(dataset, keyword, value)

@@ -68,6 +68,10 @@ def list_dicom(path: Path, name: str) -> Iterator[Input]:
     except PhotoError as error:
         yield Input(path, name, reader=_Refusal(error))
         return
+    except Exception as defect:  # values of kinds that no header has: pydicom hands on whatever stands there
+        reason = f"{shown(path.name)}: the DICOM header is damaged ({type(defect).__name__}: {defect})"
+        yield Input(path, name, reader=_Refusal(UnreadablePhoto(shown(reason))))
+        return
     for frame in range(1, header.frames + 1):
         several = header.frames > 1
         yield Input(
