@@ -247,7 +247,7 @@ def secondary_capture(source: Source, row: Row, picture: bytes) -> hd.sc.SCImage
         )
         _complete(capture, source)
         capture.Laterality = source.laterality or ""
-        capture.PatientOrientation = ""
+        capture.PatientOrientation = []
         capture.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
         capture.BurnedInAnnotation = "YES" if source.burned_in else "NO"
         capture.RecognizableVisualFeatures = "NO"
