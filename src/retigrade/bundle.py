@@ -202,7 +202,7 @@ def _trial_picture(side: int) -> npt.NDArray[np.uint8]:
     axis = np.linspace(-1, 1, side)
     disc = (axis[:, None] ** 2 + axis[None] ** 2 < 0.95)[..., None] * np.array([200, 110, 50])
     noise = np.random.default_rng(0).integers(-50, 50, (side, side, 1))
-    return np.clip(disc + noise * (disc > 0), 0, 255).astype(np.uint8)[None]
+    return np.asarray(np.clip(disc + noise * (disc > 0), 0, 255), np.uint8)[None]
 
 
 @contextmanager

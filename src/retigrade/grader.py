@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Union, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -221,7 +221,7 @@ def _decode(source: Source, *, min_side: int) -> Photo:
         case np.ndarray():
             return _from_pixels(source)
     if hasattr(source, "getexif"):
-        return _from_pixels(_pixels_of(source))
+        return _from_pixels(_pixels_of(cast("Image", source)))
     if not hasattr(source, "read"):
         raise TypeError(
             f"a photo is a path, bytes, a binary file, an array or a PIL image, got {type(source).__name__}"
@@ -240,7 +240,7 @@ def _from_pixels(pixels: npt.NDArray[Any]) -> Photo:
         raise UsageError(f"an array must be uint8 (h, w, 3) RGB, got {pixels.dtype} {pixels.shape}")
     height, width = pixels.shape[:2]
     whole = np.ascontiguousarray(pixels)
-    return Photo(pixels=whole, width=width, height=height, sha256=hashlib.sha256(whole).hexdigest())
+    return Photo(pixels=whole, width=width, height=height, sha256=hashlib.sha256(whole.data).hexdigest())
 
 
 def _pixels_of(image: Image) -> Pixels:

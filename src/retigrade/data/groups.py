@@ -19,8 +19,8 @@ def connected_components(links: Iterable[Sequence[int]], *, size: int) -> Groups
 
     links: each some indices that belong together. The groups come in the order of their first members.
     """
-    from scipy.sparse import coo_array  # type: ignore[import-untyped]
-    from scipy.sparse.csgraph import connected_components as label  # type: ignore[import-untyped]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components as label
 
     pairs = [(first, other) for first, *others in links for other in others]
     if not pairs:

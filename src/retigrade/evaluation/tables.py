@@ -50,7 +50,7 @@ def headline(result: EvaluationResult) -> Table:
 
 def confusion(result: EvaluationResult) -> Table:
     """Rows true, columns predicted."""
-    rows = [(grade.stage, *result.confusion[grade]) for grade in GRADES]
+    rows: list[tuple[Cell, ...]] = [(grade.stage, *result.confusion[grade]) for grade in GRADES]
     return Table(("true stage", *(f"predicted {grade.stage}" for grade in GRADES)), rows)
 
 
@@ -169,7 +169,7 @@ def robustness(suite: Robustness) -> Table:
 
 def retest(noise: Retest) -> Table:
     """What two photographs of one unchanged eye differ by."""
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         ("pairs of photographs of one unchanged eye", noise.pairs),
         ("pairs with one and the same stage", noise.same_grade),
         (f"difference of expected grades within which {QUANTILE:.0%} of the pairs lie", f"{noise.expected_grade:.3f}"),
@@ -179,7 +179,7 @@ def retest(noise: Retest) -> Table:
 
 def faithfulness(maps: Faithfulness) -> Table:
     """Each kind of map, over lesions of all kinds."""
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (name, figures.photos, figures.cool, *_overlap(figures.overlap), figures.deletion, figures.insertion)
         for name, figures in maps.maps.items()
     ]
@@ -192,7 +192,7 @@ def faithfulness(maps: Faithfulness) -> Table:
 
 def lesion_kinds(maps: Faithfulness) -> Table:
     """Each kind of map over each kind of lesion."""
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (name, kind, overlap.photos, *_overlap(overlap))
         for name, figures in maps.maps.items()
         for kind, overlap in figures.kinds.items()

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.arrays import Flags, Floats, Pixels
+from retigrade.arrays import Flags, Floats, Pixels, Reals
 from retigrade.fundus.crop import LIT, circle
 
 Measures = npt.NDArray[np.float64]
@@ -86,10 +86,10 @@ def measure(canonical: Pixels) -> Measures | None:
     inner = cv2.erode(lit, _ROUND, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
     if np.count_nonzero(inner) < _FEWEST:
         return None
-    red, green, blue = (np.asarray(plane, np.float32) / 255 for plane in planes)
-    light = (red + green + blue) / 3
+    red, green, blue = (np.asarray(plane, np.float32) / np.float32(255) for plane in planes)
+    light = (red + green + blue) / np.float32(3)
     mean = float(light[inner].mean())
-    slow = [cv2.blur(cv2.blur(plane, (9, 9)), (9, 9)) for plane in (red, green, blue)]
+    slow = [np.asarray(cv2.blur(cv2.blur(plane, (9, 9)), (9, 9)), np.float32) for plane in (red, green, blue)]
     vessels = [(plane - even)[inner] for plane, even in zip((red, green, blue), slow, strict=True)]
     ridges = _Ridges(green, inner)
     colours = _colours(red[inner], green[inner], blue[inner], [even[inner] for even in slow])
@@ -121,7 +121,7 @@ def _ratio(above: float, below: float) -> float:
     return float(np.log((max(above, 0.0) + 1e-4) / (max(below, 0.0) + 1e-4)))
 
 
-def _correlation(first: Floats, second: Floats) -> float:
+def _correlation(first: Reals, second: Reals) -> float:
     one, other = first - first.mean(), second - second.mean()
     return float((one @ other) / (np.sqrt((one @ one) * (other @ other)) + 1e-6))
 
@@ -273,7 +273,7 @@ def _disc(green: Floats, light: Floats, inner: Flags, ridges: _Ridges) -> tuple[
     )
 
 
-def _quantiles(values: Floats, *shares: float) -> list[float]:
+def _quantiles(values: Reals, *shares: float) -> list[float]:
     """Of every third value: the measures need no more."""
     few = np.sort(values[::3])
     return [float(few[int(share * (len(few) - 1))]) for share in shares]

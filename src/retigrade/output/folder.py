@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from retigrade import __version__
 from retigrade.errors import UsageError
@@ -328,4 +329,5 @@ def _count_lines(path: Path) -> int:
 
 def _without_grade(row: Row, reason: str) -> Row:
     answers = ("grade", "stage", "p0", "p1", "p2", "p3", "p4", "p_referable", "referable", "prediction_set")
-    return replace(row, status=Status.ERROR.value, reasons=(reason,), **dict.fromkeys(answers))
+    nothing: dict[str, Any] = dict.fromkeys(answers)
+    return replace(row, status=Status.ERROR.value, reasons=(reason,), **nothing)

@@ -70,7 +70,8 @@ def row_of(values: dict[str, Any]) -> Row:
 
     Raises TypeError where a key is missing or unknown.
     """
-    return Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Row(**plain)
 
 
 def csv_header() -> str:

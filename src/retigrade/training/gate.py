@@ -90,7 +90,7 @@ def fit(
     measures: Measures, wanted: Flags, weight: Reals, *, names: Sequence[str] = MEASURES, strict: float = _STRICT
 ) -> Score:
     """Fit a score that is high where `wanted`, bool (n,), to measures (n, 40); both sides weigh the same."""
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression
 
     chosen = measures[:, [MEASURES.index(name) for name in names]]
     centre, spread = chosen[wanted].mean(axis=0), chosen[wanted].std(axis=0) + 1e-6
