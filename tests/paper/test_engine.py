@@ -53,6 +53,7 @@ def stored(path: Path, *, share: float) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_reports_and_a_second_call_trains_nothing(
     clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

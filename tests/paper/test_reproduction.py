@@ -112,6 +112,9 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def whole(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "whole"
+    with pytest.MonkeyPatch.context() as patch:  # one report of all trainings rather than one after each
+        patch.setattr("retigrade.paper.run.write_report", lambda *_, **__: None)
+        reproduce(clinic, out)
     reproduce(clinic, out)
     return out
 
@@ -240,6 +243,7 @@ def test_interrupted_before_anything_is_finished_there_is_no_report(clinic: Path
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_plots")
 def test_more_networks_and_preparations_later_train_only_what_is_new(clinic: Path, tmp_path: Path) -> None:
     first = {"networks": ("mobilenetv2_100",), "folds": (2,), "epochs": (3,), "preparations": (Preparation.COLOUR,)}
@@ -252,6 +256,7 @@ def test_more_networks_and_preparations_later_train_only_what_is_new(clinic: Pat
     assert [task.network for task in all_of_it.tasks] == ["mobilenetv2_100", "mobilenetv2_100", "vgg16"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_plots")
 def test_small_files_are_all_that_a_later_run_needs(clinic: Path, tmp_path: Path) -> None:
     first, later = tmp_path / "first", tmp_path / "later"
@@ -268,6 +273,7 @@ def test_small_files_are_all_that_a_later_run_needs(clinic: Path, tmp_path: Path
     assert not list(later.rglob("*.npy"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_plots")
 def test_a_report_of_a_stopped_run_tells_only_of_what_was_run(clinic: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):

@@ -159,6 +159,7 @@ def test_out_of_fold_sees_neither_the_photograph_nor_another_view_of_it(monkeypa
     assert scored == set(range(20))
 
 
+@pytest.mark.slow
 def test_the_command_writes_limits_that_keep_eyes_and_refuse_the_rest(
     tmp_path: Path, scene: Pixels, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
