@@ -210,6 +210,16 @@ class TestBadInput:
             (tmp_path / "a.dcm").write_bytes(whole[:length])
             assert "a.dcm: " in refusal(tmp_path / "a.dcm")
 
+    @pytest.mark.parametrize("added", [1, 3, 8, 60])
+    def test_bytes_added_to_the_pixels(self, tmp_path: Path, pixels: Pixels, added: int) -> None:
+        whole = save(tmp_path / "a.dcm", photograph(pixels)).read_bytes()
+        (tmp_path / "a.dcm").write_bytes(whole[:-3000] + whole[-3000 : -3000 + added] + whole[-3000:])
+        assert "bytes behind its pixel data that belong to nothing" in refusal(tmp_path / "a.dcm")
+
+    def test_padding_behind_the_pixels(self, tmp_path: Path, pixels: Pixels) -> None:
+        path = save(tmp_path / "a.dcm", photograph(pixels, DataSetTrailingPadding=b"\0" * 100))
+        assert listed(path).read().pixels.tolist() == pixels.tolist()
+
     def test_jpeg_cut_short(self, tmp_path: Path, pixels: Pixels) -> None:
         assert "part of the JPEG is missing" in refusal(
             save(tmp_path / "a.dcm", with_jpeg(pixels, jpeg(pixels)[:-200]))

@@ -24,6 +24,8 @@ from retigrade.text import shown
 
 _READS = 400_000  # calls of `read` on a header: some 100,000 elements, seconds; an honest one has hundreds
 _SEQUENCE_BYTES = 2**20  # of a sequence that is looked into
+# Groups that may stand behind the pixel data: its own, digital signatures, padding. An element has 8 bytes at least.
+_AFTER_PIXELS, _SMALLEST_ELEMENT = frozenset({0x7FE0, 0xFFFA, 0xFFFC}), 8
 _TEXT = 1024  # characters of one value that are kept
 # Python's filters of warnings belong to the process: one thread at a time may change them.
 _quiet = threading.Lock()
@@ -98,7 +100,22 @@ def _parse(file: BinaryIO, *, pixels: bool) -> FileDataset:
         dataset.file_meta.TransferSyntaxUID = syntax if little else pydicom.uid.ExplicitVRBigEndian
     elif not isinstance(dataset.file_meta.TransferSyntaxUID, UID):
         raise _Refused("its DICOM header names several transfer syntaxes")
+    if pixels:
+        _check_end(dataset, size=file.seek(0, io.SEEK_END))
     return dataset
+
+
+def _check_end(dataset: FileDataset, *, size: int) -> None:
+    """Refuse bytes behind the pixel data that are no elements: some were added before, and the picture is shifted."""
+    raw: Any = dataset.get_item("PixelData") if "PixelData" in dataset else None
+    if raw is None or getattr(raw, "length", None) in (None, 0xFFFFFFFF):
+        return
+    rest = size - raw.value_tell - raw.length
+    tags = list(dataset.keys())  # in the order of the file
+    after = tags[tags.index(raw.tag) + 1 :]
+    known = all(tag.group in _AFTER_PIXELS or (tag.is_private and (tag.group << 16) + 0x10 in dataset) for tag in after)
+    if 0 < rest < _SMALLEST_ELEMENT or not known:
+        raise _Refused("it has bytes behind its pixel data that belong to nothing, copy the file again from its source")
 
 
 def _inflated(file: BinaryIO) -> BinaryIO:
