@@ -223,8 +223,8 @@ class _Document(SOPClass):
             **_patient(evidence),
         )
         self.CompletionFlag, self.VerificationFlag, self.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
-        self.ReferencedPerformedProcedureStepSequence = []
-        self.PerformedProcedureCodeSequence = []
+        self.ReferencedPerformedProcedureStepSequence: list[Dataset] = []
+        self.PerformedProcedureCodeSequence: list[Dataset] = []
         for item in content:
             self[item.tag] = item
         image, series, study = Dataset(), Dataset(), Dataset()
