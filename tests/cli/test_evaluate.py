@@ -19,6 +19,7 @@ from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import hold_out, write_splits
 from retigrade.evaluation import tuning
 from retigrade.icdr import GRADES, Grade
+from retigrade.metrics.decision import Decision
 from retigrade.synthetic import Phantom, draw_eye
 from tiny_bundle import write_tiny_bundle
 
@@ -45,6 +46,12 @@ def data(drawn: list[tuple[Grade, Phantom]], photo_path: Callable[..., Path]) ->
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def doubting(tmp_path: Path) -> Path:
+    """A bundle whose stage alone refers nobody: the threshold does."""
+    return write_tiny_bundle(tmp_path / "doubting.onnx", decision=Decision(rule="mean", cuts=(0.5, 3.97, 3.98, 3.99)))
 
 
 @pytest.fixture
@@ -150,9 +157,9 @@ def test_without_matplotlib_it_says_what_to_install(data: Path, bundle: Path, tm
 
 
 @pytest.mark.parametrize("command", ["evaluate", "tune"])
-def test_neither_needs_torch(data: Path, bundle: Path, tmp_path: Path, command: str) -> None:
+def test_neither_needs_torch(data: Path, doubting: Path, tmp_path: Path, command: str) -> None:
     more = [] if command == "evaluate" else ["--sensitivity", "0.4"]
-    arguments = [command, str(data), "--bundle", str(bundle), "--out", str(tmp_path / "out"), *more]
+    arguments = [command, str(data), "--bundle", str(doubting), "--out", str(tmp_path / "out"), *more]
     script = (
         "import sys; from retigrade.cli import main; from retigrade.evaluation import tuning; tuning.FEWEST = 1\n"
         f"code = main({arguments!r})\n"
@@ -163,11 +170,11 @@ def test_neither_needs_torch(data: Path, bundle: Path, tmp_path: Path, command: 
 
 
 def test_tune_writes_a_bundle_that_uses_its_point(
-    data: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    data: Path, doubting: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "FEWEST", 1)  # fifteen eyes are not enough otherwise
     out = tmp_path / "tuned.onnx"
-    arguments = ["tune", str(data), "--bundle", str(bundle), "--sensitivity", "0.4", "--out", str(out)]
+    arguments = ["tune", str(data), "--bundle", str(doubting), "--sensitivity", "0.4", "--out", str(out)]
     assert main([*arguments, "--prevalence", "0.25"]) == 0
     said = capsys.readouterr().out
     assert "250 of them referable" in said
@@ -176,7 +183,7 @@ def test_tune_writes_a_bundle_that_uses_its_point(
     assert metadata.referable_threshold == metadata.operating_points["tuned"].threshold
     assert metadata.operating_points["tuned"].sensitivity.value >= 0.4
     photo = next(data.rglob("*.png"))
-    plain, tuned = retigrade.load(bundle).grade(photo), retigrade.load(out).grade(photo)
+    plain, tuned = retigrade.load(doubting).grade(photo), retigrade.load(out).grade(photo)
     assert tuned.p_referable == plain.p_referable
     assert tuned.bundle != plain.bundle
 

@@ -65,7 +65,7 @@ def evaluate(
     """
     # What is missing or wrong, and what cannot be written, must not wait for the gradings.
     with needs_extra("report"):
-        import scipy  # type: ignore[import-untyped]  # noqa: F401
+        import scipy  # noqa: F401
 
         import retigrade.report.plots  # noqa: F401
     if (splits is None) != (part is None):

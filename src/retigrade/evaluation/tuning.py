@@ -78,7 +78,7 @@ def tune(
     """
     with needs_extra("report"):
         # What is missing must not wait for the gradings.
-        import scipy  # type: ignore[import-untyped]  # noqa: F401
+        import scipy  # noqa: F401
     _check(sensitivity, prevalence)
     path = shipped_bundle() if bundle is None else Path(bundle)
     grader, jobs = open_grader(path, jobs=jobs)

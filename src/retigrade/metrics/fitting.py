@@ -6,8 +6,8 @@ import math
 from typing import get_args
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar  # type: ignore[import-untyped]
-from scipy.special import logsumexp  # type: ignore[import-untyped]
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp
 
 from retigrade.arrays import Flags, Grades, Integers, Reals
 from retigrade.metrics.classification import check_probabilities, is_referable, quadratic_kappa

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import auc, precision_recall_curve, roc_curve  # type: ignore[import-untyped]
+from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from retigrade.arrays import Flags, Integers, Reals
 from retigrade.icdr import GRADES
