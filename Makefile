@@ -20,7 +20,7 @@ grade: $(STAMPS)/grading
 	@$(BIN)/retigrade grade --out out -- "$$PHOTOS"
 
 test: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow"
 
 test-slow: $(STAMPS)/dev
 	$(BIN)/python -m pytest -q -m slow

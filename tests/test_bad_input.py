@@ -24,6 +24,7 @@ import pytest
 from retigrade.bundle import reseal
 from retigrade.cli import main
 from retigrade.icdr import Grade
+from retigrade.inputs import picture_name
 from retigrade.output.rows import COLUMNS
 from retigrade.synthetic import Phantom, draw_eye
 from tiny_bundle import tiny_card, tiny_model
@@ -203,7 +204,7 @@ class TestEveryKindInOneFolder:
         row = run.rows[name]
         assert row["status"] == "graded"
         assert all(row[column] for column in ANSWERS)
-        assert (run.out / "heat" / f"{name}.png").is_file()
+        assert (run.out / picture_name(name)).is_file()
 
     @pytest.mark.parametrize("name", UNREADABLE)
     def test_what_cannot_be_read_is_an_error_that_says_why(self, run: Run, name: str) -> None:
@@ -313,22 +314,30 @@ def test_the_folder_of_photographs_as_output_folder(
         assert [row["path"] for row in found] == [str(photos / "eye.png")]
 
 
-@pytest.mark.parametrize("name", ["gradings.csv", "report.html", "heat"])
+@pytest.mark.parametrize("name", ["gradings.csv", "report.html"])
 def test_an_output_folder_that_cannot_be_written(
     photos: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     out = tmp_path / "out"
-    if name == "heat":
-        out.mkdir()
-        (out / name).write_text("a file of that name")
-    else:
-        (out / name).mkdir(parents=True)
+    (out / name).mkdir(parents=True)
     code, _, said = grade(capsys, photos, "--bundle", bundle, "--out", out)
     assert code == 2
     (sentence,) = [line for line in said.splitlines() if line.startswith("retigrade: ")]
     assert name in sentence
     assert "defect" not in sentence
     assert not [path for path in out.rglob("*") if path.is_file() and path.name.startswith(".")]
+
+
+def test_a_file_where_the_maps_should_lie_costs_the_rows_that_need_it(
+    photos: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "heat").write_text("a file of that name")
+    code, rows, _ = grade(capsys, photos, "--bundle", bundle, "--out", out)
+    assert code == 1
+    assert {row["status"] for row in rows} == {"error"}
+    assert all("heat" in row["reasons"] for row in rows)
 
 
 @pytest.mark.parametrize("part", [0, 0.001, 0.5, 0.999])
@@ -370,6 +379,7 @@ def test_an_eye_without_colour_gets_no_grade(
     check_sentence(row)
 
 
+@pytest.mark.slow
 def test_real_pictures_of_other_things_get_no_grade(
     real_data: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

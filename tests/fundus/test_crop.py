@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,6 +120,14 @@ def test_training_and_grading_see_identical_pixels(
         path = photo_path(eye, name)
         assert grader.grade(path).status is Status.GRADED
         entry = Entry(
-            path=path, name=name, grade=Grade.NONE, patient=name, eye=None, source="", sha256="", width=960, height=640
+            path=path,
+            name=name,
+            grade=Grade.NONE,
+            patient=name,
+            eye=None,
+            source="",
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            width=960,
+            height=640,
         )
         np.testing.assert_array_equal(seen.pop()[0], canonical(entry, size=TINY))
