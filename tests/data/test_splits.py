@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from retigrade.data.splits import (
     find_leaks,
     hold_out,
     k_fold,
+    narrow,
     read_splits,
     three_way,
     write_splits,
@@ -223,3 +225,13 @@ def test_a_leak_found_on_return_is_an_error_unless_it_is_looked_for(tmp_path: Pa
     with pytest.raises(LeakError, match="the same patient"):
         read_splits(path, informed)
     assert list(find_leaks(read_splits(path, informed, allow_leaks=True).parts(), (), informed))
+
+
+def test_a_data_set_that_has_grown_is_narrowed_to_what_an_older_split_lists(tmp_path: Path) -> None:
+    grown = manifest_of([0, 1, 2] * 4)
+    older = replace(grown, entries=grown.entries[:8])
+    write_splits(hold_out(older, (), fraction=0.25, seed=0), tmp_path / "splits.json", older)
+    narrowed = narrow(grown, tmp_path / "splits.json")
+    assert narrowed.entries == older.entries
+    assert narrowed.notes == ("4 photographs are not in the split splits.json and were left out",)
+    assert narrow(older, tmp_path / "splits.json") is older

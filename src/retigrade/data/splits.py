@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -224,16 +224,7 @@ def read_splits(path: Path, manifest: Manifest, *, allow_leaks: bool = False) ->
     Raises DataError where the file is not a split, was altered, is of another data set or misses a photograph, and
     LeakError where its parts share something; `allow_leaks` is for an audit that goes on to list what they share.
     """
-    try:
-        file = _File.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "the file"
-        raise DataError(f"{path}: not a split file ({where}: {problem['msg']})") from error
-    if file.sha256 != file.digest():
-        raise DataError(f"{path}: was altered after it was written; make the split anew")
+    file = _read_file(path)
     _check_fingerprint(file.manifest, manifest, str(path))
     place = {entry.name: index for index, entry in enumerate(manifest.entries)}
     listed = list(chain.from_iterable(file.parts.values()))
@@ -247,6 +238,34 @@ def read_splits(path: Path, manifest: Manifest, *, allow_leaks: bool = False) ->
     if not allow_leaks:
         check_leaks(splits.parts(), groups, manifest)
     return splits
+
+
+def narrow(manifest: Manifest, path: Path) -> Manifest:
+    """Return the photographs of a manifest that a split file lists; how many others there are is in the notes.
+
+    A data set that has grown can still be measured on the parts of an older split. Raises DataError where the file is
+    not a split or was altered.
+    """
+    listed = set(chain.from_iterable(_read_file(path).parts.values()))
+    entries = tuple(entry for entry in manifest.entries if entry.name in listed)
+    if not 0 < len(entries) < len(manifest):
+        return manifest
+    note = f"{len(manifest) - len(entries)} photographs are not in the split {path.name} and were left out"
+    return replace(manifest, entries=entries, notes=(*manifest.notes, note))
+
+
+def _read_file(path: Path) -> _File:
+    try:
+        file = _File.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise DataError(f"{path}: not a split file ({where}: {problem['msg']})") from error
+    if file.sha256 != file.digest():
+        raise DataError(f"{path}: was altered after it was written; make the split anew")
+    return file
 
 
 def _check_fingerprint(fingerprint: str, manifest: Manifest, what: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from retigrade.data.annotations import find_annotated, read_annotated
 from retigrade.data.manifest import Manifest, read_manifest
-from retigrade.data.splits import read_splits
+from retigrade.data.splits import narrow, read_splits
 from retigrade.errors import UsageError, needs_extra
 from retigrade.evaluation.faithfulness import Faithfulness, at_random, evidence, measure_faithfulness
 from retigrade.evaluation.measure import measure
@@ -76,6 +76,8 @@ def evaluate(
     if lesions is not None:
         find_annotated(Path(lesions))
     manifest = read_manifest(data, skip_unreadable=skip_unreadable)
+    if splits is not None:
+        manifest = narrow(manifest, Path(splits))
     predictions = predict_labelled(grader, _labelled(manifest, splits, part), jobs=jobs)
     result = measure(predictions, grader, manifest=manifest, part=part)
     if corruptions:
