@@ -42,6 +42,9 @@ class Subject:
 
 NOBODY = Subject()
 
+SCHEMA, SCHEMA_VERSION = "retigrade.grading", 1
+"""What a grading as JSON says that it is; the version rises whenever a key changes its name or meaning."""
+
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
@@ -172,6 +175,8 @@ class Grading:
             "device": self.acquisition.device,
             "field_of_view": self.acquisition.field_of_view,
             "pixel_spacing": None if self.acquisition.pixel_spacing is None else list(self.acquisition.pixel_spacing),
+            "schema": SCHEMA,
+            "version": SCHEMA_VERSION,
         }
 
     def save_heatmap(self, path: Path | str) -> None:

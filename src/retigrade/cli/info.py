@@ -22,8 +22,19 @@ class Info(Command):
     ] = None
     """The bundle's file."""
 
+    schema: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Print the JSON Schema of gradings.jsonl and patients.jsonl instead."""
+
     def run(self) -> int:
         """Check the bundle and print its metadata."""
+        if self.schema:
+            import json
+            import sys
+
+            from retigrade.output.schema import json_schema
+
+            sys.stdout.write(json.dumps(json_schema(), indent=1) + "\n")
+            return 0
         from rich.console import Console
 
         from retigrade.grader import load

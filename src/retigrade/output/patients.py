@@ -21,6 +21,8 @@ from retigrade.output.rows import Row, csv_cell, csv_record
 _DISAGREEMENT = 2
 """Stages by which two photographs of one eye on one day may not differ without a second reader."""
 _BETWEEN_FILES = ";"
+SCHEMA, SCHEMA_VERSION = "retigrade.visit", 1
+"""What a visit as JSON says that it is."""
 
 
 class EyeStatus(StrEnum):
@@ -188,7 +190,8 @@ def patients_csv(visits: Iterable[Visit]) -> str:
 
 def patients_jsonl(visits: Iterable[Visit]) -> str:
     """Return the same as JSON lines: lists are lists, empty cells null."""
-    return "".join(json.dumps(_values(visit), allow_nan=False) + "\n" for visit in visits)
+    kind = {"schema": SCHEMA, "version": SCHEMA_VERSION}
+    return "".join(json.dumps(_values(visit) | kind, allow_nan=False) + "\n" for visit in visits)
 
 
 def _values(visit: Visit) -> dict[str, object]:

@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from retigrade.grading import Grading
+from retigrade.grading import SCHEMA, SCHEMA_VERSION, Grading
 
 _DIGITS = 8  # of a number in CSV
 _SEPARATOR = "; "  # between the reasons in one CSV cell
@@ -49,6 +49,8 @@ class Row:
     device: str | None = None
     field_of_view: float | None = None
     pixel_spacing: tuple[float, ...] | None = None
+    schema: str = SCHEMA
+    version: int = SCHEMA_VERSION
 
     @property
     def probabilities(self) -> tuple[float, ...]:
