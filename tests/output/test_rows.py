@@ -69,6 +69,8 @@ def test_json_has_the_same_keys_with_typed_values() -> None:
         "device",
         "field_of_view",
         "pixel_spacing",
+        "schema",
+        "version",
     )
     assert (found["grade"], found["referable"], found["p2"]) == (2, True, 0.6)
     assert found["reasons"] == ["dark rim", "low confidence: a second reader is advised"]
