@@ -23,7 +23,7 @@ test: $(STAMPS)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow"
 
 test-slow: $(STAMPS)/dev
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m slow
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -241,7 +241,7 @@ _HESSIAN = (((2, 0), 0.25), ((0, 2), 0.25), ((1, 1), 0.25))
 
 def _edges(green: Floats, inner: Flags) -> float:
     across, down = (cv2.Sobel(green, cv2.CV_32F, *order, ksize=3) for order in ((1, 0), (0, 1)))
-    middle, strong = _quantiles(cv2.magnitude(across, down)[inner], 0.5, 0.99)
+    middle, strong = _quantiles(np.asarray(cv2.magnitude(across, down)[inner], np.float32), 0.5, 0.99)
     return _ratio(strong, middle)
 
 
