@@ -13,7 +13,7 @@ import pytest
 from gradings import graded, heat, refused
 from retigrade.grading import Grading
 from retigrade.icdr import Grade, Status
-from retigrade.output.journal import Record, Stamp
+from retigrade.output.journal import JournalRecord, Stamp
 from retigrade.output.overlay import as_jpeg, pair, views
 from retigrade.output.report import read_report, report
 from retigrade.output.rows import as_row, json_line
@@ -23,12 +23,14 @@ from tiny_bundle import tiny_card
 HEADER = {"bundle": "tiny@0123456789ab"}
 
 
-def record_of(grading: Grading, **changes: object) -> Record:
+def record_of(grading: Grading, **changes: object) -> JournalRecord:
     fixed = {"row": as_row(grading), "name": "a.jpg", "stamp": Stamp(1, 2)}
-    return Record(**{**fixed, **changes})  # type: ignore[arg-type]
+    return JournalRecord(**{**fixed, **changes})  # type: ignore[arg-type]
 
 
-def write(folder: Path, records: Sequence[Record], *, total: int | None = None, skipped: Sequence[str] = ()) -> str:
+def write(
+    folder: Path, records: Sequence[JournalRecord], *, total: int | None = None, skipped: Sequence[str] = ()
+) -> str:
     parts = report(
         lambda: iter(records),
         header=HEADER,

@@ -18,7 +18,7 @@ from retigrade.fundus.quality import QualityLimits, Score
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
 from retigrade.training import gate, negatives
-from retigrade.training.gate import Gate, Sample, fit, fit_trees, main, out_of_fold
+from retigrade.training.gate import Gate, GateSample, fit, fit_trees, main, out_of_fold
 
 COUNT = len(MEASURES)
 
@@ -31,9 +31,9 @@ def clouds(*, apart: float, n: int = 200) -> tuple[Measures, np.ndarray]:
     return np.concatenate([centre + spread * first, centre + spread * (second + apart)]), np.repeat([True, False], n)
 
 
-def sample_of(measures: Measures, wanted: np.ndarray, picture: np.ndarray) -> Sample:
+def sample_of(measures: Measures, wanted: np.ndarray, picture: np.ndarray) -> GateSample:
     kind = np.where(wanted, "eye", "other")
-    return Sample(measures, kind, picture, np.where(wanted, "drawn", ""), np.full(len(wanted), ""))
+    return GateSample(measures, kind, picture, np.where(wanted, "drawn", ""), np.full(len(wanted), ""))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from retigrade import __version__
 from retigrade.cli.check import Check
 from retigrade.cli.command import Command, notice
 from retigrade.cli.evaluate import Evaluate
-from retigrade.cli.grade import Grade
+from retigrade.cli.grade import GradeCommand
 from retigrade.cli.info import Info
 from retigrade.cli.listen import Listen
 from retigrade.cli.paper import Paper
@@ -24,7 +24,7 @@ from retigrade.errors import RetigradeError, UsageError
 from retigrade.signals import INTERRUPTED, interruptible
 
 COMMANDS: dict[str, type[Command]] = {
-    "grade": Grade,
+    "grade": GradeCommand,
     "check": Check,
     "train": Train,
     "evaluate": Evaluate,

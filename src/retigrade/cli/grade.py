@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retigrade.cli.hospital import HospitalOutputs
     from retigrade.inputs import Inputs
     from retigrade.output.illustrate import HeatPictures
-    from retigrade.output.progress import Progress
+    from retigrade.output.progress import RunProgress
     from retigrade.output.rows import Row
     from retigrade.output.run import Outcome
 
@@ -26,7 +26,7 @@ _KEY_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grade(Command):
+class GradeCommand(Command):
     """Grade photographs: stage of diabetic retinopathy, probabilities, and a thermal map that shows why.
 
     Exit code 0: every photograph has a verdict; 1: at least one could not be read; 2: wrong usage or bundle; 130:
@@ -104,14 +104,14 @@ class Grade(Command):
 
         from retigrade.bundle import cpu_count
         from retigrade.grader import load
-        from retigrade.output.progress import Progress
+        from retigrade.output.progress import RunProgress
         from retigrade.output.run import run
         from retigrade.output.stdout import open_output
 
         jobs = min(cpu_count(), len(inputs.items)) if self.jobs is None else self.jobs
         grader = load(self.bundle, threads=max(1, cpu_count() // jobs), operating_point=self.operating_point)
         hospital = self._hospital(inputs, grader.bundle.identity)
-        with Progress(sys.stderr, total=len(inputs.items)) as progress:
+        with RunProgress(sys.stderr, total=len(inputs.items)) as progress:
             output = open_output(sys.stdout, self.format, paths=[str(item) for item in inputs.items])
             output.before = progress.hide
 
@@ -203,7 +203,7 @@ def _list_subjects(inputs: Inputs) -> None:
     notice(f"{len(patients)} patients; {unknown} of their photographs of an unknown eye; {nobody} of nobody known")
 
 
-def _tell_end(outcome: Outcome, out: Path | None, progress: Progress) -> None:
+def _tell_end(outcome: Outcome, out: Path | None, progress: RunProgress) -> None:
     if outcome.unread:
         return
     if outcome.kept:

@@ -183,7 +183,7 @@ def find_leaks(parts: Mapping[str, Sequence[int] | Integers], groups: Groups, ma
                     break
 
 
-class _File(BaseModel):
+class _SplitFile(BaseModel):
     """The split file: photographs by name, the data set's fingerprint, and the digest of all else in the file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -208,7 +208,7 @@ def write_splits(splits: Splits, path: Path, manifest: Manifest) -> None:
     _check_fingerprint(splits.fingerprint, manifest, "this split")
     check_leaks(splits.parts(), splits.groups, manifest)
     names = [entry.name for entry in manifest.entries]
-    file = _File(
+    file = _SplitFile(
         manifest=splits.fingerprint,
         seed=splits.seed,
         parts={part: [names[index] for index in indices] for part, indices in splits.parts().items()},
@@ -254,9 +254,9 @@ def narrow(manifest: Manifest, path: Path) -> Manifest:
     return replace(manifest, entries=entries, notes=(*manifest.notes, note))
 
 
-def _read_file(path: Path) -> _File:
+def _read_file(path: Path) -> _SplitFile:
     try:
-        file = _File.model_validate_json(path.read_bytes())
+        file = _SplitFile.model_validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:

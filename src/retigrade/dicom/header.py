@@ -62,7 +62,7 @@ _FRAMES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class DicomHeader:
     """One DICOM photograph's own words; what it does not say is None.
 
     frames: pictures in it. warnings: what a reader of the grading should know of this header.
@@ -78,7 +78,7 @@ class Header:
     warnings: tuple[str, ...] = ()
 
 
-def read_header(dataset: FileDataset, *, path: Path) -> Header:
+def read_header(dataset: FileDataset, *, path: Path) -> DicomHeader:
     """Read what the header says, and refuse by it, before a pixel is decoded, what is no colour photograph of a fundus.
 
     Raises NotAFundus: another SOP class, another device or place, angiography, or grey pixels. Raises
@@ -95,7 +95,7 @@ def read_header(dataset: FileDataset, *, path: Path) -> Header:
     if (text_of(dataset, "BurnedInAnnotation") or "").upper() == "YES":
         warnings += ("the header says that text is burned into the picture",)
     frames = integer_of(dataset, "NumberOfFrames")
-    return Header(
+    return DicomHeader(
         sop_class=UID(sop_class),
         sop_instance=uid_of(dataset, "SOPInstanceUID"),
         series=uid_of(dataset, "SeriesInstanceUID"),

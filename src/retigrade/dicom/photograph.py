@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from retigrade.dicom.dataset import hushed, items_of, read_dataset, text_of
-from retigrade.dicom.header import Header, read_header
+from retigrade.dicom.header import DicomHeader, read_header
 from retigrade.dicom.pixels import decode_frame
 from retigrade.errors import PhotoError, UnreadablePhoto
 from retigrade.fundus.decode import Photo, read_file
@@ -29,7 +29,7 @@ class FrameReader:
     """Reads one frame of a DICOM file, counted from 1; header: as it was when the file was listed."""
 
     frame: int
-    header: Header
+    header: DicomHeader
 
     def __call__(self, path: Path, *, min_side: int | None = None) -> Photo:
         """Decode the frame; raises UnreadablePhoto, or NotAFundus where the header says that it shows no fundus."""
@@ -86,7 +86,7 @@ def list_dicom(path: Path, name: str) -> Iterator[Input]:
         )
 
 
-def header_of(item: Input) -> Header | None:
+def header_of(item: Input) -> DicomHeader | None:
     """Return the header of an input that is a DICOM photograph; None for any other."""
     return item.reader.header if isinstance(item.reader, FrameReader) else None
 

@@ -24,7 +24,7 @@ from retigrade.icdr import Status
 from retigrade.inputs import Input, picture_name, picture_names
 from retigrade.metadata import Metadata
 from retigrade.output.illustrate import EVERY_PNG, HeatPictures, Illustrated
-from retigrade.output.journal import Journal, Record, Stamp, count_records
+from retigrade.output.journal import Journal, JournalRecord, Stamp, count_records
 from retigrade.output.patients import patients_csv, patients_jsonl, visits_of
 from retigrade.output.report import read_report, report, thumbnail_name
 from retigrade.output.rows import Row, csv_header, csv_line, json_line
@@ -159,7 +159,7 @@ class OutputFolder:
             written = tuple(self._staging.put(name, [data]) for name, data in files.items())
         except NoPlace as error:
             row, thumbnail, files, written = _without_grade(row, str(error)), None, {}, ()
-        record = Record(
+        record = JournalRecord(
             row=row,
             name=item.name,
             stamp=stamp,
@@ -239,7 +239,7 @@ class OutputFolder:
             raise
         return journal
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[JournalRecord]:
         for name in self._names:
             if (record := self._journal.find(name)) is not None:
                 yield record

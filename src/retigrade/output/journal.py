@@ -41,7 +41,7 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class JournalRecord:
     """One verdict and what was written of it.
 
     name: the input's own name. files: paths below the output folder, POSIX. thumbnail: a JPEG file in base64, or None.
@@ -61,7 +61,7 @@ class Record:
         stamp = Stamp.of(item.path)
         return (stamp == self.stamp and stamp.size is not None) or _digest(item.path) == row.sha256
 
-    def of_subject(self, item: Input) -> Record:
+    def of_subject(self, item: Input) -> JournalRecord:
         """Return the record with whose eye the input says that it is today."""
         subject = item.subject
         return replace(
@@ -116,7 +116,7 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, record: Record, *, written: tuple[Path, ...] = ()) -> None:
+    def add(self, record: JournalRecord, *, written: tuple[Path, ...] = ()) -> None:
         """Append a record; `written` are files that have to be on the disk when it is.
 
         Raises UsageError where it cannot be written, as on a full disk.
@@ -128,12 +128,12 @@ class Journal:
             with self._lock:
                 self._unsynced.extend(written)
 
-    def find(self, name: str) -> Record | None:
+    def find(self, name: str) -> JournalRecord | None:
         """Return the record of an input, or None."""
         if (place := self._places.get(name)) is None:
             return None
         self._file.seek(place)
-        return Record.from_json(self._file.readline())
+        return JournalRecord.from_json(self._file.readline())
 
     def clear(self) -> None:
         """Find nothing any more."""
@@ -164,7 +164,7 @@ class Journal:
                     if json.loads(line) != dict(header):
                         break
                 else:
-                    self._places[Record.from_json(line).name] = end
+                    self._places[JournalRecord.from_json(line).name] = end
             except (ValueError, KeyError, TypeError):  # torn by the end of the run that wrote it
                 break
             end += len(line)

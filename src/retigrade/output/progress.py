@@ -15,7 +15,7 @@ _FIRST_SECONDS, _TERMINAL_SECONDS, _PLAIN_SECONDS = 1.0, 0.1, 30.0
 _CLEAR = "\r\x1b[K"
 
 
-class Progress:
+class RunProgress:
     """Counts rows and tells of them; a short run says nothing."""
 
     def __init__(self, stream: TextIO, *, total: int) -> None:

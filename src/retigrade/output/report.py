@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from retigrade.inputs import picture_names
 from retigrade.metadata import Metadata
-from retigrade.output.journal import Record, Stamp
+from retigrade.output.journal import JournalRecord, Stamp
 from retigrade.output.patients import visits_of
 from retigrade.output.progression import timelines_of
 from retigrade.output.rows import row_of
@@ -35,7 +35,7 @@ def thumbnail_name(name: str) -> str:
 
 
 def report(
-    records: Callable[[], Iterator[Record]],
+    records: Callable[[], Iterator[JournalRecord]],
     *,
     header: Mapping[str, Any],
     metadata: Metadata,
@@ -67,7 +67,7 @@ def report(
     )
 
 
-def read_report(page: Path, gradings: Path, *, header: Mapping[str, Any] | None = None) -> Iterator[Record]:
+def read_report(page: Path, gradings: Path, *, header: Mapping[str, Any] | None = None) -> Iterator[JournalRecord]:
     """Yield the records of an earlier report and its gradings.jsonl; none where they are not there.
 
     header: what the report must have been written with; None takes any.
@@ -82,7 +82,7 @@ def read_report(page: Path, gradings: Path, *, header: Mapping[str, Any] | None 
         return
 
 
-def _records(lines: Iterator[str], rows: Iterator[bytes]) -> Iterator[Record]:
+def _records(lines: Iterator[str], rows: Iterator[bytes]) -> Iterator[JournalRecord]:
     for line in lines:
         if line.rstrip() == DATA_STARTS:
             break
@@ -91,7 +91,7 @@ def _records(lines: Iterator[str], rows: Iterator[bytes]) -> Iterator[Record]:
             return
         values = json.loads(line.rstrip().removesuffix(","))
         record, thumbnail = values["record"], values["thumbnail"] or ""
-        yield Record(
+        yield JournalRecord(
             row=row_of(json.loads(next(rows))),
             name=record["name"],
             stamp=Stamp(**record["stamp"]),
@@ -100,7 +100,7 @@ def _records(lines: Iterator[str], rows: Iterator[bytes]) -> Iterator[Record]:
         )
 
 
-def _tile(record: Record) -> Tile:
+def _tile(record: JournalRecord) -> Tile:
     thumbnail = None if record.thumbnail is None else _EMBEDDED + record.thumbnail
     heat = None
     for name in record.files:

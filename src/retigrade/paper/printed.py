@@ -95,7 +95,7 @@ TABLE_3 = (
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class PrintedScore:
     """One row of Table 4, as fractions with two decimals."""
 
     fold: int
@@ -107,15 +107,15 @@ class Score:
 
 
 TABLE_4 = (
-    Score(1, "MobileNetV2", 0.94, 0.91, 0.91, 2674),
-    Score(1, "ResNet50V2", 0.88, 0.88, 0.87, 2674),
-    Score(1, "VGG-16", 0.89, 0.88, 0.89, 2674),
-    Score(2, "MobileNetV2", 0.93, 0.91, 0.89, 2674),
-    Score(2, "ResNet50V2", 0.89, 0.89, 0.88, 2674),
-    Score(2, "VGG-16", 0.90, 0.87, 0.88, 2674),
-    Score(3, "MobileNetV2", 0.94, 0.93, 0.92, 2674),
-    Score(3, "ResNet50V2", 0.87, 0.88, 0.85, 2674),
-    Score(3, "VGG-16", 0.88, 0.84, 0.85, 2674),
+    PrintedScore(1, "MobileNetV2", 0.94, 0.91, 0.91, 2674),
+    PrintedScore(1, "ResNet50V2", 0.88, 0.88, 0.87, 2674),
+    PrintedScore(1, "VGG-16", 0.89, 0.88, 0.89, 2674),
+    PrintedScore(2, "MobileNetV2", 0.93, 0.91, 0.89, 2674),
+    PrintedScore(2, "ResNet50V2", 0.89, 0.89, 0.88, 2674),
+    PrintedScore(2, "VGG-16", 0.90, 0.87, 0.88, 2674),
+    PrintedScore(3, "MobileNetV2", 0.94, 0.93, 0.92, 2674),
+    PrintedScore(3, "ResNet50V2", 0.87, 0.88, 0.85, 2674),
+    PrintedScore(3, "VGG-16", 0.88, 0.84, 0.85, 2674),
 )
 
 

@@ -21,7 +21,7 @@ RESULT, ANSWERS = "result.json", "answers.npz"
 _HISTORY = TypeAdapter(list[EpochResult])
 
 
-class _File(BaseModel):
+class _ResultFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
 
     identity: dict[str, str]
@@ -35,7 +35,7 @@ def write_result(result: CheckpointResult, folder: Path, *, identity: Mapping[st
     packed = io.BytesIO()
     np.savez(packed, logits=result.logits, maps=result.maps)
     write_whole(folder / ANSWERS, packed.getvalue())
-    file = _File(
+    file = _ResultFile(
         identity=dict(identity),
         history=[asdict(epoch) for epoch in result.history],
         epoch=result.epoch,
@@ -53,7 +53,7 @@ def read_result(folder: Path, *, identity: Mapping[str, str]) -> CheckpointResul
     if not path.exists():
         return None
     try:
-        file = _File.model_validate_json(path.read_bytes())
+        file = _ResultFile.model_validate_json(path.read_bytes())
         with np.load(io.BytesIO((folder / ANSWERS).read_bytes()), allow_pickle=False) as packed:
             logits, maps = packed["logits"], packed["maps"]
         history = _HISTORY.validate_python(file.history)

@@ -62,7 +62,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sample:
+class GateSample:
     """Measured pictures.
 
     measures: (n, 40). kind: of each. picture: equal for views of one. source: data set of a photograph. quality: as
@@ -145,7 +145,7 @@ def fit_trees(measures: Measures, wanted: Flags, weight: Reals) -> Trees:
 
 
 def out_of_fold(
-    sample: Sample,
+    sample: GateSample,
     wanted: Flags,
     learned: Flags,
     *,
@@ -168,7 +168,7 @@ def out_of_fold(
     return scores
 
 
-def fit_gate(sample: Sample) -> dict[str, object]:
+def fit_gate(sample: GateSample) -> dict[str, object]:
     """Fit the scores and choose their limits out of fold; report what they keep and refuse."""
     eyes, poor = sample.eyes, sample.quality == _REJECT
     photographs = sample.kind == "eye"
@@ -213,7 +213,7 @@ def main(arguments: Gate) -> None:
         part.write_text(json.dumps(fitted) + "\n", "utf-8")
 
 
-def gather(arguments: Gate) -> Sample:
+def gather(arguments: Gate) -> GateSample:
     """Measure photographs, the same in other colours, drawn eyes and fruit, and views of other pictures."""
     quality = _qualities(arguments.readable)
     entries = [
@@ -242,7 +242,7 @@ def gather(arguments: Gate) -> Sample:
             continue
         rows += _measured(round_views(pixels, np.stack(colours), np.random.default_rng(number)), "other", number)
     measures, kinds, pictures, sources, qualities = zip(*rows, strict=True)
-    return Sample(np.stack(measures), *map(np.array, (kinds, pictures, sources, qualities)))
+    return GateSample(np.stack(measures), *map(np.array, (kinds, pictures, sources, qualities)))
 
 
 def _photographs(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Pixels]]:
