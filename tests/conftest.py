@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from retigrade.icdr import GRADES, Grade
 from retigrade.synthetic import Phantom, draw_eye
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Whoever starts the tests in the background may have the signals ignored, which programs started from here inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _name in ("SIGTERM", "SIGHUP"):
+    if hasattr(signal, _name):
+        signal.signal(getattr(signal, _name), signal.SIG_DFL)
 
 
 # A busy machine is slow; a test that depends on seconds says nothing of the program.

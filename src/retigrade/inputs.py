@@ -104,8 +104,8 @@ def identify(inputs: Inputs, *, pattern: NamePattern | None = None, key: bytes |
     """Return the inputs with whose eye they are, read from their names where nothing else says so.
 
     pattern: reads names; what CSV and file state goes before it. key: replaces every patient by a pseudonym. A name
-    whose eye or date cannot be read is of an unknown one, and noted. Raises UsageError where the pattern matches no
-    name.
+    whose eye or date cannot be read is of an unknown one, and noted; a photograph that is listed for two patients is
+    read for neither. Raises UsageError where the pattern matches no name.
     """
     if pattern is not None:
         pattern.check_any(PurePosixPath(item.name) for item in inputs.items)
@@ -122,7 +122,22 @@ def identify(inputs: Inputs, *, pattern: NamePattern | None = None, key: bytes |
         if key is not None and subject.patient is not None:
             subject = replace(subject, patient=pseudonym(subject.patient, key=key))
         items.append(replace(item, subject=subject))
-    return replace(inputs, items=tuple(items), notes=tuple(notes))
+    return replace(inputs, items=tuple(_refuse_two_patients(items)), notes=tuple(notes))
+
+
+def _refuse_two_patients(items: Sequence[Input]) -> Iterator[Input]:
+    patients: dict[str, set[str]] = {}
+    for item in items:
+        if item.subject.patient is not None:
+            patients.setdefault(str(item), set()).add(item.subject.patient)
+    for item in items:
+        listed_for = sorted(patients.get(str(item), ()))
+        if len(listed_for) > 1:
+            names = " and ".join(shown(patient) for patient in listed_for)
+            reason = f"is listed for the patients {names}: it can be of one alone, correct the list"
+            yield replace(item, reader=Unreadable(reason), subject=NOBODY)
+        else:
+            yield item
 
 
 def picture_name(name: str, *, suffix: str = ".png") -> str:

@@ -431,3 +431,49 @@ def test_a_pipe_in_the_folder_does_not_hang(photos: Path, bundle: Path, capsys: 
     statuses = {Path(row["path"]).name: row["status"] for row in rows(capsys.readouterr().out)}
     assert statuses["pipe.jpg"] == "error"
     assert statuses["b.jpg"] == "graded"
+
+
+def test_a_photograph_listed_for_two_patients_is_of_neither(
+    photos: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = tmp_path / "list.csv"
+    path = photos / "b.jpg"
+    listing.write_text(f"path,patient,eye\n{path},P1,right\n{path},P2,right\n")
+    assert main(["grade", str(listing), "--bundle", str(bundle), "--format", "jsonl"]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["status"] for row in rows] == ["error", "error"]
+    assert "is listed for the patients P1 and P2" in rows[0]["reasons"][0]
+    assert rows[0]["patient"] is None
+
+
+def test_a_dry_run_lists_whose_eyes_the_names_speak_of(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], photos: Path
+) -> None:
+    folder = tmp_path / "clinic"
+    folder.mkdir()
+    for name in ("10_left.jpg", "10_right.jpg", "other.jpg"):
+        shutil.copy(photos / "b.jpg", folder / name)
+    assert main(["grade", str(folder), "--name-pattern", "eyepacs", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "path,patient,eye,date",
+        f"{folder / '10_left.jpg'},10,left,",
+        f"{folder / '10_right.jpg'},10,right,",
+        f"{folder / 'other.jpg'},,,",
+    ]
+    assert "1 patients; 0 of their photographs of an unknown eye; 1 of nobody known" in said.err
+
+
+def test_patients_get_a_worklist_and_pseudonyms(photos: Path, bundle: Path, tmp_path: Path) -> None:
+    listing, key, out = tmp_path / "list.csv", tmp_path / "key", tmp_path / "out"
+    key.write_bytes(b"0123456789abcdef")
+    eyes = (photos / "b.jpg", photos / "sub" / "a b.png")
+    lines = [f"{path},Ada Lovelace,{eye},2024-05-02" for path, eye in zip(eyes, ("R", "OS"), strict=True)]
+    listing.write_text("\n".join(["path,patient,eye,date", *lines]))
+    arguments = ["grade", str(listing), "--bundle", str(bundle), "--pseudonym", str(key), "--out", str(out)]
+    assert main(arguments) == 0
+    (visit,) = csv.DictReader((out / "patients.csv").read_text().splitlines())
+    assert (visit["date"], visit["right_status"], visit["left_status"]) == ("2024-05-02", "graded", "graded")
+    assert visit["files"] == ";".join(map(str, eyes))
+    for name in ("patients.csv", "patients.jsonl", "gradings.jsonl", "report.html"):
+        assert "Lovelace" not in (out / name).read_text()
