@@ -21,6 +21,8 @@ from retigrade.paper.trainer import CheckpointResult, NetworkDescription, Networ
 from retigrade.synthetic import draw_eye
 from retigrade.training.progress import EpochResult, Progress
 
+pytestmark = pytest.mark.slow  # every test here waits for a training
+
 FOLDERS = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")
 SIZE = 64
 

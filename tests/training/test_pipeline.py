@@ -31,6 +31,8 @@ from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import BEST
 from small_data import write_small_data
 
+pytestmark = pytest.mark.slow  # every test here waits for a training
+
 TINY = replace(BEST, epochs=2, batch=8, size=64, small_size=32, teachers=2)
 
 
