@@ -369,6 +369,7 @@ def test_an_interrupt_while_it_starts_ends_it_without_a_word(photos: Path, bundl
     assert all(line.startswith("skipped ") for line in done.stderr.splitlines())
 
 
+@pytest.mark.slow
 def test_names_cannot_speak_to_the_terminal(photos: Path, bundle: Path, tmp_path: Path) -> None:
     evil = "\x1b]0;owned\x07=cmd.jpg"
     shutil.copy(photos / "b.jpg", photos / evil)

@@ -156,6 +156,7 @@ def test_without_matplotlib_it_says_what_to_install(data: Path, bundle: Path, tm
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "tune"])
 def test_neither_needs_torch(data: Path, doubting: Path, tmp_path: Path, command: str) -> None:
     more = [] if command == "evaluate" else ["--sensitivity", "0.4"]

@@ -54,6 +54,7 @@ def test_what_destroys_the_picture_is_refused(grader: Grader, entries: list[Entr
     assert cell.kappa_kept is None
 
 
+@pytest.mark.slow
 def test_jobs_change_nothing(grader: Grader, entries: list[Entry]) -> None:
     alone, together = (suite(grader, entries, severities=(2, 5), jobs=jobs) for jobs in (1, 3))
     assert alone == together

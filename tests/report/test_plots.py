@@ -65,6 +65,7 @@ def test_svg_is_sound_and_carries_no_date_or_address(drawn, name):
     assert len(text) < 250_000
 
 
+@pytest.mark.slow
 def test_the_same_bytes_again_and_in_another_process(drawn):
     assert all_figures() == drawn
     code = (
