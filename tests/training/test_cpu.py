@@ -144,7 +144,7 @@ for _ in range(12):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     fetched = [int(line) for line in done.stdout.split()]
-    assert min(fetched[-3:]) < 100  # of 16,384 pages
+    assert fetched[-1] < 100  # of 16,384 pages
 
 
 def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
