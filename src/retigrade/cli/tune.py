@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Tune(Command):
     """Choose the threshold for referral on labelled photographs of your own, and write a bundle that uses it.
 
-    The new bundle has the operating point `tuned`, and takes it unless told otherwise.
+    The new bundle has the operating point `tuned`, and uses it unless another is named.
     """
 
     data: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA...", help_behavior_hint="")]

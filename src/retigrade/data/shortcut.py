@@ -1,4 +1,4 @@
-"""The shortcut audit: how well the grade can be told from the black frame alone, no retina looked at.
+"""The shortcut audit: how well the black frame alone predicts the grade, no retina looked at.
 
 Cameras differ between clinics, and clinics between stages; a network finds that out before it finds a microaneurysm.
 What the whole frame tells is what a careless pipeline would learn. The canonical field takes away size and aspect, and

@@ -41,7 +41,7 @@ from retigrade.output.rows import Row
 from retigrade.subjects import pseudonym
 from retigrade.text import shown
 
-RESEARCH_USE = "Research use only, not a medical device. An algorithm's opinion, not verified by a physician."
+RESEARCH_USE = "Research use only, not a medical device. An algorithm's result, not verified by a physician."
 MAKER, PRODUCT = "The Retigrade developers", "Retigrade"
 REPORT_NUMBER, CAPTURE_NUMBER = 9901, 9902  # of their series
 

@@ -87,8 +87,8 @@ class Sender:
                 return
             try:
                 delivered = self._deliver()
-            except Exception as defect:  # a defect must not end delivery for good
-                _logger.warning("delivery failed: %s: %s", type(defect).__name__, defect)
+            except Exception as error:  # an internal error must not end delivery for good
+                _logger.warning("delivery failed: %s: %s", type(error).__name__, error)
                 _logger.debug("delivery failed", exc_info=True)
                 delivered = False
             if delivered:

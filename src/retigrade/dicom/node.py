@@ -32,7 +32,7 @@ from retigrade.output.illustrate import Illustrated, illustrate
 from retigrade.output.rows import json_line
 
 _SUCCESS, _OUT_OF_RESOURCES, _REFUSED = 0x0000, 0xA700, 0x0124  # PS3.7, annex C; PS3.4, B.2.3
-_FAILED_TWICE = 2  # defects of the program with one image until it is set aside
+_FAILED_TWICE = 2  # internal errors with one image until it is set aside
 _logger = logging.getLogger(__name__)
 
 
@@ -149,8 +149,8 @@ class Node:
         except UsageError as problem:
             _logger.warning("an image cannot be kept: %s", problem)
             return _OUT_OF_RESOURCES
-        except Exception as defect:
-            _logger.warning("an image cannot be taken: %s: %s", type(defect).__name__, defect)
+        except Exception as error:
+            _logger.warning("an image cannot be taken: %s: %s", type(error).__name__, error)
             return _REFUSED
         if key is not None:
             self._keys.put(key)
@@ -176,8 +176,8 @@ class Node:
         while (key := self._keys.get()) is not None:
             try:
                 self._grade(key)
-            except Exception as defect:  # ours or the disk's; the other images must not pay for it
-                _logger.warning("an image could not be graded: %s: %s", type(defect).__name__, defect)
+            except Exception as error:  # ours or the disk's; the other images must not pay for it
+                _logger.warning("an image could not be graded: %s: %s", type(error).__name__, error)
                 _logger.debug("grading %s failed", key, exc_info=True)
                 self._failures[key] = self._failures.get(key, 0) + 1
                 if self._failures[key] < _FAILED_TWICE:

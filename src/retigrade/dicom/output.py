@@ -44,7 +44,7 @@ def documents_of(item: Input, verdict: Illustrated, *, key: bytes | None = None)
     """Return the documents of one verdict by kind: "sr", and "sc" where there is a thermal picture.
 
     key: see `DicomWriter`. Empty for an input that is no DICOM photograph or could not be read. Raises UnreadablePhoto
-    where its study cannot be told: it names none, or names another patient elsewhere.
+    where its study is not known: it names none, or names another patient elsewhere.
     """
     header = header_of(item)
     if header is None or verdict.row.status == Status.ERROR:

@@ -68,8 +68,8 @@ def list_dicom(path: Path, name: str) -> Iterator[Input]:
     except PhotoError as error:
         yield Input(path, name, reader=_Refusal(error))
         return
-    except Exception as defect:  # values of kinds that no header has: pydicom hands on whatever stands there
-        reason = f"{shown(path.name)}: the DICOM header is damaged ({type(defect).__name__}: {defect})"
+    except Exception as error:  # values of kinds that no header has: pydicom hands on whatever stands there
+        reason = f"{shown(path.name)}: the DICOM header is damaged ({type(error).__name__}: {error})"
         yield Input(path, name, reader=_Refusal(UnreadablePhoto(shown(reason))))
         return
     for frame in range(1, header.frames + 1):

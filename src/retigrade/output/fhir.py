@@ -26,7 +26,7 @@ from retigrade.output.rows import Row
 PATIENT_SYSTEM = "urn:retigrade:patient"
 """The system of patient identifiers where nobody names the hospital's own."""
 
-RESEARCH_USE = "Research use only, not a medical device. An algorithm's opinion, not verified by a physician."
+RESEARCH_USE = "Research use only, not a medical device. An algorithm's result, not verified by a physician."
 _NAMESPACE = uuid.UUID("f0f5b0c1-8c5f-5c0e-9f0f-3d2a2b7c6e21")
 _LOINC, _SNOMED, _UCUM, _URI = (
     "http://loinc.org",
