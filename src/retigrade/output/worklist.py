@@ -28,6 +28,8 @@ from retigrade.report.style import template
 from retigrade.text import shown
 
 _PACKAGE = "retigrade.output"
+TILES_SCRIPT, WORKLIST_SCRIPT = "worklist_tiles.js", "worklist.js"
+"""Draw photographs and visits; and list those that a `source` script between the two finds."""
 DATA_STARTS = '{"rows": ['
 """The line after which each photograph has a line of its own."""
 _PLOTTED = 200
@@ -85,6 +87,7 @@ def worklist_page(
         patients=len({visit.patient for visit in visits}),
         actions=[(words, actions[action]) for action, words in _ACTION_WORDS.items()] if visits else [],
         statuses=[(status, statuses[status]) for status in Status],
+        filtered=filters(patients=bool(visits)),
         grades=[(grade, grades[grade]) for grade in GRADES],
         referable=sum(referable for _, _, referable in verdicts),
         skipped=skipped,
@@ -95,35 +98,56 @@ def worklist_page(
     )
 
 
+def filters(*, patients: bool, readings: bool = False, unsorted: str = "as listed") -> dict[str, object]:
+    """Return what `filters.html.j2`, the controls of a worklist, needs as `filtered`.
+
+    patients: whether visits are listed too. readings: whether readers' answers are known. unsorted: the words for the
+    order of no sorting.
+    """
+    return {
+        "statuses": list(Status),
+        "grades": GRADES,
+        "patients": patients,
+        "readings": readings,
+        "unsorted": unsorted,
+    }
+
+
+def script_text(name: str) -> str:
+    """Return one of this page's scripts."""
+    return resources.files(_PACKAGE).joinpath("templates", name).read_text("utf-8")
+
+
 @cache
 def _script() -> tuple[Markup, str]:
     """Return the page's script, and the hash by which the page allows it and no other (W3C CSP 3)."""
-    text = resources.files(_PACKAGE).joinpath("templates", "worklist.js").read_text("utf-8")
+    text = "\n".join(map(script_text, (TILES_SCRIPT, "worklist_data.js", WORKLIST_SCRIPT)))
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return Markup(text), f"sha256-{digest}"
 
 
 def _data(tiles: Iterable[Tile], visits: Iterable[Visit], timelines: Sequence[Timeline]) -> Iterator[Markup]:
     yield Markup(f"{DATA_STARTS}\n")
-    yield from _joined(map(_tile, tiles))
+    yield from _joined(map(tile_values, tiles))
     yield Markup('\n], "visits": [\n')
-    yield from _joined(map(_visit, visits))
+    yield from _joined(map(visit_values, visits))
     yield Markup('\n], "timelines": ')
-    yield _json(_timelines(timelines))
+    yield json_text(timeline_values(timelines))
     yield Markup("}")
 
 
 def _joined(values: Iterable[object]) -> Iterator[Markup]:
     for place, value in enumerate(values):
-        yield Markup(",\n" if place else "") + _json(value)
+        yield Markup(",\n" if place else "") + json_text(value)
 
 
-def _json(value: object) -> Markup:
+def json_text(value: object) -> Markup:
     """Return a value as JSON that no HTML parser can end before its end."""
     return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
-def _tile(tile: Tile) -> dict[str, object]:
+def tile_values(tile: Tile) -> dict[str, object]:
+    """Return a photograph as the scripts draw it."""
     row = tile.row
     return {
         "path": shown(row.path),
@@ -145,7 +169,8 @@ def _tile(tile: Tile) -> dict[str, object]:
     }
 
 
-def _visit(visit: Visit) -> dict[str, object]:
+def visit_values(visit: Visit) -> dict[str, object]:
+    """Return a visit as the scripts draw it, without its photographs."""
     return {
         "patient": visit.patient,
         "date": visit.date,
@@ -162,7 +187,7 @@ def _eye(eye: EyeResult) -> dict[str, object]:
     return {"status": eye.status.value, "grade": eye.grade}
 
 
-def _timelines(timelines: Sequence[Timeline]) -> dict[str, list[dict[str, str]]]:
+def timeline_values(timelines: Sequence[Timeline]) -> dict[str, list[dict[str, str]]]:
     """Return the timelines of more than one visit by patient."""
     several = [timeline for timeline in timelines if len(timeline.points) > 1]
     by_patient: dict[str, list[dict[str, str]]] = {}
