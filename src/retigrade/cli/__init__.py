@@ -18,6 +18,7 @@ from retigrade.cli.grade import GradeCommand
 from retigrade.cli.info import Info
 from retigrade.cli.listen import Listen
 from retigrade.cli.paper import Paper
+from retigrade.cli.serve import Serve
 from retigrade.cli.train import Train
 from retigrade.cli.tune import Tune
 from retigrade.errors import RetigradeError, UsageError
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type[Command]] = {
     "paper": Paper,
     "info": Info,
     "listen": Listen,
+    "serve": Serve,
 }
 
 _USAGE = 2

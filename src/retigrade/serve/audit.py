@@ -18,11 +18,17 @@ FIRST = "0" * 64
 _LOCK = 7_304_192_011  # of PostgreSQL's advisory locks: one number, the same in every process
 
 
-def append(session: Session, *, actor: str, action: str, details: Mapping[str, Any]) -> None:
-    """Add one line within the transaction under way; details hold no name of a file and no pixel."""
+def lock(session: Session) -> None:
+    """Let no other transaction that changes the record run beside this one, until it ends."""
     if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time by itself
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    last = session.scalars(select(AuditRecord).order_by(AuditRecord.number.desc()).limit(1)).first()
+
+
+def append(session: Session, *, actor: str, action: str, details: Mapping[str, Any]) -> None:
+    """Add one line within the transaction under way; details hold no name of a file and no pixel."""
+    lock(session)
+    columns = select(AuditRecord.number, AuditRecord.digest).order_by(AuditRecord.number.desc()).limit(1)
+    last = session.execute(columns).first()
     number, previous = (1, FIRST) if last is None else (last.number + 1, last.digest)
     created = datetime.now(UTC).isoformat()
     record = AuditRecord(

@@ -20,20 +20,22 @@ from sqlalchemy.orm import Session
 from retigrade.errors import UsageError
 from retigrade.text import shown
 
-_BUSY_SECONDS = 10
+_BUSY_SECONDS = 10.0
+_READING = "retigrade_reading"
 
 
 class Database:
     """A database at today's schema; safe to share between threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, busy_seconds: float = _BUSY_SECONDS) -> None:
         """url: as SQLAlchemy has it, `sqlite:///retigrade.db` or `postgresql+psycopg://user@host/name`.
 
+        busy_seconds: how long to wait for another program that has the database locked.
         Raises UsageError where it cannot be opened or written, or was made by a newer version.
         """
         try:
             address = make_url(url)
-            self._engine = create_engine(address, pool_pre_ping=True, **_options(address.get_backend_name()))
+            self._engine = create_engine(address, **_options(address.get_backend_name(), busy_seconds))
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise UsageError(
                 f"the database {shown(url)!r} cannot be used ({error}); give sqlite:///FILE or postgresql+psycopg://..."
@@ -41,6 +43,7 @@ class Database:
         if address.get_backend_name() == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_immediately)
+        self._reading = self._engine.execution_options(**{_READING: True, "postgresql_readonly": True})
         where = address.render_as_string(hide_password=True)
         try:
             _migrate(self._engine)
@@ -53,9 +56,15 @@ class Database:
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Yield a session that changes nothing, and waits for none that does."""
+        with Session(self._reading, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
     def check(self) -> None:
         """Raise SQLAlchemyError unless the database answers."""
-        with self._engine.connect() as connection:
+        with self._reading.connect() as connection:
             connection.exec_driver_sql("SELECT 1")
 
     def close(self) -> None:
@@ -63,8 +72,11 @@ class Database:
         self._engine.dispose()
 
 
-def _options(backend: str) -> dict[str, Any]:
-    return {"connect_args": {"timeout": _BUSY_SECONDS}} if backend == "sqlite" else {"pool_size": 10}
+def _options(backend: str, busy_seconds: float) -> dict[str, Any]:
+    if backend == "sqlite":
+        return {"connect_args": {"timeout": busy_seconds}}
+    timeouts = f"-c lock_timeout={round(busy_seconds * 1000)}"
+    return {"pool_size": 10, "pool_pre_ping": True, "connect_args": {"connect_timeout": 10, "options": timeouts}}
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -78,7 +90,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_immediately(connection: Any) -> None:
     """Take SQLite's one place of writing at the start: a transaction that asks for it later can fail halfway."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reading = connection.get_execution_options().get(_READING, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 def _migrate(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from typing import Any
 
 from sqlalchemy import JSON, Date, DateTime, ForeignKey, Index, Integer, LargeBinary, String, UniqueConstraint
@@ -17,19 +18,23 @@ class Base(DeclarativeBase):
 
 
 class PatientRecord(Base):
-    """One patient; id: as the clinic calls them."""
+    """One patient; id: as the clinic calls them. alias: what the audit log calls them; it means nothing elsewhere."""
 
     __tablename__ = "patients"
 
     id: Mapped[str] = mapped_column(String(PATIENT_CHARACTERS), primary_key=True)
     created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+    alias: Mapped[str] = mapped_column(String(36), default=lambda: str(uuid.uuid4()))
+    name: Mapped[str | None] = mapped_column(String(PATIENT_CHARACTERS))
+    birth_date: Mapped[datetime.date | None] = mapped_column(Date)
 
 
 class GradingRecord(Base):
     """One grading, never altered; row: the verdict as a JSON line holds it.
 
     content: what makes a second request for the same grading this one: photograph, bundle, operating point and subject.
-    overlay: a JPEG of the photograph and its map, None where there is none. date: of the visit.
+    date: of the visit. sha256: of the file, also of one that could not be read. heat: the map's values, little-endian
+    float32 (s, s); geometry: where they lie on the photograph; both None without a grade. The photograph is not here.
     """
 
     __tablename__ = "gradings"
@@ -37,6 +42,7 @@ class GradingRecord(Base):
         UniqueConstraint("content", name="gradings_content"),
         Index("gradings_patient_date", "patient", "date"),
         Index("gradings_created", "created"),
+        Index("gradings_sha256", "sha256"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -50,8 +56,8 @@ class GradingRecord(Base):
     status: Mapped[str] = mapped_column(String(20))
     grade: Mapped[int | None] = mapped_column(Integer)
     row: Mapped[dict[str, Any]] = mapped_column(JSON)
-    heat: Mapped[bytes | None] = mapped_column(LargeBinary)
-    overlay: Mapped[bytes | None] = mapped_column(LargeBinary)
+    heat: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    geometry: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
 class ReadingRecord(Base):
@@ -66,6 +72,18 @@ class ReadingRecord(Base):
     reader: Mapped[str] = mapped_column(String(PATIENT_CHARACTERS))
     grade: Mapped[int | None] = mapped_column(Integer)
     reason: Mapped[str] = mapped_column(String(2000))
+
+
+class RequestRecord(Base):
+    """An answered request with an Idempotency-Key; key: with the caller's name. gradings: the answer's, in order."""
+
+    __tablename__ = "requests"
+    __table_args__ = (Index("requests_created", "created"),)
+
+    key: Mapped[str] = mapped_column(String(_DIGEST), primary_key=True)
+    created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+    content: Mapped[str] = mapped_column(String(_DIGEST))
+    gradings: Mapped[list[str]] = mapped_column(JSON)
 
 
 class AuditRecord(Base):

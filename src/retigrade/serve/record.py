@@ -1,0 +1,245 @@
+"""The patient record: gradings, patients and readings, written and found in one transaction each."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, undefer
+
+from retigrade.fundus.field import Field
+from retigrade.grading import Grading, Subject
+from retigrade.heatmap import Heatmap
+from retigrade.icdr import Status
+from retigrade.output.rows import Row, row_of
+from retigrade.serve import audit
+from retigrade.serve.tables import GradingRecord, PatientRecord, ReadingRecord
+
+SORTS = {
+    "created": GradingRecord.created,
+    "date": GradingRecord.date,
+    "grade": GradingRecord.grade,
+    "patient": GradingRecord.patient,
+}
+"""What gradings can be sorted by; a minus sign in front turns the order round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which gradings: those where all that is not None holds, sorted, `limit` of them from `offset` on."""
+
+    patient: str | None = None
+    status: Status | None = None
+    grade: int | None = None
+    sort: str = "-created"
+    limit: int = 50
+    offset: int = 0
+
+
+def content_of(sha256: str, *, bundle: str, operating_point: str | None, subject: Subject) -> str:
+    """Return what makes a second request for the same grading this one."""
+    parts = (
+        sha256, bundle, operating_point or "", subject.patient or "", subject.eye or "",
+        subject.date.isoformat() if subject.date else "",
+    )  # fmt: skip
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def add_grading(
+    session: Session, grading: Grading, *, sha256: str, content: str, operating_point: str | None, actor: str
+) -> GradingRecord:
+    """Write a grading with its line in the audit log, or return the one that has the same content."""
+    audit.lock(session)
+    if (known := find_content(session, content)) is not None:
+        return known
+    subject = grading.subject
+    if subject.patient is not None:
+        ensure_patient(session, subject.patient)
+    record = GradingRecord(
+        id=str(uuid.uuid4()),
+        content=content,
+        created=now(),
+        patient=subject.patient,
+        eye=None if subject.eye is None else subject.eye.value,
+        date=subject.date,
+        sha256=sha256,
+        bundle=grading.bundle,
+        status=grading.status.value,
+        grade=None if grading.grade is None else int(grading.grade),
+        row=grading.to_dict(),
+        heat=None if grading.heatmap is None else grading.heatmap.values.astype("<f4").tobytes(),
+        geometry=None if grading.heatmap is None else _geometry(grading.heatmap),
+    )
+    session.add(record)
+    audit.append(
+        session,
+        actor=actor,
+        action="grade",
+        details={
+            "grading": record.id,
+            "sha256": sha256,
+            "bundle": grading.bundle,
+            "operating_point": operating_point,
+            "status": grading.status.value,
+            "grade": record.grade,
+        },
+    )
+    return record
+
+
+def _geometry(heatmap: Heatmap) -> dict[str, Any]:
+    return {
+        "field": asdict(heatmap.field),
+        "width": heatmap.width,
+        "height": heatmap.height,
+        "receptive_field_offset": list(heatmap.receptive_field_offset),
+    }
+
+
+def heatmap_of(record: GradingRecord) -> Heatmap | None:
+    """Return the thermal map of a grading that was found with its heat; None where it has none."""
+    if record.heat is None or record.geometry is None:
+        return None
+    values = np.frombuffer(record.heat, "<f4").astype(np.float32)
+    side = round(values.size**0.5)
+    geometry = record.geometry
+    field = geometry["field"]
+    return Heatmap(
+        values.reshape(side, side),
+        Field(**{**field, "window": tuple(field["window"])}),
+        geometry["width"],
+        geometry["height"],
+        tuple(geometry["receptive_field_offset"]),
+    )
+
+
+def find_content(session: Session, content: str) -> GradingRecord | None:
+    """Return the grading that a second request for it asks for."""
+    return session.scalars(select(GradingRecord).where(GradingRecord.content == content)).first()
+
+
+def find_grading(session: Session, grading: str, *, heat: bool = False) -> GradingRecord | None:
+    """Return a grading by its id; heat: with the values of its map."""
+    options = [undefer(GradingRecord.heat)] if heat else []
+    return session.get(GradingRecord, grading, options=options)
+
+
+def find_gradings(session: Session, query: Query) -> tuple[list[GradingRecord], int]:
+    """Return one page of gradings, and how many there are on all pages."""
+    statement = _where(select(GradingRecord), query)
+    total = session.scalar(_where(select(func.count()).select_from(GradingRecord), query)) or 0
+    column = SORTS[query.sort.removeprefix("-")]
+    order = column.desc() if query.sort.startswith("-") else column.asc()
+    page = statement.order_by(order.nulls_last(), GradingRecord.id).limit(query.limit).offset(query.offset)
+    return list(session.scalars(page)), total
+
+
+def _where(statement: Select[Any], query: Query) -> Select[Any]:
+    for column, value in (
+        (GradingRecord.patient, query.patient),
+        (GradingRecord.status, None if query.status is None else query.status.value),
+        (GradingRecord.grade, query.grade),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    return statement
+
+
+def rows_of(records: Sequence[GradingRecord]) -> Iterator[Row]:
+    """Yield the verdicts as the command line has them."""
+    for record in records:
+        yield row_of(record.row)
+
+
+def gradings_of(session: Session, patient: str) -> list[GradingRecord]:
+    """Return all gradings of a patient, oldest first."""
+    statement = select(GradingRecord).where(GradingRecord.patient == patient)
+    return list(session.scalars(statement.order_by(GradingRecord.date, GradingRecord.created, GradingRecord.id)))
+
+
+def find_patient(session: Session, patient: str) -> PatientRecord | None:
+    """Return a patient by what the clinic calls them."""
+    return session.get(PatientRecord, patient)
+
+
+def find_patients(session: Session, *, search: str = "", limit: int = 50, offset: int = 0) -> list[PatientRecord]:
+    """Return patients whose id or name holds a text, by id."""
+    statement = select(PatientRecord).order_by(PatientRecord.id).limit(limit).offset(offset)
+    if search:
+        statement = statement.where(
+            PatientRecord.id.icontains(search, autoescape=True) | PatientRecord.name.icontains(search, autoescape=True)
+        )
+    return list(session.scalars(statement))
+
+
+def ensure_patient(session: Session, patient: str) -> PatientRecord:
+    """Return a patient, who is entered where they are not known."""
+    record = find_patient(session, patient)
+    if record is None:
+        record = PatientRecord(id=patient, created=now())
+        session.add(record)
+        session.flush()
+    return record
+
+
+def put_patient(
+    session: Session, patient: str, *, name: str | None, birth_date: datetime.date | None, actor: str
+) -> bool:
+    """Enter a patient or change what is known of them; return whether they are new."""
+    audit.lock(session)
+    is_new = find_patient(session, patient) is None
+    record = ensure_patient(session, patient)
+    record.name, record.birth_date = name, birth_date
+    audit.append(session, actor=actor, action="put patient", details={"patient": record.alias, "new": is_new})
+    return is_new
+
+
+def delete_patient(session: Session, patient: str, *, actor: str) -> list[str] | None:
+    """Delete a patient with gradings and readings; return the digests of the files, or None where nobody is known.
+
+    The audit log keeps the lines of what was done, with the patient's alias, which leads to nobody any more.
+    """
+    audit.lock(session)
+    record = find_patient(session, patient)
+    if record is None:
+        return None
+    found = session.execute(
+        select(GradingRecord.id, GradingRecord.sha256).where(GradingRecord.patient == patient)
+    ).all()
+    session.delete(record)
+    details = {"patient": record.alias, "gradings": [identity for identity, _ in found]}
+    audit.append(session, actor=actor, action="delete patient", details=details)
+    return [digest for _, digest in found if digest is not None]
+
+
+def add_reading(
+    session: Session, grading: str, *, reader: str, grade: int | None, reason: str, actor: str
+) -> ReadingRecord | None:
+    """Write what a reader made of a grading, beside the machine's answer; None where there is no such grading."""
+    audit.lock(session)
+    if session.get(GradingRecord, grading) is None:
+        return None
+    reading = ReadingRecord(
+        id=str(uuid.uuid4()), grading=grading, created=now(), reader=reader, grade=grade, reason=reason
+    )
+    session.add(reading)
+    details = {"grading": grading, "reading": reading.id, "grade": grade}
+    audit.append(session, actor=actor, action="read", details=details)
+    return reading
+
+
+def readings_of(session: Session, grading: str) -> list[ReadingRecord]:
+    """Return what readers made of a grading, oldest first."""
+    statement = select(ReadingRecord).where(ReadingRecord.grading == grading)
+    return list(session.scalars(statement.order_by(ReadingRecord.created, ReadingRecord.id)))
+
+
+def now() -> datetime.datetime:
+    """Return the time, with its zone."""
+    return datetime.datetime.now(datetime.UTC)
