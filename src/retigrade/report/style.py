@@ -22,17 +22,25 @@ CAPTION = "evidence for retinopathy, not a lesion segmentation; research use onl
 
 @cache
 def template(package: str, name: str) -> jinja2.Template:
-    """Return a template of `package`; it may include `style.css`, whatever it shows is escaped unless it is Markup.
+    """Return a template of `package`; see `environment`."""
+    return environment(package).get_template(name)
 
-    Every template knows `caption` and `colours`, and the filter `shown`, which makes any name fit for a page.
+
+@cache
+def environment(*packages: str) -> jinja2.Environment:
+    """Return the templates of some packages, the first of a name first, and `style.css` for all of them.
+
+    Whatever they show is escaped unless it is Markup. Every template knows `caption` and `colours`, and the filter
+    `shown`, which makes any name fit for a page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("retigrade.report")]),
+    loaders = [jinja2.PackageLoader(package) for package in (*packages, "retigrade.report")]
+    made = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = shown
-    environment.globals.update(caption=CAPTION, colours=[f"rgb{colour}" for colour in STAGE_COLOURS])
-    return environment.get_template(name)
+    made.filters["shown"] = shown
+    made.globals.update(caption=CAPTION, colours=[f"rgb{colour}" for colour in STAGE_COLOURS])
+    return made

@@ -43,7 +43,7 @@ def create_app(config: ServeConfig, *, grader: Grader | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    problems.install(app)
+    problems.install(app, page=page.problem_page)
     app.include_router(gradings.router, dependencies=SCHEMES)
     app.include_router(operations.router)
     app.include_router(page.router)

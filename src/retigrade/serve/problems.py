@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -90,14 +90,15 @@ def request_id(request: Request) -> str:
     return str(request.scope.get("request_id", ""))
 
 
-def install(app: FastAPI) -> None:
-    """Let every error of the application leave as a problem."""
+def install(app: FastAPI, *, page: Callable[[Request, Problem], Response]) -> None:
+    """Let every error of the application leave as a problem; page: makes what a person with a browser sees of it."""
+
+    def answer(request: Request, problem: Problem) -> Response:
+        return page(request, problem) if wants_page(request) else problem.response(request_id(request))
 
     def from_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
-        if error.status == 401 and wants_page(request):
-            return RedirectResponse("/login", 303)
-        return error.response(request_id(request))
+        return answer(request, error)
 
     def from_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -106,21 +107,21 @@ def install(app: FastAPI) -> None:
             needed, attempt = "an address that this server has", "see /docs for the addresses that there are"
         if error.status_code == 405:
             needed = f"one of {(error.headers or {}).get('Allow', 'another method')}"
-        return Problem(error.status_code, seen=seen, needed=needed, attempt=attempt, headers=error.headers).response(
-            request_id(request)
-        )
+        problem = Problem(error.status_code, seen=seen, needed=needed, attempt=attempt, headers=error.headers)
+        return answer(request, problem)
 
     def from_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        return Problem(
+        problem = Problem(
             422, seen=f"{where} that cannot be used", needed=str(first["msg"])[:300], attempt="see /docs for the form"
-        ).response(request_id(request))
+        )
+        return answer(request, problem)
 
     def from_database(request: Request, error: Exception) -> Response:
         _logger.warning("request %s: the database failed: %s", request_id(request), type(error).__name__)
-        return database_problem(error).response(request_id(request))
+        return answer(request, database_problem(error))
 
     app.add_exception_handler(Problem, from_problem)
     app.add_exception_handler(HTTPException, from_http)

@@ -189,6 +189,7 @@ class Guard:
 
     def sign_in(self, request: Request, response: Response, given: str) -> Caller:
         """Start a session of the page for the holder of a token; Problem as `check_token` has it."""
+        self._refuse_other_sites(request)
         token = self.check_token(request, given)
         unsigned = f"{token.name}.{int(time.time()) + SESSION_SECONDS}.{secrets.token_urlsafe(16)}"
         session = f"{unsigned}.{self._sign(unsigned, token.digest)}"
