@@ -23,6 +23,8 @@ import threading
 import time
 import warnings
 from collections import Counter
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,6 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImage
 
 from retigrade.arrays import Pixels
 from retigrade.dicom.forward import Peer
-from retigrade.dicom.node import Node, NodeConfig
 from retigrade.dicom.photograph import list_dicom
 from retigrade.dicom.spool import Spool
 from retigrade.grader import load
@@ -268,41 +269,82 @@ def in_threads(datasets: list[FileDataset], port: int, senders: int) -> list[thr
     return threads
 
 
-def throughput(count: int, size: int, jobs: int) -> None:
-    """Print photographs a second of `grade_many` and of the node, which also draws, files and delivers."""
-    datasets = images(count, size)
+def throughput(count: int, size: int, jobs: int, work: Path) -> None:
+    """Print photographs a second of `grade_many` and of the node, on the same files.
+
+    Senders and archive are dcmtk's, in processes of their own; they take their share of the same cores. The node's time
+    runs from the first association to the last report in the archive.
+    """
+    folder, paths = work / "images", []
+    folder.mkdir()
+    for number, dataset in enumerate(images(count, size)):
+        paths.append(folder / f"{number}.dcm")
+        paths[-1].write_bytes(bytes_of(dataset))
     grader = load(threads=1)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for number, dataset in enumerate(datasets):
-            path = Path(folder) / f"{number}.dcm"
-            path.write_bytes(bytes_of(dataset))
-            paths.append(path)
-        items = [item for path in paths for item in list_dicom(path, path.name)]
-        started = time.perf_counter()
-        for _ in grader.grade_many(items, jobs=jobs):
-            pass
-        alone = count / (time.perf_counter() - started)
-        archive = Archive()
-        config = NodeConfig(port=0, forward=Peer("PACS", "127.0.0.1", archive.port), jobs=jobs)
-        node = Node(grader, Path(folder) / "node", config)
-        node.start()
-        started = time.perf_counter()
-        threads = in_threads(datasets, node.port, 4)
-        while sum(1 for _ in (Path(folder) / "node/done").glob("*.json")) < count:
-            time.sleep(0.05)
-        graded = count / (time.perf_counter() - started)
-        while archive.distinct(Comprehensive3DSRStorage) < count:
-            time.sleep(0.05)
-        delivered = count / (time.perf_counter() - started)
-        for thread in threads:
-            thread.join()
-        node.stop()
-        archive.server.shutdown()
+    items = [item for path in paths for item in list_dicom(path, path.name)]
+    list(grader.grade_many(items[:10], jobs=jobs))  # what is loaded once is no part of either
+    started, busy = time.perf_counter(), time.process_time()
+    for _ in grader.grade_many(items, jobs=jobs):
+        pass
+    alone, busy = count / (time.perf_counter() - started), time.process_time() - busy
+
+    archive, archive_port, port, queue = work / "archive", free_port(), free_port(), work / "queue"
+    archive.mkdir()
+    with ExitStack() as stack:
+        run = partial(start, stack, work)
+        run("storescp", "+xa", "-aet", "PACS", "-od", str(archive), str(archive_port))
+        node = run(
+            sys.executable, "-m", "retigrade", "listen", "--port", str(port), "--queue", str(queue),
+            "--forward", f"PACS@127.0.0.1:{archive_port}", "--jobs", str(jobs),
+        )  # fmt: skip
+        until_listening(archive_port)
+        until_listening(port)
+        time.sleep(1)
+        started, busy_before = time.perf_counter(), cpu_seconds(node.pid)
+        for first in range(4):
+            run("storescu", "-xy", "-aec", "RETIGRADE", "127.0.0.1", str(port), *map(str, paths[first::4]))
+        graded = delivered = 0.0
+        while not delivered:
+            time.sleep(0.02)
+            if not graded and len(os.listdir(queue / "done")) >= count:
+                graded = count / (time.perf_counter() - started)
+            if graded and sum(name.startswith("SR") for name in os.listdir(archive)) >= count:
+                delivered = count / (time.perf_counter() - started)
+            if time.perf_counter() - started > 60 + 5 * count / alone:
+                sys.exit(f"the node did not come to an end: {len(os.listdir(queue / 'done'))} done")
+        node_busy = cpu_seconds(node.pid) - busy_before
     print(f"{count} photographs of {size} px, {jobs} jobs: grade_many {alone:.1f}/s, node {graded:.1f}/s graded,")
-    print(
-        f"{delivered:.1f}/s delivered with report and capture: ratio {graded / alone:.2f} and {delivered / alone:.2f}"
-    )
+    print(f"{delivered:.1f}/s with report and capture in the archive: ratio {delivered / alone:.2f}")
+    print(f"CPU time for each: grade_many {1000 * busy / count:.1f} ms, node {1000 * node_busy / count:.1f} ms", end="")
+    print(f", ratio {busy / node_busy:.2f} (what an idle machine comes to, unless threads wait for each other)")
+
+
+def start(stack: ExitStack, work: Path, *command: str) -> subprocess.Popen[bytes]:
+    """Start a process that ends with the stack; what it says goes to a file."""
+    log = stack.enter_context((work / f"{Path(command[0]).name}.log").open("ab"))
+    process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def end() -> None:
+        process.terminate()
+        process.wait(60)
+
+    stack.callback(end)
+    return process
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has taken, in its own code and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def until_listening(port: int) -> None:
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    sys.exit(f"nobody listens on port {port}")
 
 
 def free_port() -> int:
@@ -358,12 +400,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
+        "--work", type=Path, help="a folder on a real disk for queue and archive (default: the system's)"
+    )
     arguments = parser.parse_args()
     match arguments.what:
         case "mutate":
             mutate(arguments.count)
         case "throughput":
-            throughput(arguments.count, arguments.size, arguments.jobs)
+            with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
+                throughput(arguments.count, arguments.size, arguments.jobs, Path(folder))
         case "kill":
             kill(arguments.count, arguments.size, arguments.kills, arguments.jobs)
 

@@ -29,7 +29,7 @@ from dicom_files import STUDY, file_bytes, photograph, save
 from retigrade.arrays import Pixels
 from retigrade.dicom.forward import Peer
 from retigrade.dicom.node import Node, NodeConfig
-from retigrade.dicom.spool import Spool
+from retigrade.dicom.spool import Finished, Spool
 from retigrade.errors import UsageError
 from retigrade.grader import Grader, load
 from retigrade.icdr import Grade
@@ -205,7 +205,9 @@ def test_what_waited_when_the_process_died_is_graded_after_the_start(
     key = spool.accept(file_bytes(photograph(pixels)))
     assert key is not None
     (tmp_path / "node/incoming/.half.tmp").write_bytes(b"half")
-    spool.finish("k" * 40, {}, {"rows": []})  # one that died between its record and its removal
+    spool.finish(
+        [Finished(key="k" * 40, documents={}, record={"rows": []})]
+    )  # one that died between its record and its removal
     spool.image("k" * 40).write_bytes(b"rest")
     node = start(forward=archive.peer)
     until(lambda: len(archive.kept) == 2)

@@ -48,7 +48,7 @@ class HospitalOutputs:
         self._fhir: FhirFolder | None = None
         self._studies = {str(item): item.study for item in inputs.items}
         if dicom:
-            if find_spec("highdicom") is None:
+            if find_spec("pydicom") is None:
                 raise UsageError(
                     "--dicom needs packages that are not installed: install Retigrade with its extra dicom"
                 )

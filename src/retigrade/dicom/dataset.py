@@ -29,6 +29,7 @@ _AFTER_PIXELS, _SMALLEST_ELEMENT = frozenset({0x7FE0, 0xFFFA, 0xFFFC}), 8
 _TEXT = 1024  # characters of one value that are kept
 # Python's filters of warnings belong to the process: one thread at a time may change them.
 _quiet = threading.Lock()
+_in_thread = threading.local()
 
 
 @contextmanager
@@ -36,13 +37,19 @@ def hushed() -> Iterator[None]:
     """Keep pydicom's remarks on odd values off stderr: what matters of them, an error or a warning of ours says."""
     with _quiet, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger = logging.getLogger("pydicom")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL)
+        _in_thread.hushed = True
         try:
             yield
         finally:
-            logger.setLevel(level)
+            _in_thread.hushed = False
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    return not getattr(_in_thread, "hushed", False)
+
+
+# A filter, since a change of the level makes Python look up every logger's anew: the dearest part of reading a header.
+logging.getLogger("pydicom").addFilter(_is_heard)
 
 
 def read_dataset(file: BinaryIO, *, name: str, pixels: bool) -> FileDataset:

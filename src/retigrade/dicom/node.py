@@ -1,4 +1,9 @@
-"""A DICOM node: takes photographs by C-STORE, grades them, and sends what it makes of them to an archive."""
+"""A DICOM node: takes photographs by C-STORE, grades them, and sends what it makes of them to an archive.
+
+Four kinds of threads hand the work on, so that none waits for disk or network while another could compute: those of
+the associations receive, the workers grade and make documents, one files what is done, several images at once, and
+one delivers.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +24,24 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from retigrade.dicom.forward import AE_TITLE, Peer, Sender
 from retigrade.dicom.header import PHOTOGRAPHS
-from retigrade.dicom.output import as_file, documents_of
+from retigrade.dicom.output import documents_of
 from retigrade.dicom.photograph import list_dicom
 from retigrade.dicom.pixels import READABLE
-from retigrade.dicom.spool import Spool
+from retigrade.dicom.spool import Finished, Spool
 from retigrade.errors import UnreadablePhoto, UsageError
 from retigrade.fundus.decode import MAX_BYTES
 from retigrade.grader import Grader
 from retigrade.icdr import Status
 from retigrade.inputs import Input
-from retigrade.output.illustrate import Illustrated, illustrate
+from retigrade.output.illustrate import HeatPictures, draw
 from retigrade.output.rows import json_line
 
 _SUCCESS, _OUT_OF_RESOURCES, _REFUSED = 0x0000, 0xA700, 0x0124  # PS3.7, annex C; PS3.4, B.2.3
-_FAILED_TWICE = 2  # internal errors with one image until it is set aside
+_FAILURES = 2  # internal errors with one image until it waits for the next start
+_PICTURES = HeatPictures(format="jpeg")
+_PDU_BYTES = 2**17  # that a caller may send at once: fewer pieces are sooner put together
+_UNFILED = 32  # images graded and not filed yet, at most
+_DISK_WAIT = 10.0  # seconds until a full disk is tried again
 _logger = logging.getLogger(__name__)
 
 
@@ -65,7 +74,9 @@ class Node:
         self.spool = Spool(folder)
         self._grader, self._config = grader, config
         self._keys: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._accepting = threading.Lock()
+        self._finished: queue.Queue[Finished | None] = queue.Queue(_UNFILED)
+        self._stopping = threading.Event()
+        self._owners = threading.Lock()
         self._received: dict[int, int] = {}
         self._patients: dict[str, str | None] = {}
         self._failures: dict[str, int] = {}
@@ -79,6 +90,7 @@ class Node:
             threading.Thread(target=self._work, name=f"retigrade-grade-{number}", daemon=True)
             for number in range(config.jobs)
         ]
+        self._filer = threading.Thread(target=self._file, name="retigrade-file", daemon=True)
 
     @property
     def port(self) -> int:
@@ -106,13 +118,14 @@ class Node:
             )
         except OSError as problem:
             raise UsageError(f"cannot listen on {config.host}:{config.port}: {problem.strerror or problem}") from None
-        for worker in self._workers:
-            worker.start()
+        for thread in (self._filer, *self._workers):
+            thread.start()
         if self._sender is not None:
             self._sender.start()
 
     def stop(self) -> None:
         """Let nobody in any more, finish the photographs under way, and end; the next start takes up what waits."""
+        self._stopping.set()
         self._server.shutdown()
         while True:  # what waits lies in the spool
             try:
@@ -123,6 +136,8 @@ class Node:
             self._keys.put(None)
         for worker in self._workers:
             worker.join()
+        self._finished.put(None)
+        self._filer.join()
         if self._sender is not None:
             self._sender.stop()
 
@@ -132,6 +147,7 @@ class Node:
         entity.require_called_aet = True
         entity.require_calling_aet = list(config.allow)
         entity.maximum_associations = config.associations
+        entity.maximum_pdu_size = _PDU_BYTES
         entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = 30, 60, 60
         entity.add_supported_context(Verification)
         for sop_class in PHOTOGRAPHS:
@@ -143,9 +159,7 @@ class Node:
     def _store(self, event: Event) -> int:
         """Answer a C-STORE: Success only once the image is on the disk."""
         try:
-            data = event.encoded_dataset(include_meta=True)
-            with self._accepting:  # the same image from two senders at once is one image
-                key = self.spool.accept(data)
+            key = self.spool.accept(event.encoded_dataset(include_meta=True))
         except UsageError as problem:
             _logger.warning("an image cannot be kept: %s", problem)
             return _OUT_OF_RESOURCES
@@ -175,22 +189,22 @@ class Node:
     def _work(self) -> None:
         while (key := self._keys.get()) is not None:
             try:
-                self._grade(key)
+                self._finished.put(self._grade(key))
             except Exception as error:  # ours or the disk's; the other images must not pay for it
                 _logger.warning("an image could not be graded: %s: %s", type(error).__name__, error)
                 _logger.debug("grading %s failed", key, exc_info=True)
                 self._failures[key] = self._failures.get(key, 0) + 1
-                if self._failures[key] < _FAILED_TWICE:
+                if self._failures[key] < _FAILURES:
                     self._keys.put(key)
 
-    def _grade(self, key: str) -> None:
+    def _grade(self, key: str) -> Finished:
         path = self.spool.image(key)
-        items = list(list_dicom(path, key))
+        items = list(list_dicom(path, key, keep=True))
         documents: dict[str, bytes] = {}
         rows: list[str] = []
         problem: str | None = None
         for item in items:
-            verdict = self._verdict(item)
+            verdict = draw(self._grader.grade(item), item, heat=_PICTURES, thumbnail=False)
             rows.append(json_line(verdict.row))
             if verdict.row.status == Status.ERROR:
                 problem = "; ".join(verdict.row.reasons)
@@ -201,24 +215,49 @@ class Node:
             except UnreadablePhoto as error:
                 problem = str(error)
                 continue
-            documents |= {f"{item.frame or 1}.{kind}": as_file(dataset) for kind, dataset in made.items()}
-        subject = items[0].subject
-        record = {"rows": rows, "study": items[0].study, "patient": subject.patient, "problem": problem}
+            documents |= {f"{item.frame or 1}.{kind}": data for kind, data in made.items()}
         if problem is not None:
             _logger.warning("set aside: %s", problem)
             self.spool.keep_copy(path, problem)
-        self.spool.finish(key, documents, record)
-        if self._sender is not None and documents:
-            self._sender.wake()
-
-    def _verdict(self, item: Input) -> Illustrated:
-        grading = self._grader.grade(item)
-        (verdict,) = illustrate([grading], jobs=1, inputs=[item])
-        return verdict
+        record = {"rows": rows, "study": items[0].study, "patient": items[0].subject.patient, "problem": problem}
+        return Finished(key=key, documents=documents, record=record)
 
     def _check_owner(self, item: Input) -> None:
-        if (
-            item.study is not None
-            and self._patients.setdefault(item.study, item.subject.patient) != item.subject.patient
-        ):
+        if item.study is None:
+            return
+        with self._owners:
+            owner = self._patients.setdefault(item.study, item.subject.patient)
+        if owner != item.subject.patient:
             raise UnreadablePhoto(f"{item.name}: its study names another patient already, no document is filed")
+
+    # Filing, in a thread of its own -----------------------------------------------------------------------------------
+
+    def _file(self) -> None:
+        """Bring what is done to the disk: everything that waits, at once."""
+        while (first := self._finished.get()) is not None:
+            images, ended = [first], False
+            while not ended:
+                try:
+                    following = self._finished.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    ended = True
+                else:
+                    images.append(following)
+            self._keep(images)
+            if ended:
+                return
+
+    def _keep(self, images: list[Finished]) -> None:
+        """Write images' documents and records, again until the disk takes them or the node ends."""
+        while True:
+            try:
+                written = self.spool.finish(images)
+                break
+            except Exception as problem:
+                _logger.warning("%d graded images cannot be filed: %s", len(images), problem)
+                if self._stopping.wait(_DISK_WAIT):
+                    return  # they stay in the queue, and are graded at the next start
+        if self._sender is not None and written:
+            self._sender.wake()

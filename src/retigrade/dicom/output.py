@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pydicom.dataset import Dataset
-from pydicom.filewriter import dcmwrite
-
-from retigrade.dicom.documents import deidentified, read_source, secondary_capture, structured_report
-from retigrade.dicom.photograph import header_of
+from retigrade.dicom.documents import deidentified, secondary_capture, source_of, structured_report
+from retigrade.dicom.photograph import dataset_of, header_of
 from retigrade.errors import UnreadablePhoto
 from retigrade.icdr import Status
 from retigrade.inputs import Input
@@ -36,12 +32,12 @@ class DicomWriter:
         except UnreadablePhoto as problem:
             self.left_out.append(str(problem))
             return
-        for kind, dataset in made.items():
-            yield f"dicom/{item.name}.{kind}.dcm", as_file(dataset)
+        for kind, data in made.items():
+            yield f"dicom/{item.name}.{kind}.dcm", data
 
 
-def documents_of(item: Input, verdict: Illustrated, *, key: bytes | None = None) -> dict[str, Dataset]:
-    """Return the documents of one verdict by kind: "sr", and "sc" where there is a thermal picture.
+def documents_of(item: Input, verdict: Illustrated, *, key: bytes | None = None) -> dict[str, bytes]:
+    """Return the files of one verdict by kind: "sr", and "sc" where there is a thermal picture.
 
     key: see `DicomWriter`. Empty for an input that is no DICOM photograph or could not be read. Raises UnreadablePhoto
     where its study is not known: it names none, or names another patient elsewhere.
@@ -54,17 +50,10 @@ def documents_of(item: Input, verdict: Illustrated, *, key: bytes | None = None)
         expected = pseudonym(expected, key=key)
     if item.subject.patient != expected:
         raise UnreadablePhoto(f"{item.name}: no DICOM is written, whose study it belongs to is not known")
-    source = read_source(item.path, frame=item.frame or 1)
+    source = source_of(dataset_of(item), name=item.path.name, frame=item.frame or 1)
     if key is not None:
         source = deidentified(source, key=key)
-    made: dict[str, Dataset] = {"sr": structured_report(source, verdict.row)}
+    made = {"sr": structured_report(source, verdict.row)}
     if verdict.picture is not None:
         made["sc"] = secondary_capture(source, verdict.row, verdict.picture)
     return made
-
-
-def as_file(dataset: Dataset) -> bytes:
-    """Return a document as the bytes of a DICOM file."""
-    buffer = io.BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()

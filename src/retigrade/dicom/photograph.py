@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydicom.dataset import FileDataset
@@ -24,15 +24,45 @@ _DIRECTORY_BYTES = 64 * 2**20
 _IMAGE = "IMAGE"
 
 
+@dataclass(slots=True)
+class Loaded:
+    """A file that is kept in memory: its data set with pixels, its digest, and the frame that was decoded last.
+
+    photo: that frame, its number, and the `min_side` that it was decoded for.
+    """
+
+    dataset: FileDataset
+    sha256: str
+    photo: tuple[Photo, int, int | None] | None = None
+
+    def read(self, frame: int, *, name: str, min_side: int | None) -> Photo:
+        """Decode a frame, unless the last one decoded has the pixels that it would get."""
+        if self.photo is not None:
+            photo, number, side = self.photo
+            # Decoded for less, yet large enough: at the same scale, since that is the smallest which serves.
+            enough = min_side is not None and side is not None and side <= min_side <= min(photo.pixels.shape[:2])
+            if number == frame and (side == min_side or enough):
+                return photo
+        photo = decode_frame(self.dataset, frame, name=name, sha256=self.sha256, min_side=min_side)
+        self.photo = photo, frame, min_side
+        return photo
+
+
 @dataclass(frozen=True, slots=True)
 class FrameReader:
-    """Reads one frame of a DICOM file, counted from 1; header: as it was when the file was listed."""
+    """Reads one frame of a DICOM file, counted from 1.
+
+    header: as it was when the file was listed. loaded: the file itself, where it is kept.
+    """
 
     frame: int
     header: DicomHeader
+    loaded: Loaded | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, path: Path, *, min_side: int | None = None) -> Photo:
         """Decode the frame; raises UnreadablePhoto, or NotAFundus where the header says that it shows no fundus."""
+        if self.loaded is not None:
+            return self.loaded.read(self.frame, name=shown(path.name), min_side=min_side)
         data = read_file(path)
         dataset = read_dataset(io.BytesIO(data), name=path.name, pixels=True)
         with hushed():
@@ -53,13 +83,20 @@ class _Refusal:
         raise type(self.error)(*self.error.args)
 
 
-def list_dicom(path: Path, name: str) -> Iterator[Input]:
+def list_dicom(path: Path, name: str, *, keep: bool = False) -> Iterator[Input]:
     """List the photographs of one DICOM file: one input a frame, or those that a DICOMDIR names.
 
-    A file that cannot be used is one input, which says so when it is read; see `retigrade.inputs.ListDicom`.
+    A file that cannot be used is one input, which says so when it is read; see `retigrade.inputs.ListDicom`. keep:
+    whether the inputs hold the file, so that it is read only once; for the few that are graded at once.
     """
+    loaded: Loaded | None = None
     try:
-        dataset = _listed(path)
+        if keep:
+            data = read_file(path)
+            dataset = read_dataset(io.BytesIO(data), name=path.name, pixels=True)
+            loaded = Loaded(dataset, hashlib.sha256(data).hexdigest())
+        else:
+            dataset = _listed(path)
         if dataset.SOPClassUID == MediaStorageDirectoryStorage:
             yield from _directory(dataset, path)
             return
@@ -78,7 +115,7 @@ def list_dicom(path: Path, name: str) -> Iterator[Input]:
             path,
             f"{name}#{frame}" if several else name,
             frame=frame if several else None,
-            reader=FrameReader(frame, header),
+            reader=FrameReader(frame, header, loaded),
             subject=header.subject,
             acquisition=header.acquisition,
             study=header.study,
@@ -89,6 +126,13 @@ def list_dicom(path: Path, name: str) -> Iterator[Input]:
 def header_of(item: Input) -> DicomHeader | None:
     """Return the header of an input that is a DICOM photograph; None for any other."""
     return item.reader.header if isinstance(item.reader, FrameReader) else None
+
+
+def dataset_of(item: Input) -> FileDataset:
+    """Return the data set of an input that is a DICOM photograph, with or without pixels; raises UnreadablePhoto."""
+    if isinstance(item.reader, FrameReader) and item.reader.loaded is not None:
+        return item.reader.loaded.dataset
+    return _listed(item.path)
 
 
 def check_studies(items: Iterable[Input]) -> tuple[Input, ...]:

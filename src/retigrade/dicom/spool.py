@@ -13,13 +13,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retigrade.files import make_folder, sync_folder, write_whole, writing
+from retigrade.files import make_folder, sync_folder, write_together, write_whole, writing
 
 _INCOMING, _DONE, _OUTGOING, _DEAD = "incoming", "done", "outgoing", "dead"
+_WRITERS = 16  # files that wait for the disk at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What became of one image. documents: files to deliver, by `FRAME.KIND`; record: what is kept of it, as JSON."""
+
+    key: str
+    documents: Mapping[str, bytes]
+    record: Mapping[str, Any]
 
 
 class Spool:
@@ -28,6 +41,9 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         """Make the folders and remove what a killed process left half-written; UsageError where that fails."""
         self.folder = folder
+        self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="retigrade-write")
+        self._lock = threading.Lock()
+        self._arriving: dict[str, threading.Event] = {}
         for name in (_INCOMING, _DONE, _OUTGOING, _DEAD):
             make_folder(folder / name)
             for left in (folder / name).glob(".*.tmp"):
@@ -39,9 +55,20 @@ class Spool:
         Raises UsageError where it cannot be written.
         """
         key = hashlib.sha256(data).hexdigest()[:40]
-        if self.is_done(key) or self.image(key).exists():
-            return None
-        write_whole(self.image(key), data)
+        while True:
+            with self._lock:  # the same image from two senders at once is one image
+                arriving = self._arriving.get(key)
+                if arriving is None:
+                    if self.is_done(key) or self.image(key).exists():
+                        return None
+                    self._arriving[key] = threading.Event()
+                    break
+            arriving.wait()  # nobody is answered before it is on the disk
+        try:
+            write_whole(self.image(key), data)
+        finally:
+            with self._lock:
+                self._arriving.pop(key).set()
         return key
 
     def image(self, key: str) -> Path:
@@ -50,29 +77,34 @@ class Spool:
 
     def is_done(self, key: str) -> bool:
         """Whether the image has been graded."""
-        return (self.folder / _DONE / f"{key}.json").exists()
+        return self._record(key).exists()
 
     def waiting(self) -> list[str]:
         """The keys of the images to grade, oldest first; one that was done when the process died is cleared away."""
         found = []
-        for path in sorted((self.folder / _INCOMING).glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns):
+        for path in _by_age(self.folder / _INCOMING):
             if self.is_done(path.stem):
                 path.unlink(missing_ok=True)
             else:
                 found.append(path.stem)
         return found
 
-    def finish(self, key: str, documents: Mapping[str, bytes], record: Mapping[str, Any]) -> list[Path]:
-        """Record an image as graded, with the documents made of it by `FRAME.KIND`; returns those to deliver.
+    def finish(self, images: Sequence[Finished]) -> list[Path]:
+        """Record images as graded, with the documents made of them; returns the documents to deliver.
 
-        Raises UsageError where something cannot be written; the image then stays to be graded again.
+        Raises UsageError where something cannot be written; an image that is not recorded stays to be graded again.
         """
-        paths = [self.folder / _OUTGOING / f"{key}.{name}.dcm" for name in documents]
-        for path, data in zip(paths, documents.values(), strict=True):
-            write_whole(path, data)
-        write_whole(self.folder / _DONE / f"{key}.json", json.dumps(record).encode())
-        self.image(key).unlink(missing_ok=True)
-        return paths
+        documents = {
+            self.folder / _OUTGOING / f"{image.key}.{name}.dcm": data
+            for image in images
+            for name, data in image.documents.items()
+        }
+        write_together(documents, pool=self._pool)
+        records = {self._record(image.key): json.dumps(image.record).encode() for image in images}
+        write_together(records, pool=self._pool)
+        for image in images:
+            self.image(image.key).unlink(missing_ok=True)
+        return list(documents)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield what was recorded of each graded image."""
@@ -81,13 +113,11 @@ class Spool:
 
     def outgoing(self) -> list[Path]:
         """The documents to deliver: those of images that are done, oldest first."""
-        paths = [path for path in (self.folder / _OUTGOING).glob("*.dcm") if self.is_done(path.name.split(".")[0])]
-        return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return [path for path in _by_age(self.folder / _OUTGOING) if self.is_done(path.name.split(".")[0])]
 
     def delivered(self, path: Path) -> None:
-        """Forget a document that has arrived."""
+        """Forget a document that has arrived; should the power fail just now, it is sent once more."""
         path.unlink(missing_ok=True)
-        sync_folder(path.parent)
 
     def bury(self, path: Path, reason: str) -> None:
         """Move a file to the dead letters, with the reason."""
@@ -107,3 +137,17 @@ class Spool:
         for path in sorted((self.folder / _DEAD).glob("*.dcm")):
             note = path.with_suffix(".txt")
             yield path, note.read_text().strip() if note.exists() else "no reason recorded"
+
+    def _record(self, key: str) -> Path:
+        return self.folder / _DONE / f"{key}.json"
+
+
+def _by_age(folder: Path) -> list[Path]:
+    """The DICOM files of a folder, oldest first; one that goes away meanwhile is left out."""
+    found = []
+    for path in folder.glob("*.dcm"):
+        try:
+            found.append((path.stat().st_mtime_ns, path.name, path))
+        except FileNotFoundError:
+            continue
+    return [path for _, _, path in sorted(found)]

@@ -43,8 +43,8 @@ EVERY_PNG = HeatPictures()
 class Illustrated:
     """One verdict and its pictures.
 
-    thumbnail: JPEG file, None where the photo cannot be read; picture: a file of the format asked for, None where there
-    is no thermal map.
+    thumbnail: JPEG file, None where the photo cannot be read or none was asked for; picture: a file of the format asked
+    for, None where there is no thermal map.
     """
 
     row: Row
@@ -64,7 +64,7 @@ def illustrate(
     waiting: deque[Future[Illustrated]] = deque()
     try:
         for grading, item in zip(gradings, repeat(None) if inputs is None else inputs, strict=False):
-            waiting.append(pool.submit(_draw, grading, item, heat))
+            waiting.append(pool.submit(draw, grading, item, heat=heat))
             if len(waiting) > jobs * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -73,12 +73,16 @@ def illustrate(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _draw(grading: Grading, item: Input | None, heat: HeatPictures) -> Illustrated:
+def draw(
+    grading: Grading, item: Input | None, *, heat: HeatPictures = EVERY_PNG, thumbnail: bool = True
+) -> Illustrated:
+    """Return one grading with its pictures; see `illustrate`. thumbnail: whether to make that, too."""
     row = as_row(grading)
     if grading.sha256 is None:  # it gave no pixels
         return Illustrated(row=row)
     try:
-        return _drawn(grading, row, item or Input(Path(grading.path), grading.path), heat)
+        source = item or Input(Path(grading.path), grading.path)
+        return _drawn(grading, row, source, heat, thumbnail=thumbnail)
     except UnreadablePhoto as error:
         _logger.warning("no picture of a photo that could be read a moment ago: %s", error)
     except Exception as error:  # ours; the verdict stands without its picture
@@ -87,7 +91,7 @@ def _draw(grading: Grading, item: Input | None, heat: HeatPictures) -> Illustrat
     return Illustrated(row=row)
 
 
-def _drawn(grading: Grading, row: Row, item: Input, heat: HeatPictures) -> Illustrated:
+def _drawn(grading: Grading, row: Row, item: Input, heat: HeatPictures, *, thumbnail: bool) -> Illustrated:
     # Read once more, and small: carrying pixels through every layer would cost more memory than this costs time.
     photo = item.read(min_side=PICTURE_SIDE)
     if photo.sha256 != grading.sha256:
@@ -95,10 +99,8 @@ def _drawn(grading: Grading, row: Row, item: Input, heat: HeatPictures) -> Illus
     wanted = grading.heatmap if heat.only == "all" or grading.referable else None
     layout = SMALL if heat.format == "jpeg" else LARGE
     photograph, thermal_map = views(photo.pixels, wanted, side=_THUMBNAIL if wanted is None else layout.box)
-    thumbnail = as_jpeg(pair(photograph, thermal_map, side=_THUMBNAIL))
+    small = as_jpeg(pair(photograph, thermal_map, side=_THUMBNAIL)) if thumbnail else None
     if thermal_map is None:
-        return Illustrated(row=row, thumbnail=thumbnail)
+        return Illustrated(row=row, thumbnail=small)
     encode = as_jpeg if heat.format == "jpeg" else as_png
-    return Illustrated(
-        row=row, thumbnail=thumbnail, picture=encode(picture(photograph, thermal_map, row, layout=layout))
-    )
+    return Illustrated(row=row, thumbnail=small, picture=encode(picture(photograph, thermal_map, row, layout=layout)))
