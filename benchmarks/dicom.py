@@ -37,7 +37,6 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from retigrade.arrays import Pixels
-from retigrade.dicom.forward import Peer
 from retigrade.dicom.photograph import list_dicom
 from retigrade.dicom.spool import Spool
 from retigrade.grader import load
@@ -306,17 +305,21 @@ def throughput(count: int, size: int, jobs: int, work: Path) -> None:
         graded = delivered = 0.0
         while not delivered:
             time.sleep(0.02)
-            if not graded and len(os.listdir(queue / "done")) >= count:
+            if not graded and files_in(queue / "done", "") >= count:
                 graded = count / (time.perf_counter() - started)
-            if graded and sum(name.startswith("SR") for name in os.listdir(archive)) >= count:
+            if graded and files_in(archive, "SR") >= count:
                 delivered = count / (time.perf_counter() - started)
             if time.perf_counter() - started > 60 + 5 * count / alone:
-                sys.exit(f"the node did not come to an end: {len(os.listdir(queue / 'done'))} done")
+                sys.exit(f"the node did not come to an end: {files_in(queue / 'done', '')} done")
         node_busy = cpu_seconds(node.pid) - busy_before
     print(f"{count} photographs of {size} px, {jobs} jobs: grade_many {alone:.1f}/s, node {graded:.1f}/s graded,")
     print(f"{delivered:.1f}/s with report and capture in the archive: ratio {delivered / alone:.2f}")
     print(f"CPU time for each: grade_many {1000 * busy / count:.1f} ms, node {1000 * node_busy / count:.1f} ms", end="")
     print(f", ratio {busy / node_busy:.2f} (what an idle machine comes to, unless threads wait for each other)")
+
+
+def files_in(folder: Path, prefix: str) -> int:
+    return sum(path.name.startswith(prefix) for path in folder.iterdir())
 
 
 def start(stack: ExitStack, work: Path, *command: str) -> subprocess.Popen[bytes]:
