@@ -3,8 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retigrade.metrics.decision import PLAIN_CUTS, Decision
-from retigrade.training.calibrate import SENSITIVITY, SPECIFICITY, operating_points
+from retigrade.metrics.classification import at_threshold, quadratic_kappa
+from retigrade.metrics.conformal import conformal_quantile
+from retigrade.metrics.decision import PLAIN_CUTS, Decision, softmax
+from retigrade.metrics.fitting import fit_decision, fit_prior, fit_temperature
+from retigrade.training.calibrate import SENSITIVITY, SPECIFICITY, equal_sources, operating_points
 
 
 def at(score: float) -> list[float]:
@@ -66,3 +69,52 @@ def test_a_referable_stage_is_referred_at_every_point() -> None:
     by_stage = median.decide_all(probabilities) >= 2
     assert specific.specificity.value == pytest.approx(np.mean(~by_stage[~referable]))
     assert specific.sensitivity.value == pytest.approx(np.mean(by_stage[referable]))
+
+
+def test_every_source_weighs_the_same() -> None:
+    sources = np.array(["large"] * 90 + ["small"] * 10)
+    weights = equal_sources(sources)
+    assert weights.sum() == pytest.approx(100)
+    assert weights[sources == "large"].sum() == pytest.approx(weights[sources == "small"].sum())
+
+
+def test_a_photograph_that_weighs_three_counts_as_three() -> None:
+    rng = np.random.default_rng(3)
+    grades = rng.choice(5, size=120, p=[0.4, 0.15, 0.25, 0.1, 0.1])
+    logits = -((np.arange(5) - grades[:, None] - rng.normal(scale=0.9, size=(120, 1))) ** 2)
+    times = np.where(np.arange(120) < 30, 3, 1)
+    weights, tripled = times.astype(float), np.repeat(np.arange(120), times)
+    assert fit_temperature(logits, grades, weights=weights) == pytest.approx(
+        fit_temperature(logits[tripled], grades[tripled]), rel=1e-4
+    )
+    np.testing.assert_allclose(
+        fit_prior(logits, grades, weights=weights), fit_prior(logits[tripled], grades[tripled]), atol=1e-6
+    )
+    probabilities, predicted = softmax(logits), logits.argmax(axis=1)
+    assert quadratic_kappa(grades, predicted, weights=weights) == pytest.approx(
+        quadratic_kappa(grades[tripled], predicted[tripled])
+    )
+    score, referable = probabilities[:, 2:].sum(axis=1), grades >= 2
+    point, expected = (
+        at_threshold(score, referable, 0.5, weights=weights),
+        at_threshold(score[tripled], referable[tripled], 0.5),
+    )
+    assert (point.sensitivity, point.specificity) == pytest.approx((expected.sensitivity, expected.specificity))
+    assert conformal_quantile(probabilities, grades, 0.9, weights=weights) == pytest.approx(
+        conformal_quantile(probabilities[tripled], grades[tripled], 0.9), abs=0.05
+    )
+
+
+def test_the_decision_serves_the_source_that_weighs_more() -> None:
+    rng = np.random.default_rng(4)
+    grades = np.concatenate([rng.choice(5, 300), rng.choice(5, 60)])
+    seen = grades + np.concatenate([np.zeros(300), np.full(60, 0.7)]) + rng.normal(scale=0.3, size=360)
+    probabilities = softmax(-((np.arange(5) - seen[:, None]) ** 2) * 2)
+    small = np.arange(360) >= 300
+    weights = equal_sources(small.astype(np.int64))
+
+    def kappa_of_the_small(weights: np.ndarray | None) -> float:
+        predicted = fit_decision(probabilities, grades, weights=weights).decide_all(probabilities[small])
+        return quadratic_kappa(grades[small], predicted)
+
+    assert kappa_of_the_small(weights) > kappa_of_the_small(None)

@@ -107,16 +107,21 @@ def off_by_two(target: Grades, predicted: Grades) -> float:
     return float(np.mean(np.abs(target.astype(np.int64) - predicted) >= 2)) if target.size else float("nan")
 
 
-def quadratic_kappa(target: Grades, predicted: Grades) -> float:
+def quadratic_kappa(target: Grades, predicted: Grades, *, weights: Reals | None = None) -> float:
     """Cohen's kappa with squared-distance weights (Cohen 1968): 1 perfect, 0 chance, below 0 worse.
 
-    nan where target and prediction hold one and the same single grade, for then chance alone agrees wholly.
+    weights: floats (N,), how much each photograph counts; None counts all alike. nan where target and prediction hold
+    one and the same single grade, for then chance alone agrees wholly.
     """
-    return quadratic_kappa_of(confusion(target, predicted))
+    if weights is None:
+        return quadratic_kappa_of(confusion(target, predicted))
+    check_grades(target, predicted)
+    cells = target.astype(np.int64) * K + predicted
+    return quadratic_kappa_of(np.bincount(cells, weights, minlength=K * K).reshape(K, K))
 
 
-def quadratic_kappa_of(counts: Integers) -> float:
-    """Quadratic weighted kappa of a confusion matrix (5, 5)."""
+def quadratic_kappa_of(counts: Integers | Reals) -> float:
+    """Quadratic weighted kappa of a confusion matrix (5, 5), of counts or of sums of weights."""
     total = counts.sum()
     expected = float(_SQUARED_DISTANCE.ravel() @ np.outer(counts.sum(axis=1), counts.sum(axis=0)).ravel())
     if total == 0 or expected == 0:
@@ -168,12 +173,16 @@ def is_referable(target: Grades) -> Flags:
     return np.asarray(target >= int(REFERABLE_FROM))
 
 
-def at_threshold(score: Reals, positive: Flags, threshold: float) -> ThresholdRates:
-    """Sensitivity, specificity and precision when every score >= `threshold` is called positive."""
+def at_threshold(score: Reals, positive: Flags, threshold: float, *, weights: Reals | None = None) -> ThresholdRates:
+    """Sensitivity, specificity and precision when every score >= `threshold` is called positive.
+
+    weights: floats (N,), how much each photograph counts; None counts all alike.
+    """
     _check_scores(score, positive)
+    weights = np.ones(score.size) if weights is None else weights
     called = score >= threshold
-    tp, fp = float(np.sum(called & positive)), float(np.sum(called & ~positive))
-    fn, tn = float(np.sum(~called & positive)), float(np.sum(~called & ~positive))
+    tp, fp = float(weights[called & positive].sum()), float(weights[called & ~positive].sum())
+    fn, tn = float(weights[~called & positive].sum()), float(weights[~called & ~positive].sum())
     return ThresholdRates(threshold, _share(tp, tp + fn), _share(tn, tn + fp), _share(tp, tp + fp))
 
 

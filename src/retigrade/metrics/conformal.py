@@ -8,7 +8,6 @@ that are like those of validation.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import numpy as np
@@ -70,17 +69,22 @@ def nonconformity_scores(probabilities: Reals) -> Reals:
     return out
 
 
-def conformal_quantile(probabilities: Reals, target: Grades, coverage: float) -> float:
+def conformal_quantile(probabilities: Reals, target: Grades, coverage: float, *, weights: Reals | None = None) -> float:
     """The score up to which a grade is in the set, so that new photographs' sets hold the true one with `coverage`.
 
     probabilities: floats (N, 5) of validation photographs; target: integers (N,) of 0..4; coverage: between 0 and 1.
     It is the ceil((N + 1) coverage)-th smallest score of a true grade (Vovk, Gammerman and Shafer 2005), or 1, which
-    puts every grade in, where the photographs are too few to promise more. Raises ValueError on a coverage outside
-    0..1.
+    puts every grade in, where the photographs are too few to promise more. weights: floats (N,), how much each
+    photograph counts, None counts all alike; a new one then counts as much as their mean (Tibshirani et al. 2019).
+    Raises ValueError on a coverage outside 0..1.
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must lie between 0 and 1, got {coverage}")
     check_probabilities(probabilities, target)
-    scores = np.sort(nonconformity_scores(probabilities)[np.arange(target.size), target])
-    rank = math.ceil((scores.size + 1) * coverage - 1e-9)
-    return 1.0 if rank > scores.size else float(scores[rank - 1])
+    scores = nonconformity_scores(probabilities)[np.arange(target.size), target]
+    if weights is None or not scores.size:
+        weights = np.ones(scores.size)
+    ascending = np.argsort(scores, kind="stable")
+    reached = np.cumsum(weights[ascending]) / weights.mean() if scores.size else scores
+    rank = int(np.searchsorted(reached, (scores.size + 1) * coverage - 1e-9))
+    return 1.0 if rank >= scores.size else float(scores[ascending[rank]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from retigrade.arrays import Integers, Reals
 from retigrade.heatmap import disease_evidence
@@ -23,25 +24,40 @@ _IN_DISTRIBUTION = 0.998  # quantile of the distances of known photographs, beyo
 _MARGIN = 1.25
 
 
-def calibrate(outputs: ModelOutputs, grades: Integers) -> tuple[float, Decision]:
-    """The temperature, and the decision with the highest kappa at it."""
-    temperature = fit_temperature(outputs.logits, grades)
-    return temperature, fit_decision(softmax(outputs.logits, temperature=temperature), grades)
+def equal_sources(sources: Integers | npt.NDArray[np.str_]) -> Reals:
+    """How much each photograph counts so that every source weighs the same: float64 (N,), mean 1.
+
+    sources: the name or number of each photograph's, (N,).
+
+    A network that is to hold elsewhere must not be calibrated for whoever sent the most photographs.
+    """
+    _, position, photos = np.unique(sources, return_inverse=True, return_counts=True)
+    return np.asarray(len(position) / len(photos) / photos[position])
 
 
-def operating_points(probabilities: Reals, decision: Decision, grades: Integers) -> dict[str, OperatingPoint]:
+def calibrate(outputs: ModelOutputs, grades: Integers, *, weights: Reals | None = None) -> tuple[float, Decision]:
+    """The temperature, and the decision with the highest kappa at it; weights: (N,), how much each counts."""
+    temperature = fit_temperature(outputs.logits, grades, weights=weights)
+    probabilities = softmax(outputs.logits, temperature=temperature)
+    return temperature, fit_decision(probabilities, grades, weights=weights)
+
+
+def operating_points(
+    probabilities: Reals, decision: Decision, grades: Integers, *, weights: Reals | None = None
+) -> dict[str, OperatingPoint]:
     """Named thresholds on the probability of a referable stage; none where photographs are of one class only.
 
     screening: reaches the sensitivity of 0.95, and is as far as can be, in standard errors, from missing either it or
     the specificity of 0.90 on other photographs. balanced: the highest sum of both (Youden 1950). specific: the highest
     sensitivity at a specificity of 0.95, or the highest specificity. A photo whose stage by `decision` is referable is
-    referred at every threshold.
+    referred at every threshold. weights: (N,), how much each photograph counts; None counts all alike.
     """
+    weights = np.ones(len(grades)) if weights is None else weights
     score, referable = referral_score(probabilities, decision.decide_all(probabilities)), is_referable(grades)
     if not referable.any() or referable.all():
         return {}
-    points = [at_threshold(score, referable, float(threshold)) for threshold in np.unique(score)]
-    sick, healthy = int(referable.sum()), int((~referable).sum())
+    points = [at_threshold(score, referable, float(threshold), weights=weights) for threshold in np.unique(score)]
+    sick, healthy = _effective(weights[referable]), _effective(weights[~referable])
 
     def room(point: ThresholdRates) -> tuple[float, float]:
         sensitivity = _room(point.sensitivity, SENSITIVITY, sick)
@@ -60,6 +76,11 @@ def operating_points(probabilities: Reals, decision: Decision, grades: Integers)
         )
         for name, point in chosen.items()
     }
+
+
+def _effective(weights: Reals) -> int:
+    """Of how many photographs that count alike a weighted share is as certain (Kish 1965)."""
+    return round(float(weights.sum() ** 2 / (weights**2).sum()))
 
 
 def _room(reached: float, wanted: float, photos: int) -> float:

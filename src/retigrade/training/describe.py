@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from retigrade.arrays import Flags, Floats, Integers
+from retigrade.arrays import Floats, Integers
 from retigrade.data.manifest import Manifest
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
@@ -82,10 +82,10 @@ def make_metadata(
     network as shipped.
     """
     grades = manifest.grades[evidence.calibrate]
-    temperature, decision = calibrate.calibrate(evidence.calibration, grades)
+    weights = calibrate.equal_sources(manifest.sources[evidence.calibrate])
+    temperature, decision = calibrate.calibrate(evidence.calibration, grades, weights=weights)
     probabilities = softmax(evidence.calibration.logits, temperature=temperature)
-    home, at_home = _home(manifest, evidence.calibrate)
-    points = calibrate.operating_points(probabilities[at_home], decision, grades[at_home])
+    points = calibrate.operating_points(probabilities, decision, grades, weights=weights)
     threshold = points["balanced"].threshold if points else 0.5
     return Metadata(
         schema_version=SCHEMA_VERSION,
@@ -99,7 +99,7 @@ def make_metadata(
         referable_threshold=min(threshold, 1.0),
         operating_points=points,
         conformal=Conformal(
-            coverage=COVERAGE, quantile=conformal_quantile(probabilities[at_home], grades[at_home], COVERAGE)
+            coverage=COVERAGE, quantile=conformal_quantile(probabilities, grades, COVERAGE, weights=weights)
         ),
         second_reader_spread=calibrate.second_reader_spread(probabilities),
         out_of_distribution=fit_out_of_distribution(features, calibration_features),
@@ -107,7 +107,7 @@ def make_metadata(
         quality=QualityLimits(**QualityLimits().model_dump()),
         cam_maximum=calibrate.cam_maximum(evidence.calibration, probabilities),
         receptive_field_offset=receptive_field_offset,
-        training=_training(manifest, evidence, origin, split_file=split_file, home=home),
+        training=_training(manifest, evidence, origin, split_file=split_file),
         figures=(),
         licence=origin.licence,
         intended_use=origin.intended_use,
@@ -116,18 +116,7 @@ def make_metadata(
     )
 
 
-def _home(manifest: Manifest, calibrate: Integers) -> tuple[str, Flags]:
-    """The data set with the most calibration photographs, and which of them are its own.
-
-    A threshold keeps its promise among people like those that chose it. On a mixture of populations it would keep it
-    for none of them: too many referred where the network is good, too few found where it is not.
-    """
-    sources = manifest.sources[calibrate]
-    home = Counter(sources.tolist()).most_common(1)[0][0]
-    return home, sources == home
-
-
-def _training(manifest: Manifest, evidence: Evidence, origin: Origin, *, split_file: bytes, home: str) -> Training:
+def _training(manifest: Manifest, evidence: Evidence, origin: Origin, *, split_file: bytes) -> Training:
     none, mild, moderate, severe, proliferative = np.bincount(manifest.grades[evidence.train], minlength=5).tolist()
     sources = Counter(str(source) for source in manifest.sources[evidence.train])
     protocol = _ENSEMBLE.format(folds=origin.folds) if origin.folds else _ONE_NETWORK
@@ -141,5 +130,5 @@ def _training(manifest: Manifest, evidence: Evidence, origin: Origin, *, split_f
         photo_hashes=Training.pack_hashes(manifest.entries[index].sha256 for index in evidence.train),
         epochs=origin.recipe.epochs,
         protocol=f"recipe {origin.recipe.name}; {protocol}; {len(evidence.calibrate)} calibration and "
-        f"{len(evidence.test)} test photographs; operating points and prediction sets chosen on those of {home} alone",
+        f"{len(evidence.test)} test photographs; calibrated with every source weighing the same",
     )

@@ -27,6 +27,7 @@ from retigrade.grading import Grading
 from retigrade.metadata import Metadata
 from retigrade.metrics.fitting import fit_prior
 from retigrade.training.backbone import suited
+from retigrade.training.calibrate import equal_sources
 from retigrade.training.checkpoint import CHECKPOINT
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
 from retigrade.training.describe import UNSTATED, Evidence, Origin, make_metadata
@@ -272,7 +273,8 @@ class _Run:
     def _correct_prior(self, network: Network, data: TrainingData) -> None:
         """Undo, in the head's bias, what drawing rare grades more often did to the logits."""
         logits = predict(network, data.photos, data.validation, fabric=self.fabric)
-        shift = fit_prior(logits, data.grades[data.validation])
+        weights = equal_sources(data.sources[data.validation])
+        shift = fit_prior(logits, data.grades[data.validation], weights=weights)
         with torch.no_grad():
             network.get_parameter("classify.bias").add_(torch.from_numpy(shift).to(self.fabric.device))
 
