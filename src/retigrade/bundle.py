@@ -13,18 +13,18 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from retigrade.arrays import Floats
-from retigrade.errors import BundleError
+from retigrade.errors import BundleError, UsageError
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.icdr import GRADES
 from retigrade.metadata import Metadata
@@ -46,6 +46,16 @@ _CHECK_SECONDS = 20.0
 _LIMIT_LOCK = threading.Lock()  # the limit is the process's
 _DRIFT = 1e-3  # by which the mean of a map may differ from its logit, relative to the largest logit
 
+
+Device = Literal["cpu", "cuda", "openvino"]
+"""What a network runs on."""
+
+_PROVIDERS: dict[Device, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+_BUILDS = {"cuda": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 
 _OPERATORS = """
     Abs Add And ArgMax ArgMin Cast CastLike Ceil Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual
@@ -140,27 +150,33 @@ class Bundle:
         return f"<Bundle {self.identity}>"
 
     @classmethod
-    def load(cls, path: Path, *, threads: int | None = None) -> Self:
+    def load(cls, path: Path, *, threads: int | None = None, device: Device = "cpu") -> Self:
         """Read a bundle once, check it whole, and make it ready to run with `threads` threads (None: every core).
 
-        Raises BundleError if it is missing, cut short, altered, or does not fit this program.
+        device: what the network runs on; cuda and openvino need a build of ONNX Runtime that has them. Raises
+        BundleError if the bundle is missing, cut short, altered, or does not fit this program, UsageError if ONNX
+        Runtime cannot run on the device.
         """
         try:
-            data = _read(path)
-            metadata = read_metadata(data)
-            if metadata.field_version != FIELD_VERSION:
-                raise BundleError(
-                    f"it learned on field geometry {metadata.field_version} and this program makes {FIELD_VERSION}: "
-                    "train it again, or install the version of retigrade that made it"
-                )
-            check_operators(data)
-            with _bounded_memory(_CHECK_BYTES + 4 * len(data)):
-                session = _open(data, threads=threads or cpu_count())
-                _check_signature(session, metadata)
-                bundle = cls(metadata, f"{metadata.name}@{hashlib.sha256(data).hexdigest()[:12]}", session)
-                bundle._check_answers()
+            return cls.from_bytes(_read(path), threads=threads, device=device)
         except BundleError as error:
             raise BundleError(f"{shown(str(path))}: {error}") from error
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, threads: int | None = None, device: Device = "cpu") -> Self:
+        """Make a bundle from its file's bytes, as `load` does."""
+        metadata = read_metadata(data)
+        if metadata.field_version != FIELD_VERSION:
+            raise BundleError(
+                f"it learned on field geometry {metadata.field_version} and this program makes {FIELD_VERSION}: "
+                "train it again, or install the version of retigrade that made it"
+            )
+        check_operators(data)
+        with _bounded_memory(_CHECK_BYTES + 4 * len(data)) if device == "cpu" else nullcontext():
+            session = _open(data, threads=threads or cpu_count(), device=device)
+            _check_signature(session, metadata)
+            bundle = cls(metadata, f"{metadata.name}@{hashlib.sha256(data).hexdigest()[:12]}", session)
+            bundle._check_answers()
         return bundle
 
     def run(self, photos: npt.NDArray[np.uint8]) -> Outputs:
@@ -249,7 +265,13 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _open(data: bytes, *, threads: int) -> ort.InferenceSession:
+def _open(data: bytes, *, threads: int, device: Device) -> ort.InferenceSession:
+    provider = _PROVIDERS[device]
+    if provider not in (available := ort.get_available_providers()):
+        raise UsageError(
+            f"the installed ONNX Runtime cannot run on {device}: it has {', '.join(available)}; install "
+            f"{_BUILDS.get(device, 'onnxruntime')} in the place of onnxruntime"
+        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -258,9 +280,12 @@ def _open(data: bytes, *, threads: int) -> ort.InferenceSession:
     # Threads that wait by spinning take the cores from those that decode the next photographs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, options, providers=list(dict.fromkeys([provider, _PROVIDERS["cpu"]])))
     except Exception as error:  # ONNX Runtime's errors share no other base
         raise BundleError(f"ONNX Runtime cannot load its network: {_first_line(error)}") from error
+    if provider not in session.get_providers():  # it goes on with the processor where a driver is missing
+        raise UsageError(f"ONNX Runtime finds no {device} device that it can run on; leave the device to be the cpu")
+    return session
 
 
 def _first_line(error: Exception) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Floats, Pixels
-from retigrade.bundle import Bundle, Outputs, shipped_bundle
+from retigrade.bundle import Bundle, Device, Outputs, shipped_bundle
 from retigrade.errors import BundleError, NotAFundus, SeveralEyes, UnreadablePhoto, UsageError
 from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import MAX_BYTES, Photo, decode, decode_bytes
@@ -47,15 +47,21 @@ Source = Union[str, "os.PathLike[str]", bytes, BinaryIO, Input, "npt.NDArray[np.
 pixels, uint8 (h, w, 3) RGB and upright, or a PIL image."""
 
 
-def load(bundle: Path | str | None = None, *, threads: int | None = None, operating_point: str | None = None) -> Grader:
+def load(
+    bundle: Path | str | None = None,
+    *,
+    threads: int | None = None,
+    operating_point: str | None = None,
+    device: Device = "cpu",
+) -> Grader:
     """Return a grader with this bundle, or with the one shipped in the package.
 
     threads: of one network run; None takes every core. operating_point: the name of the one that says from where a
-    photo is referable; None takes the bundle's default. Raises BundleError if the bundle is missing or does not fit,
-    UsageError if it has no such operating point.
+    photo is referable; None takes the bundle's default. device: see `Bundle.load`. Raises BundleError if the bundle is
+    missing or does not fit, UsageError if it has no such operating point or ONNX Runtime cannot run on the device.
     """
     path = shipped_bundle() if bundle is None else Path(bundle)
-    return Grader(Bundle.load(path, threads=threads), operating_point=operating_point)
+    return Grader(Bundle.load(path, threads=threads, device=device), operating_point=operating_point)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

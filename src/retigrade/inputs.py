@@ -35,7 +35,7 @@ _SYSTEM = frozenset(
     | {"#snapshot", "@recently-snapshot", "$recycle.bin", "recycler", "recycled", "system volume information"}
     | {"lost+found", "network trash folder", "temporary items", "thevolumesettingsfolder"}
 )
-_HIDDEN = "hidden or system entry"
+HIDDEN = "hidden or system entry"
 NO_PICTURE = "not a picture file"
 # A run writes these into its output folder; its maps and DICOM files are pictures, but no photographs.
 _GRADINGS = "gradings.jsonl"
@@ -261,8 +261,8 @@ class Walk:
         is_output = is_output or _GRADINGS in names
         kept: list[Input] = []
         for name in names:
-            if name.startswith(".") or name.casefold() in _SYSTEM:
-                self.skipped.append(Skipped(folder.path / name, _HIDDEN))
+            if is_hidden(name):
+                self.skipped.append(Skipped(folder.path / name, HIDDEN))
             elif is_output and name in _WRITTEN:
                 self.skipped.append(Skipped(folder.path / name, _WRITTEN[name]))
             else:
@@ -404,23 +404,39 @@ def _identity(status: os.stat_result | None) -> tuple[int, int] | None:
     return None if status is None else (status.st_dev, status.st_ino)
 
 
+def is_hidden(name: str) -> bool:
+    """Whether an entry of a folder, by its own name, is hidden or a system's, and never an input."""
+    return name.startswith(".") or name.casefold() in _SYSTEM
+
+
+def is_photograph(name: str, read_head: Callable[[], bytes]) -> bool:
+    """Whether a regular file is an input: by its name meant to be a picture, or by its content one of any kind.
+
+    read_head: gives the file's first `SNIFF_BYTES` bytes, and is called only where the name does not say.
+    """
+    return stem(name) != name or _kind(read_head()) is not None
+
+
 def _is_photograph(path: Path, status: os.stat_result | None) -> bool:
-    """Whether an entry of a folder is an input: by its content a picture of any kind, or by its name meant to be one.
+    """Whether an entry of a folder is an input.
 
     A dangling link, a pipe or a socket is one too: decoding says what it is, without waiting.
     """
     if status is None or not stat.S_ISREG(status.st_mode):
         return True
     try:
-        return _kind(path) is not None or stem(path.name) != path.name
+        return is_photograph(path.name, lambda: _head(path))
     except OSError:
         return True  # it may be one; decoding says why it cannot be read
 
 
-def _kind(path: Path) -> str | None:
-    """The kind of picture that a file starts like, DICOM without its preamble (PS3.10, 7.1) among them."""
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(SNIFF_BYTES)
+        return file.read(SNIFF_BYTES)
+
+
+def _kind(head: bytes) -> str | None:
+    """The kind of picture that a file starts like, DICOM without its preamble (PS3.10, 7.1) among them."""
     bare_dicom = head[:6] == b"\2\0\0\0UL" or (head[:2] == b"\x08\0" and head[2:4] in _FIRST_TAGS)
     return "DICOM" if bare_dicom else sniff(head)
 
@@ -428,7 +444,7 @@ def _kind(path: Path) -> str | None:
 def _is_dicom(item: Input) -> bool:
     status = _status(item.path)
     try:
-        return status is not None and stat.S_ISREG(status.st_mode) and _kind(item.path) == "DICOM"
+        return status is not None and stat.S_ISREG(status.st_mode) and _kind(_head(item.path)) == "DICOM"
     except OSError:
         return False
 

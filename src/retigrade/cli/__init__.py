@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 import tyro
 
 from retigrade import __version__
+from retigrade.cli.batch import BatchCommand
 from retigrade.cli.check import Check
 from retigrade.cli.command import Command, notice
 from retigrade.cli.evaluate import Evaluate
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type[Command]] = {
     "tune": Tune,
     "paper": Paper,
     "info": Info,
+    "batch": BatchCommand,
     "listen": Listen,
     "serve": Serve,
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self, TextIO
 
 from retigrade.icdr import Status
 from retigrade.output.rows import Row
 
+REFERABLE = "referable"
 _BAR = 24  # characters
 _FIRST_SECONDS, _TERMINAL_SECONDS, _PLAIN_SECONDS = 1.0, 0.1, 30.0
 _CLEAR = "\r\x1b[K"
@@ -35,8 +37,11 @@ class RunProgress:
 
     def count(self, row: Row) -> None:
         """Count a row, and tell of it where it is time."""
-        self._counts[row.status] += 1
-        self._counts["referable"] += bool(row.referable)
+        self.add({row.status: 1, REFERABLE: int(bool(row.referable))})
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Count several rows: how many there are of each status, and how many are `REFERABLE`; tell of them as well."""
+        self._counts.update(counts)
         now = time.monotonic()
         if now - self._told >= (_TERMINAL_SECONDS if self._is_terminal else _PLAIN_SECONDS):
             self._told = now
@@ -56,7 +61,7 @@ class RunProgress:
             (f"{self._counts[status]} {status.replace('_', ' ')}", self._counts[status], status) for status in Status
         )
         texts = [
-            f"{text} ({self._counts['referable']} referable)" if status is Status.GRADED else text
+            f"{text} ({self._counts[REFERABLE]} referable)" if status is Status.GRADED else text
             for text, number, status in named
             if number or status is Status.GRADED
         ]
