@@ -84,7 +84,7 @@ def list_page(session: Session, service: Service, query: WorklistQuery, *, start
     else:
         statement = _visits(query)
         total = _count(session, _visits(WorklistQuery()))
-        keys = [(patient, date) for patient, date in session.execute(statement.limit(count).offset(start)).tuples()]
+        keys = [(patient, date) for patient, date in session.execute(statement.limit(count).offset(start))]
         items = _visits_of(session, service, keys)
     return Listed(_count(session, statement), total, items)
 
@@ -127,7 +127,7 @@ def _of_patients(session: Session, patients: Sequence[str]) -> list[GradingRecor
 
 def visits_found(session: Session, query: WorklistQuery) -> Iterator[Visit]:
     """Yield the visits that a query finds, in its order, read some patients at a time."""
-    keys = session.execute(_visits(query)).tuples().all()
+    keys = session.execute(_visits(query)).all()
     for place in range(0, len(keys), _CHUNK):
         chunk = keys[place : place + _CHUNK]
         records = _of_patients(session, [patient for patient, _ in chunk])
@@ -143,14 +143,14 @@ def photographs_found(session: Session, query: WorklistQuery) -> Iterator[Gradin
 
 def totals(session: Session) -> tuple[int, int]:
     """Return how many photographs and patients there are."""
-    photographs, patients = session.execute(select(func.count(), func.count(_G.patient.distinct()))).tuples().one()
+    photographs, patients = session.execute(select(func.count(), func.count(_G.patient.distinct()))).one()
     return photographs, patients
 
 
 def action_counts(session: Session) -> dict[Action, int]:
     """Return how many visits come to each action."""
     groups = _grouped(WorklistQuery()).subquery()
-    counted = session.execute(select(groups.c.urgency, func.count()).group_by(groups.c.urgency)).tuples()
+    counted = session.execute(select(groups.c.urgency, func.count()).group_by(groups.c.urgency))
     counts = Counter(dict(counted.all()))
     return {action: counts[urgency] for action, urgency in _URGENCY.items()}
 

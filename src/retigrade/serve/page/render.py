@@ -76,7 +76,7 @@ def page(
         _templates()
         .get_template(name)
         .render(
-            caller=caller,
+            user=caller,  # `caller` means something else to Jinja
             csrf="" if caller is None else guard.csrf_token(caller),
             signed_in=guard.tokens is not None,
             may_write=caller is not None and caller.role >= Role.WRITE,

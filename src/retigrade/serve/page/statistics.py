@@ -219,7 +219,7 @@ def _confusion(session: Session, where: Sequence[ColumnElement[bool]]) -> Intege
     pairs = select(GradingRecord.grade, read).where(and_(is_read, *where)).subquery()
     counted = session.execute(select(pairs.c.grade, pairs.c.read, func.count()).group_by(pairs.c.grade, pairs.c.read))
     confusion = np.zeros((_NO_GRADE + 1, _NO_GRADE + 1), np.int64)
-    for machine, person, count in counted.tuples():
+    for machine, person, count in counted:
         confusion[_NO_GRADE if machine is None else machine, _NO_GRADE if person is None else person] += count
     return confusion
 
@@ -227,9 +227,7 @@ def _confusion(session: Session, where: Sequence[ColumnElement[bool]]) -> Intege
 def _reasons(session: Session, where: Sequence[ColumnElement[bool]]) -> list[tuple[str, int]]:
     """Return the most frequent reasons for no grade, without what is the photograph's own in them."""
     first: Any = GradingRecord.row["reasons"][0].as_string()
-    counted = session.execute(
-        select(first, func.count()).where(GradingRecord.grade.is_(None), *where).group_by(first)
-    ).tuples()
+    counted = session.execute(select(first, func.count()).where(GradingRecord.grade.is_(None), *where).group_by(first))
     totals: Counter[str] = Counter()
     for reason, count in counted:
         totals[_general(reason)] += count
