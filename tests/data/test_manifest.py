@@ -76,6 +76,19 @@ def test_eyepacs_tells_patient_and_eye(tmp_path: Path) -> None:
     assert entries["12_right"].eye == "right"
 
 
+def test_origin_and_quality_are_read_where_a_csv_has_them(tmp_path: Path) -> None:
+    for name in ("1_left", "2_left", "3_left"):
+        picture(tmp_path / "e" / f"{name}.jpeg")
+    rows = [("1_left", 0, "2", "native"), ("2_left", 1, "0", "squeezed"), ("3_left", 2, "", "")]
+    table(tmp_path / "e" / "trainLabels.csv", "image,level,quality,origin", rows)
+    entries = read_manifest(tmp_path / "e").entries
+    assert [(entry.subset, entry.rejected) for entry in entries] == [
+        ("e/native", True),
+        ("e/squeezed", False),
+        ("e", False),
+    ]
+
+
 def test_idrid_takes_its_columns_with_spaces_blank_rows_and_bom(tmp_path: Path) -> None:
     picture(tmp_path / "idrid" / "photos" / "IDRiD_001.jpg")
     text = "\ufeffImage name,Retinopathy grade,Risk of macular edema ,,\nIDRiD_001,3,2,,\n,,,,\n"

@@ -164,6 +164,23 @@ class TestFigures:
         ]
         assert b.figures["accuracy"].value == other.graded.sample.correct.mean()
 
+    def test_origins_within_a_source_are_measured_apart(self, grader: Grader) -> None:
+        predictions = some_predictions(20)
+        entries = [
+            replace(entry, origin="native" if number < 5 else "squeezed")
+            for number, entry in enumerate(predictions.labelled.entries)
+        ]
+        named = Predictions(LabelledSet(tuple(entries), np.arange(20)), predictions.gradings)
+        slices = measure_sources(named, Bootstrap(rounds=20))
+        assert [(part.name, part.photos) for part in slices] == [
+            ("all photographs", 20),
+            ("set", 20),
+            ("set/native", 5),
+            ("set/squeezed", 15),
+        ]
+        same = [replace(entry, origin="native") for entry in entries]
+        assert len(measure_sources(Predictions(LabelledSet(tuple(same), np.arange(20)), predictions.gradings))) == 1
+
     def test_photographs_that_the_bundle_learned_from_are_counted_and_named(self, tmp_path: Path) -> None:
         predictions = some_predictions(12)
         known = [entry.sha256 for entry in predictions.labelled.entries[3:8]]

@@ -37,7 +37,8 @@ def test_grades_are_balanced_within_each_source() -> None:
         photos=np.zeros((12, 4, 4, 3), np.uint8),
         grades=grades,
         targets=soft_targets(grades, (), label_smoothing=0.0),
-        sources=sources,
+        subsets=sources,
+        rejected=np.zeros(12, bool),
         train=np.arange(12),
         validation=np.arange(1),
         fingerprint="drawn",
@@ -49,3 +50,6 @@ def test_grades_are_balanced_within_each_source() -> None:
             assert weights[(sources == source) & (grades == grade)].sum() == pytest.approx(share / 2)
     equal = sampling_weights(data, replace(BEST, class_balance=0.0, source_balance=1.0))
     assert equal[sources == 0].sum() == pytest.approx(0.5)
+    rejected = replace(data, rejected=np.arange(12) == 3)
+    weights = sampling_weights(rejected, replace(BEST, class_balance=0.0, source_balance=0.0, rejected_weight=0.0))
+    np.testing.assert_allclose(weights, np.where(np.arange(12) == 3, 0, 1 / 11))

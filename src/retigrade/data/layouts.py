@@ -48,7 +48,11 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One photograph as its layout lists it; what the layout does not know is None."""
+    """One photograph as its layout lists it; what the layout does not know is None, or empty.
+
+    origin: of what kind within its source, such as a camera or an export. rejected: whether a reader of image quality
+    called it unusable.
+    """
 
     path: Path
     grade: Grade
@@ -56,6 +60,8 @@ class Listed:
     patient: str | None = None
     eye: Eye | None = None
     date: datetime.date | None = None
+    origin: str = ""
+    rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +83,19 @@ class CsvLayout:
 
 
 GENERIC = CsvLayout("path", "grade")
-OPTIONAL = ("patient", "eye", "source", "date")
+OPTIONAL = ("patient", "eye", "source", "date", "origin", "quality")
+REJECTED = "2"
+"""The quality of EyeQ (Fu et al. 2019) that says "reject"; 0 is good, 1 usable."""
 CSV_LAYOUTS = (
     GENERIC,
     CsvLayout("id_code", "diagnosis"),
     CsvLayout("image", "level"),
     CsvLayout("image_name", "retinopathy_grade"),
 )
-WANTED = "path,grade[,patient,eye,source,date] or id_code,diagnosis or image,level or Image name,Retinopathy grade"
+WANTED = (
+    "path,grade[,patient,eye,source,date,origin,quality] or id_code,diagnosis or image,level or "
+    "Image name,Retinopathy grade"
+)
 LAYOUTS = (
     "class folders No_DR Mild Moderate Severe Proliferate_DR, or 0 1 2 3 4; APTOS train.csv; EyePACS trainLabels.csv; "
     f"a CSV with the columns {WANTED}"
@@ -345,6 +356,8 @@ def _listed(file: Path, grade: Grade, row: CsvRow, source: str, unknown: list[st
         row.get("patient") or None,
         known(row, "eye", parse_eye, unknown),
         known(row, "date", parse_date, unknown),
+        row.get("origin"),
+        row.get("quality") == REJECTED,
     )
     return item if "path" in row.cells or item.patient else _named_by_eye(item)
 

@@ -27,10 +27,10 @@ from retigrade.text import shown
 class Entry:
     """One graded photograph.
 
-    name: folder name and path below it, unique in the manifest and the same on every machine.
-    patient: whose eye it is, unique over all sources; the photograph's own name where nobody knows.
-    eye, date: None where nobody knows. sha256: hexadecimal digest of the file's bytes. width, height: upright, in
-    pixels.
+    name: folder name and path below it, unique in the manifest and the same on every machine. patient: whose eye it is,
+    unique over all sources; the photograph's own name where nobody knows. eye, date: None where nobody knows. origin:
+    of what kind within its source, such as a camera or an export, or empty. rejected: whether a reader of image quality
+    called it unusable. sha256: hexadecimal digest of the file's bytes. width, height: upright, in pixels.
     """
 
     path: Path
@@ -43,6 +43,13 @@ class Entry:
     width: int
     height: int
     date: datetime.date | None = None
+    origin: str = ""
+    rejected: bool = False
+
+    @property
+    def subset(self) -> str:
+        """The source, and the origin within it where that is known: `eyepacs/native`."""
+        return f"{self.source}/{self.origin}" if self.origin else self.source
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,4 +171,6 @@ def _entry_or_why(item: Listed, root: Path, *, size: int | None) -> Entry | Phot
         width=photo.width,
         height=photo.height,
         date=item.date,
+        origin=item.origin,
+        rejected=item.rejected,
     )

@@ -104,11 +104,17 @@ def measure(
 
 
 def measure_sources(predictions: Predictions, bootstrap: Bootstrap | None = None) -> tuple[Slice, ...]:
-    """The figures that a bundle stores of itself: those of all photographs, then of each source in order of names."""
+    """The figures that a bundle stores of itself: those of all photographs, then of each source and each subset of one.
+
+    A source is not divided where it has one origin only, or none that is known.
+    """
     bootstrap = bootstrap or Bootstrap()
-    names = sorted(set(predictions.source.tolist()))
+    flags = {name: predictions.source == name for name in set(predictions.source.tolist())}
+    for name in set(predictions.subset.tolist()) - flags.keys():
+        if not np.array_equal(chosen := predictions.subset == name, flags[name.rpartition("/")[0]]):
+            flags[name] = chosen
     slices = [(ALL, np.ones(len(predictions.gradings), bool))]
-    slices += [(name, predictions.source == name) for name in names] if len(names) > 1 else []
+    slices += [(name, flags[name]) for name in sorted(flags)] if len(flags) > 1 else []
     measured = []
     for name, chosen in slices:
         gradable = bootstrap.share(predictions.is_graded[chosen], groups=predictions.labelled.groups[chosen])

@@ -65,6 +65,11 @@ class Predictions:
         return np.array([entry.source for entry in self.labelled.entries], dtype=np.str_)
 
     @cached_property
+    def subset(self) -> npt.NDArray[np.str_]:
+        """The source of each photograph and its origin within it, str (N,)."""
+        return np.array([entry.subset for entry in self.labelled.entries], dtype=np.str_)
+
+    @cached_property
     def graded(self) -> Graded:
         """The graded ones as arrays."""
         pairs = [pair for pair, graded in zip(self.pairs, self.is_graded, strict=True) if graded]

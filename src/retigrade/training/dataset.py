@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.arrays import Floats, Integers, Pixels
+from retigrade.arrays import Flags, Floats, Integers, Pixels
 from retigrade.data.groups import Groups
 from retigrade.icdr import GRADES
 from retigrade.training.recipe import Recipe
@@ -18,14 +18,16 @@ from retigrade.training.recipe import Recipe
 class TrainingData:
     """Prepared photographs and which of them train and validate.
 
-    photos: uint8 (N, S, S, 3). grades: int64 (N,), 0..4. targets: float32 (N, 5), rows sum to 1. sources: int64 (N,),
-    the number of each photograph's data set. train, validation: int64 indices. fingerprint: of manifest and split.
+    photos: uint8 (N, S, S, 3). grades: int64 (N,), 0..4. targets: float32 (N, 5), rows sum to 1. subsets: int64 (N,),
+    the number of each photograph's data set, or of its origin within that. rejected: bool (N,), whether a reader of
+    image quality called it unusable. train, validation: int64 indices. fingerprint: of manifest and split.
     """
 
     photos: Pixels
     grades: Integers
     targets: Floats
-    sources: Integers
+    subsets: Integers
+    rejected: Flags
     train: Integers
     validation: Integers
     fingerprint: str
@@ -66,14 +68,15 @@ def soft_targets(grades: Integers, groups: Groups, *, label_smoothing: float) ->
 def sampling_weights(data: TrainingData, recipe: Recipe) -> npt.NDArray[np.float64]:
     """How often each training photograph is drawn, relative to the others: float64 (n,), sums to 1.
 
-    Grades are balanced within each source, so that no grade comes mostly from the source that has most of it.
+    Grades are balanced within each subset, so that no grade comes mostly from the one that has most of it.
     """
     weights = np.empty(len(data.train))
-    grades, sources = data.grades[data.train], data.sources[data.train]
-    for source in np.unique(sources):
-        here = sources == source
+    grades, subsets = data.grades[data.train], data.subsets[data.train]
+    for subset in np.unique(subsets):
+        here = subsets == subset
         relative = np.bincount(grades[here])[grades[here]] ** -recipe.class_balance
         weights[here] = relative / relative.sum() * here.sum() ** (1 - recipe.source_balance)
+    weights[data.rejected[data.train]] *= recipe.rejected_weight
     return np.asarray(weights / weights.sum())
 
 

@@ -98,8 +98,8 @@ def train(
     """Train on labelled photographs and write a bundle; returns its path, `out/bundle.onnx`.
 
     data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs, the
-    log and the checkpoints. recipe: `best`, `robust`, `paper`, or one of your own; epochs, batch, lr: in place of the
-    recipe's. backbone: a network of timm. weights: a safetensors file to start from, in place of timm's ImageNet
+    log and the checkpoints. recipe: `best`, `robust`, `brief`, `paper`, or one of your own; epochs, batch, lr: in place
+    of the recipe's. backbone: a network of timm. weights: a safetensors file to start from, in place of timm's ImageNet
     weights; random_start: start from random weights. folds, lesions, mirror: see `TrainConfig`. name, license,
     intended_use: what the bundle says of itself. resume: go on with the run in `out`. skip_unreadable: leave unusable
     photographs out. accelerator: `auto`, `cpu` or `gpu`. progress: is told how it goes.
@@ -236,14 +236,15 @@ class _Run:
         write_whole(self.folder / BUNDLE, reseal(whole.model, metadata))
 
     def _training_data(self, fold: Fold) -> TrainingData:
-        manifest, names = self.manifest, sorted(set(self.manifest.sources))
+        manifest, subsets = self.manifest, [entry.subset for entry in self.manifest.entries]
         return TrainingData(
             photos=self.photos,
             grades=manifest.grades,
             targets=soft_targets(
                 manifest.grades, self.splits.groups, label_smoothing=self.config.recipe.label_smoothing
             ),
-            sources=np.array([names.index(source) for source in manifest.sources]),
+            subsets=np.unique(subsets, return_inverse=True)[1],
+            rejected=np.array([entry.rejected for entry in manifest.entries]),
             train=fold.train,
             validation=fold.validation,
             fingerprint=manifest.fingerprint,
@@ -273,7 +274,7 @@ class _Run:
     def _correct_prior(self, network: Network, data: TrainingData) -> None:
         """Undo, in the head's bias, what drawing rare grades more often did to the logits."""
         logits = predict(network, data.photos, data.validation, fabric=self.fabric)
-        weights = equal_sources(data.sources[data.validation])
+        weights = equal_sources(self.manifest.sources[data.validation])
         shift = fit_prior(logits, data.grades[data.validation], weights=weights)
         with torch.no_grad():
             network.get_parameter("classify.bias").add_(torch.from_numpy(shift).to(self.fabric.device))
