@@ -49,17 +49,74 @@ class Serve(Command):
     """Photographs graded at once."""
 
     token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Let in only who has a token of this file."""
+    """Let in only who has a token of this file; needed on any host but this machine's own."""
+
+    new_token: Annotated[str | None, tyro.conf.arg(metavar="NAME:ROLE", help_behavior_hint="")] = None
+    """Add a token to --token-file, print it this once, and end; roles are read, write and admin."""
+
+    keep_photos: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none is kept)")] = (
+        None
+    )
+    """Keep the photographs in this folder, each under the SHA-256 of its bytes."""
+
+    retention_days: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: no end)")] = None
+    """Delete kept photographs after so many days."""
+
+    origin: Annotated[tuple[str, ...], tyro.conf.arg(metavar="URL", help_behavior_hint="(default: none)")] = ()
+    """Other web sites that browsers may call the API from."""
+
+    max_megabytes: Annotated[int, tyro.conf.arg(metavar="N")] = 64
+    """Of one photograph's file; a request may have four times as many."""
+
+    max_megapixels: Annotated[int, tyro.conf.arg(metavar="N")] = 60
+    """Of one photograph."""
+
+    max_files: Annotated[int, tyro.conf.arg(metavar="N")] = 100
+    """Photographs in one request."""
+
+    max_waiting: Annotated[int, tyro.conf.arg(metavar="N")] = 128
+    """Requests with photographs at once; more are asked to come again."""
+
+    upload_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 60
+    """In which a request must arrive."""
+
+    verify_log: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Look for changed and missing lines in the database's audit log, and end: exit code 1 where there are any."""
 
     def run(self) -> int:
         """Serve until interrupted."""
-        if find_spec("fastapi") is None or find_spec("uvicorn") is None or find_spec("sqlalchemy") is None:
-            raise UsageError("serve needs packages that are not installed: install Retigrade with its extra serve")
-        from retigrade.serve.server import run
-
+        for package in (
+            "fastapi",
+            "fastapi_offline",
+            "httptools",
+            "prometheus_client",
+            "python_multipart",
+            "sqlalchemy",
+        ):
+            if find_spec(package) is None:
+                raise UsageError(
+                    f"serve needs the package {package}, which is not installed: install Retigrade with its extra serve"
+                )
+        if self.new_token is not None:
+            return self._make_token()
         config = self._config()
+        from retigrade.serve import server
+
+        if self.verify_log:
+            sentence, is_whole = server.verify(self.database)
+            print(sentence)
+            return 0 if is_whole else 1
         notice("research use only, not a medical device")
-        run(config)
+        server.run(config)
+        return 0
+
+    def _make_token(self) -> int:
+        from retigrade.serve.security import new_token
+
+        if self.token_file is None:
+            raise UsageError("--new-token needs --token-file FILE")
+        name, _, role = str(self.new_token).rpartition(":")
+        print(new_token(self.token_file, name, role))
         return 0
 
     def _config(self) -> ServeConfig:
@@ -73,4 +130,13 @@ class Serve(Command):
             operating_point=self.operating_point,
             jobs=self.jobs,
             token_file=self.token_file,
+            keep_photos=self.keep_photos,
+            retention_days=self.retention_days,
+            origins=self.origin,
+            max_bytes=self.max_megabytes * 2**20,
+            max_request_bytes=4 * self.max_megabytes * 2**20,
+            max_pixels=self.max_megapixels * 10**6,
+            max_files=self.max_files,
+            max_waiting=self.max_waiting,
+            upload_seconds=self.upload_seconds,
         )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.concurrency import run_in_threadpool
 
 from retigrade import __version__
 from retigrade.grader import Grader
-from retigrade.serve import gradings, operations, page, problems
+from retigrade.serve import page, problems
 from retigrade.serve.config import LOOPBACK, ServeConfig
+from retigrade.serve.intake import KEY_HEADER
 from retigrade.serve.middleware import Gate
+from retigrade.serve.problems import ProblemOut
+from retigrade.serve.rest import gradings, operations, patients, pictures, readings
 from retigrade.serve.security import SCHEMES
 from retigrade.serve.service import Service
 
+_TIDY_SECONDS = 3600
 _DESCRIPTION = """Grades diabetic retinopathy in fundus photographs, and keeps the gradings of patients.
 
 Research use only, not a medical device."""
@@ -31,7 +37,9 @@ def create_app(config: ServeConfig, *, grader: Grader | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        tidying = asyncio.create_task(_tidy(service))
         yield
+        tidying.cancel()
         await run_in_threadpool(service.close)
 
     app = FastAPI(
@@ -44,9 +52,29 @@ def create_app(config: ServeConfig, *, grader: Grader | None = None) -> FastAPI:
     )
     app.state.service = service
     problems.install(app, page=page.problem_page)
-    app.include_router(gradings.router, dependencies=SCHEMES)
-    app.include_router(operations.router)
+    for part in (gradings, pictures, readings, patients, operations):
+        app.include_router(part.router, dependencies=None if part is operations else SCHEMES)
     app.include_router(page.router)
+    _describe(app)
     hosts = frozenset({*LOOPBACK, config.host}) if config.token_file is None else None
-    app.add_middleware(Gate, hosts=hosts)
+    if config.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", KEY_HEADER],
+        )
+    app.add_middleware(Gate, config=config, counters=service.counters, hosts=hosts)
     return app
+
+
+async def _tidy(service: Service) -> None:
+    while True:
+        await run_in_threadpool(service.tidy)
+        await asyncio.sleep(_TIDY_SECONDS)
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the OpenAPI document what problems look like."""
+    document = app.openapi()
+    document["components"]["schemas"]["ProblemOut"] = ProblemOut.model_json_schema(by_alias=True)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from retigrade.serve.tables import AuditRecord
+from retigrade.serve.tables import AuditRecord, GradingRecord
 
 FIRST = "0" * 64
 """What the first line is chained to."""
@@ -27,9 +27,8 @@ def lock(session: Session) -> None:
 def append(session: Session, *, actor: str, action: str, details: Mapping[str, Any]) -> None:
     """Add one line within the transaction under way; details hold no name of a file and no pixel."""
     lock(session)
-    columns = select(AuditRecord.number, AuditRecord.digest).order_by(AuditRecord.number.desc()).limit(1)
-    last = session.execute(columns).first()
-    number, previous = (1, FIRST) if last is None else (last.number + 1, last.digest)
+    count, previous = ending(session)
+    number = count + 1
     created = datetime.now(UTC).isoformat()
     record = AuditRecord(
         number=number, created=created, actor=actor, action=action, details=dict(details), previous=previous, digest=""
@@ -39,12 +38,21 @@ def append(session: Session, *, actor: str, action: str, details: Mapping[str, A
     session.flush()
 
 
+def ending(session: Session) -> tuple[int, str]:
+    """Return how many lines there are, and the last one's digest: noted elsewhere, it shows a log cut off later."""
+    columns = select(AuditRecord.number, AuditRecord.digest).order_by(AuditRecord.number.desc()).limit(1)
+    last = session.execute(columns).first()
+    return (0, FIRST) if last is None else (last.number, last.digest)
+
+
 def find_break(session: Session) -> str | None:
     """Return one sentence on the first line that was changed or is missing; None where the chain is whole.
 
-    A log cut off at its end is whole by itself: compare the last digest with one that was noted elsewhere.
+    A log cut off at its end is whole by itself; it shows where gradings are left whose lines are gone, else compare the
+    last digest with one that was noted elsewhere.
     """
     expected, previous = 1, FIRST
+    graded: set[str] = set()
     for record in session.scalars(select(AuditRecord).order_by(AuditRecord.number)).yield_per(1000):
         if record.number != expected:
             return f"line {expected} is missing"
@@ -53,6 +61,11 @@ def find_break(session: Session) -> str | None:
         if record.digest != _digest(record):
             return f"line {expected} was changed"
         expected, previous = expected + 1, record.digest
+        if record.action == "grade":
+            graded.add(record.details["grading"])
+    for identity in session.scalars(select(GradingRecord.id)).yield_per(1000):
+        if identity not in graded:
+            return f"the line of grading {identity} is missing"
     return None
 
 

@@ -35,7 +35,9 @@ class Database:
         """
         try:
             address = make_url(url)
-            self._engine = create_engine(address, **_options(address.get_backend_name(), busy_seconds))
+            self._engine = create_engine(
+                address, hide_parameters=True, **_options(address.get_backend_name(), busy_seconds)
+            )
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise UsageError(
                 f"the database {shown(url)!r} cannot be used ({error}); give sqlite:///FILE or postgresql+psycopg://..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -9,12 +10,17 @@ import time
 from typing import TYPE_CHECKING
 
 from retigrade.serve.problems import Problem
+from retigrade.serve.uploads import RAW_TYPES
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from retigrade.serve.config import ServeConfig
+    from retigrade.serve.counters import Counters
+
 ACCESS = logging.getLogger("retigrade.serve.access")
 _logger = logging.getLogger(__name__)
+_SMALL = 2**20
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -34,9 +40,9 @@ _HEADERS = (
 class Gate:
     """The outermost layer of the application (ASGI)."""
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None) -> None:
+    def __init__(self, app: ASGIApp, *, config: ServeConfig, counters: Counters, hosts: frozenset[str] | None) -> None:
         """hosts: the names that this server answers to; None for any."""
-        self._app, self._hosts = app, hosts
+        self._app, self._config, self._counters, self._hosts = app, config, counters, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -59,30 +65,65 @@ class Gate:
             await send(message)
 
         try:
-            if (problem := self._refuse_host(scope)) is not None:
+            if (problem := self._refuse(scope)) is not None:
                 await problem.response(request_id)(scope, receive, answer)
             else:
-                await self._app(scope, receive, answer)
+                await self._app(scope, self._bounded(receive), answer)
         except Exception as error:
             _logger.error("request %s: internal error: %s", request_id, type(error).__name__, exc_info=True)
             problem = Problem(500, seen="an internal error", needed="a fix", attempt="report the number of the request")
             if status == 500:
                 await problem.response(request_id)(scope, receive, answer)
         finally:
-            route = getattr(scope.get("route"), "path", "(none)")
+            route, seconds = getattr(scope.get("route"), "path", "(none)"), time.perf_counter() - started
+            self._counters.count_request(method=scope["method"], route=route, status=status, seconds=seconds)
             if ACCESS.isEnabledFor(logging.INFO):
                 line = {
                     "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "request": request_id,
                     "method": scope["method"], "route": route, "status": status, "actor": scope.get("actor"),
-                    "ms": round((time.perf_counter() - started) * 1000, 1),
+                    "ms": round(seconds * 1000, 1),
                 }  # fmt: skip
                 ACCESS.info(json.dumps(line))
 
-    def _refuse_host(self, scope: Scope) -> Problem | None:
-        """Return a problem where the request is for another host: a foreign site may have pointed its name here."""
+    def _bounded(self, receive: Receive) -> Receive:
+        """Return `receive` for a body that must be there within its time; then the client counts as gone."""
+        deadline: float | None = asyncio.get_running_loop().time() + self._config.upload_seconds
+
+        async def receive_in_time() -> Message:
+            nonlocal deadline
+            if deadline is None:
+                return await receive()
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+            if not message.get("more_body", False):
+                deadline = None
+            return message
+
+        return receive_in_time
+
+    def _refuse(self, scope: Scope) -> Problem | None:
+        """Return a problem where the request is for another host, or its body is larger than any that is read."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        return self._refuse_size(headers) or self._refuse_host(headers.get(b"host", ""))
+
+    def _refuse_size(self, headers: dict[bytes, str]) -> Problem | None:
+        """Photographs are counted as they come; every other body says its size, and is small."""
+        kind = headers.get(b"content-type", "").casefold()
+        if kind.startswith(("multipart/", *RAW_TYPES)):
+            return None
+        length = headers.get(b"content-length", "0")
+        is_small = length.isdecimal() and int(length) <= _SMALL and b"transfer-encoding" not in headers
+        if is_small:
+            return None
+        return Problem(
+            413, seen=f"a body of {length} bytes or of no stated size", needed=f"{_SMALL} at most, with Content-Length",
+            attempt="with photographs, as multipart/form-data or image/jpeg", headers={"Connection": "close"},
+        )  # fmt: skip
+
+    def _refuse_host(self, host: str) -> Problem | None:
+        """A foreign site may have pointed its name at this machine (DNS rebinding)."""
         if self._hosts is None:
             return None
-        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
         if name.strip("[]").casefold() in self._hosts:
             return None

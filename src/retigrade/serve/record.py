@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session, undefer
 
 from retigrade.fundus.field import Field
@@ -19,8 +19,9 @@ from retigrade.heatmap import Heatmap
 from retigrade.icdr import Status
 from retigrade.output.rows import Row, row_of
 from retigrade.serve import audit
-from retigrade.serve.tables import GradingRecord, PatientRecord, ReadingRecord
+from retigrade.serve.tables import GradingRecord, PatientRecord, ReadingRecord, RequestRecord
 
+_KEYS_KEPT = datetime.timedelta(days=2)
 SORTS = {
     "created": GradingRecord.created,
     "date": GradingRecord.date,
@@ -37,6 +38,7 @@ class Query:
     patient: str | None = None
     status: Status | None = None
     grade: int | None = None
+    referable: bool | None = None
     sort: str = "-created"
     limit: int = 50
     offset: int = 0
@@ -72,6 +74,7 @@ def add_grading(
         bundle=grading.bundle,
         status=grading.status.value,
         grade=None if grading.grade is None else int(grading.grade),
+        referable=grading.referable,
         row=grading.to_dict(),
         heat=None if grading.heatmap is None else grading.heatmap.values.astype("<f4").tobytes(),
         geometry=None if grading.heatmap is None else _geometry(grading.heatmap),
@@ -145,6 +148,7 @@ def _where(statement: Select[Any], query: Query) -> Select[Any]:
         (GradingRecord.patient, query.patient),
         (GradingRecord.status, None if query.status is None else query.status.value),
         (GradingRecord.grade, query.grade),
+        (GradingRecord.referable, query.referable),
     ):
         if value is not None:
             statement = statement.where(column == value)
@@ -161,6 +165,22 @@ def gradings_of(session: Session, patient: str) -> list[GradingRecord]:
     """Return all gradings of a patient, oldest first."""
     statement = select(GradingRecord).where(GradingRecord.patient == patient)
     return list(session.scalars(statement.order_by(GradingRecord.date, GradingRecord.created, GradingRecord.id)))
+
+
+def delete_grading(session: Session, grading: str, *, actor: str) -> str | None:
+    """Delete a grading and its readings; return the digest of its file, or None where there is no such grading."""
+    audit.lock(session)
+    record = session.get(GradingRecord, grading)
+    if record is None:
+        return None
+    session.delete(record)
+    audit.append(session, actor=actor, action="delete grading", details={"grading": grading, "sha256": record.sha256})
+    return record.sha256
+
+
+def is_in_use(session: Session, sha256: str) -> bool:
+    """Whether a grading of a file with this digest is left."""
+    return session.scalar(select(GradingRecord.id).where(GradingRecord.sha256 == sha256).limit(1)) is not None
 
 
 def find_patient(session: Session, patient: str) -> PatientRecord | None:
@@ -238,6 +258,21 @@ def readings_of(session: Session, grading: str) -> list[ReadingRecord]:
     """Return what readers made of a grading, oldest first."""
     statement = select(ReadingRecord).where(ReadingRecord.grading == grading)
     return list(session.scalars(statement.order_by(ReadingRecord.created, ReadingRecord.id)))
+
+
+def find_request(session: Session, key: str) -> RequestRecord | None:
+    """Return the answered request with this key."""
+    return session.get(RequestRecord, key)
+
+
+def add_request(session: Session, key: str, content: str, gradings: Sequence[str]) -> None:
+    """Note what a request with a key was answered."""
+    session.merge(RequestRecord(key=key, created=now(), content=content, gradings=list(gradings)))
+
+
+def forget_requests(session: Session) -> None:
+    """Delete answered requests whose keys nobody will send again."""
+    session.execute(delete(RequestRecord).where(RequestRecord.created < now() - _KEYS_KEPT))
 
 
 def now() -> datetime.datetime:

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
@@ -141,9 +141,18 @@ def _digest(token: str) -> str:
 class Guard:
     """Decides who a caller is; one for a server."""
 
-    def __init__(self, tokens: Tokens | None, *, origins: tuple[str, ...] = ()) -> None:
-        """tokens: None lets every caller in, as the local administrator; origins: other web sites that may call."""
-        self.tokens, self._origins = tokens, frozenset(origins)
+    def __init__(
+        self,
+        tokens: Tokens | None,
+        *,
+        origins: tuple[str, ...] = (),
+        note: Callable[[str, str, dict[str, Any]], object],
+    ) -> None:
+        """tokens: None lets every caller in, as the local administrator; origins: other web sites that may call.
+
+        note: writes a line of the audit log, called with who, what and details.
+        """
+        self.tokens, self._origins, self._note = tokens, frozenset(origins), note
         self._key = secrets.token_bytes(32)  # sessions end with the process
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
@@ -184,6 +193,7 @@ class Guard:
             self._failures.move_to_end(address)
             if len(self._failures) > _ADDRESSES:
                 self._failures.popitem(last=False)
+            self._note("unknown", "refuse token", {"address": address})
             raise _not_signed_in("a token that this server does not know")
         return found
 
@@ -197,6 +207,7 @@ class Guard:
             COOKIE, session, max_age=SESSION_SECONDS, path="/", httponly=True, samesite="strict",
             secure=request.url.scheme == "https",
         )  # fmt: skip
+        self._note(token.name, "sign in", {"address": request.client.host if request.client else ""})
         return Caller(token.name, token.role, session)
 
     def sign_out(self, response: Response) -> None:
@@ -281,12 +292,11 @@ def needs(role: Role, *, form: bool = False) -> Callable[[Request], Caller]:
     return find
 
 
-_SCHEMES = [
+SCHEMES = [
     Depends(HTTPBearer(auto_error=False, description="A token of the token file.")),
     Depends(APIKeyCookie(name=COOKIE, auto_error=False, description="A session of the page.")),
 ]
 """For the OpenAPI document alone."""
-SCHEMES = _SCHEMES
 
 Reads = Annotated[Caller, Depends(needs(Role.READ))]
 Writes = Annotated[Caller, Depends(needs(Role.WRITE))]

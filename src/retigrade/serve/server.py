@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import socket
 import sys
+import time
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retigrade.errors import UsageError
+from retigrade.serve import audit
 from retigrade.serve.app import create_app
 from retigrade.serve.config import ServeConfig
+from retigrade.serve.database import Database
+from retigrade.serve.middleware import ACCESS
 
 _SHUTDOWN_SECONDS = 60
 _KEEP_ALIVE_SECONDS = 20
+_HEADER_SECONDS = 15.0
+_CONNECTIONS, _BACKLOG = 800, 2048
+
+
+def verify(url: str) -> tuple[str, bool]:
+    """Return one sentence on a database's audit log, and whether the log is whole; UsageError where it has none."""
+    database = Database(url)
+    try:
+        with database.reading() as session:
+            broken = audit.find_break(session)
+            count, last = audit.ending(session)
+    finally:
+        database.close()
+    if broken is not None:
+        return f"the audit log is not whole: {broken}", False
+    return f"the audit log is whole: {count} lines, the last one {last}", True
 
 
 def run(config: ServeConfig) -> None:
@@ -31,7 +54,9 @@ def run(config: ServeConfig) -> None:
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=_Protocol,
+                limit_concurrency=_CONNECTIONS,
+                backlog=_BACKLOG,
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -45,6 +70,41 @@ def run(config: ServeConfig) -> None:
         listener.close()
 
 
+class _Protocol(HttpToolsProtocol):
+    """HTTP over one connection, closed where the headers of a request do not come in time."""
+
+    _slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        if self._slow is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_headers()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _expect_headers(self) -> None:
+        self._slow = self.loop.call_later(_HEADER_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _stop_waiting(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; UsageError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -52,7 +112,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(2048)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise UsageError(
@@ -61,11 +121,27 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _JsonLines(logging.Formatter):
+    """One JSON object a line; what is one already stays as it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == ACCESS.name:
+            return record.getMessage()
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[2] is not None:
+            line["where"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
 def _log_to_stderr() -> None:
-    """Write one line of JSON for each request; no name of a file or patient is in it."""
+    """Write a line for each request and for what goes wrong; no name of a file or patient is in it."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    access = logging.getLogger("retigrade.serve.access")
-    access.handlers = [handler]
-    access.setLevel(logging.INFO)
-    access.propagate = False
+    handler.setFormatter(_JsonLines())
+    for name, level in (("retigrade.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)

@@ -6,21 +6,27 @@ import asyncio
 import secrets
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 
+from retigrade import __version__
+from retigrade.bundle import shipped_bundle
 from retigrade.grader import Grader, load
 from retigrade.icdr import Status
-from retigrade.serve import record
+from retigrade.serve import audit, record
 from retigrade.serve.config import ServeConfig
+from retigrade.serve.counters import Counters
 from retigrade.serve.database import Database
+from retigrade.serve.photos import PhotoStore
 from retigrade.serve.security import Guard, Tokens
 from retigrade.serve.uploads import Admission
 from retigrade.serve.workers import Desk, Writer, grade_upload, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from retigrade.grading import Grading, Subject
     from retigrade.serve.tables import GradingRecord
@@ -33,10 +39,20 @@ class Service:
     def __init__(self, config: ServeConfig, grader: Grader, database: Database) -> None:
         """Take what is open already; `open` opens it."""
         self.config, self.grader, self.database = config, grader, database
-        self.guard = Guard(None if config.token_file is None else Tokens(config.token_file), origins=config.origins)
+        tokens = None if config.token_file is None else Tokens(config.token_file)
+        self.guard = Guard(tokens, origins=config.origins, note=self.note)
         self.admission = Admission(config)
+        self.counters = Counters(waiting=lambda: self.admission.waiting, held=lambda: self.admission.held)
+        self.photos = (
+            None if config.keep_photos is None else PhotoStore(config.keep_photos, retention_days=config.retention_days)
+        )
         self.desk, self.writer = Desk(workers=config.workers), Writer(database)
+        self.keys_under_way: set[str] = set()
+        self._bundle_path = config.bundle or shipped_bundle()
+        self._bundle_stamp = _stamp(self._bundle_path)
         self.is_closing = False
+        details = {"version": __version__, "bundle": grader.bundle.identity, "operating_point": grader.operating_point}
+        self.note("server", "start", details).result()
 
     @classmethod
     def open(cls, config: ServeConfig, *, grader: Grader | None = None) -> Self:
@@ -45,12 +61,42 @@ class Service:
             grader = load(config.bundle, threads=1, operating_point=config.operating_point)
         return cls(config, grader, Database(config.database))
 
+    def bundle_note(self) -> str | None:
+        """Return a sentence where the bundle's file is not the one any more that was read at the start."""
+        if self._bundle_stamp == _stamp(self._bundle_path):
+            return None
+        return (
+            "the bundle's file has changed since the start: this server goes on with the one that it read, "
+            f"{self.grader.bundle.identity}; start it again to use the other"
+        )
+
     def close(self) -> None:
         """Finish what was accepted, and give everything back."""
         self.is_closing = True
         self.desk.close()
+        self.note("server", "stop", {})
         self.writer.close()
         self.database.close()
+
+    def note(self, actor: str, action: str, details: dict[str, Any]) -> Future[None]:
+        """Have a line written into the audit log."""
+        return self.writer.submit(partial(audit.append, actor=actor, action=action, details=details))
+
+    def tidy(self) -> None:
+        """Delete what was kept for long enough: photographs, and the keys of answered requests."""
+        if self.photos is not None and (count := self.photos.purge()):
+            self.note("server", "purge photographs", {"count": count})
+        self.writer.submit(record.forget_requests)
+
+    def forget_photos(self, digests: Iterable[str]) -> None:
+        """Delete the photographs that no grading is left of."""
+        if self.photos is None:
+            return
+        for sha256 in set(digests):
+            with self.database.reading() as session:
+                in_use = record.is_in_use(session, sha256)
+            if not in_use:
+                self.photos.delete(sha256)
 
     async def grade(self, files: Sequence[File], subjects: Sequence[Subject], *, actor: str) -> list[GradingRecord]:
         """Return the gradings of some files in their order, once all are durable in the database."""
@@ -58,7 +104,12 @@ class Service:
             asyncio.wrap_future(self._grade(file, subject, actor=actor))
             for file, subject in zip(files, subjects, strict=True)
         ]
-        return list(await asyncio.gather(*waiting))
+        records = list(await asyncio.gather(*waiting))
+        if self.photos is not None:
+            for file, known in zip(files, records, strict=True):
+                if known.sha256 is not None and known.row["sha256"] is not None:  # it is a photograph
+                    await run_in_threadpool(self.photos.keep, known.sha256, file.data)
+        return records
 
     def _grade(self, file: File, subject: Subject, *, actor: str) -> Future[GradingRecord]:
         """Have a file graded and written, unless the same was before."""
@@ -84,6 +135,7 @@ class Service:
                     answer.set_result(known)
                     return
                 grading = grade_upload(self.grader, file.name, data, subject, max_pixels=self.config.max_pixels)
+                self.counters.count_grading(grading)
                 if grading.status is Status.ERROR:  # it may be for want of memory: another time it is tried again
                     content = secrets.token_hex(32)
                 self.writer.submit(
@@ -101,6 +153,14 @@ class Service:
         return record.add_grading(
             session, grading, sha256=sha256, content=content, operating_point=self.grader.operating_point, actor=actor
         )
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def service_of(request: Request) -> Service:

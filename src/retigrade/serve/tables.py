@@ -6,7 +6,7 @@ import datetime
 import uuid
 from typing import Any
 
-from sqlalchemy import JSON, Date, DateTime, ForeignKey, Index, Integer, LargeBinary, String, UniqueConstraint
+from sqlalchemy import JSON, Boolean, Date, DateTime, ForeignKey, Index, Integer, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PATIENT_CHARACTERS = 200
@@ -55,6 +55,7 @@ class GradingRecord(Base):
     bundle: Mapped[str] = mapped_column(String(100))
     status: Mapped[str] = mapped_column(String(20))
     grade: Mapped[int | None] = mapped_column(Integer)
+    referable: Mapped[bool | None] = mapped_column(Boolean)
     row: Mapped[dict[str, Any]] = mapped_column(JSON)
     heat: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
     geometry: Mapped[dict[str, Any] | None] = mapped_column(JSON)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,13 +115,12 @@ async def read_upload(request: Request, config: ServeConfig, share: Share, *, na
 async def _receive(request: Request, body: _Multipart | _Raw, config: ServeConfig, share: Share) -> None:
     total = 0
     try:
-        async with asyncio.timeout(config.upload_seconds):
-            async for chunk in request.stream():
-                total += len(chunk)
-                if total > config.max_request_bytes:
-                    raise _too_much(total, config.max_request_bytes, "one request")
-                share.take(len(chunk))
-                body.write(chunk)
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > config.max_request_bytes:
+                raise _too_much(total, config.max_request_bytes, "one request")
+            share.take(len(chunk))
+            body.write(chunk)
     except TimeoutError:
         raise Problem(
             408, seen=f"{total} bytes in {config.upload_seconds:g} s", needed="the whole request in that time",

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Request
 
 from retigrade.icdr import GRADES
-from retigrade.serve.gradings import patient_of
+from retigrade.serve.intake import patient_of
 from retigrade.serve.problems import Problem
 
 _FORM_BYTES = 64 * 1024

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from retigrade.output.patients import EyeResult, Visit, visit_of
 from retigrade.output.rows import Row, row_of
-from retigrade.serve.gradings import show
+from retigrade.serve.rest.shapes import grading_out
 from retigrade.serve.service import Service
 from retigrade.serve.tables import GradingRecord, ReadingRecord
 
@@ -58,7 +58,7 @@ def items_of(session: Session, service: Service, records: Sequence[GradingRecord
 
 
 def _item(service: Service, record: GradingRecord, readings: Iterable[Reading]) -> Item:
-    links = show(service, record)["links"]
+    links = grading_out(service, record)["links"]
     return Item(
         id=record.id,
         row=row_of(record.row),

@@ -12,16 +12,16 @@ from markupsafe import Markup
 from retigrade.errors import UsageError
 from retigrade.output.progression import timeline_svg, timelines_of
 from retigrade.serve import record
-from retigrade.serve.gradings import found, subject_of
+from retigrade.serve.intake import subject_of
 from retigrade.serve.page import statistics
 from retigrade.serve.page.forms import FormDep, NamesDep, reading_of
 from retigrade.serve.page.items import Item, ShownVisit, items_of, visits_shown
 from retigrade.serve.page.render import page
 from retigrade.serve.page.worklist import export_address
 from retigrade.serve.problems import Problem
+from retigrade.serve.rest.gradings import find_or_refuse
 from retigrade.serve.security import CSRF_FIELD, Caller, Reads, Role, guard_of, needs
 from retigrade.serve.service import Service, ServiceDep
-from retigrade.serve.shapes import today
 from retigrade.serve.tables import PATIENT_CHARACTERS
 from retigrade.subjects import PATTERNS, NamePattern
 
@@ -42,7 +42,7 @@ def start(
         visits = [shown for shown in _visits(service, subject.patient) if shown.visit.date == day]
     return page(
         request, "grade.html.j2", caller=caller, place="grade", scripts=("viewer.js", "grade.js"),
-        subject=subject, today=today().isoformat(), patterns=list(PATTERNS), max_bytes=service.config.max_bytes,
+        subject=subject, today=record.now().date().isoformat(), patterns=list(PATTERNS), max_bytes=service.config.max_bytes,
         keeps=service.config.keep_photos is not None, visits=visits, **_card_values(service),
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ def read(
 ) -> Response:
     """Keep what a reader made of a grading beside the machine's answer."""
     guard_of(request).check_csrf(caller, form.get(CSRF_FIELD))
-    known = found(service, grading)
+    known = find_or_refuse(service, grading)
     grade, reader, reason = reading_of(form, machine=known.grade)
     service.writer.submit(
         lambda session: record.add_reading(
@@ -169,7 +169,7 @@ def _subject(pattern: NamePattern, name: str) -> dict[str, str | None] | None:
 
 
 def _item(service: Service, grading: str) -> Item:
-    known = found(service, grading)
+    known = find_or_refuse(service, grading)
     with service.database.reading() as session:
         (item,) = items_of(session, service, [known])
     return item

@@ -16,12 +16,17 @@ def upgrade() -> None:
     op.drop_column("gradings", "overlay")
     op.add_column("gradings", sa.Column("geometry", sa.JSON()))
     op.execute("UPDATE gradings SET heat = NULL")
+    op.add_column("gradings", sa.Column("referable", sa.Boolean()))
     op.create_index("gradings_sha256", "gradings", ["sha256"])
     op.add_column("patients", sa.Column("name", sa.String(200)))
     op.add_column("patients", sa.Column("birth_date", sa.Date()))
     op.add_column("patients", sa.Column("alias", sa.String(36), nullable=False, server_default=""))
     patients = sa.table("patients", sa.column("id"), sa.column("alias"))
+    gradings = sa.table("gradings", sa.column("id"), sa.column("row", sa.JSON()), sa.column("referable", sa.Boolean()))
     connection = op.get_bind()
+    for grading, row in connection.execute(sa.select(gradings.c.id, gradings.c.row)).all():
+        change = sa.update(gradings).where(gradings.c.id == grading).values(referable=row["referable"])
+        connection.execute(change)
     for (patient,) in connection.execute(sa.select(patients.c.id)).all():
         connection.execute(sa.update(patients).where(patients.c.id == patient).values(alias=str(uuid.uuid4())))
     op.create_table(
@@ -40,6 +45,7 @@ def downgrade() -> None:
     for column in ("alias", "birth_date", "name"):
         op.drop_column("patients", column)
     op.drop_index("gradings_sha256", "gradings")
-    op.drop_column("gradings", "geometry")
+    for column in ("geometry", "referable"):
+        op.drop_column("gradings", column)
     op.execute("UPDATE gradings SET heat = NULL")
     op.add_column("gradings", sa.Column("overlay", sa.LargeBinary()))
