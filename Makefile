@@ -3,6 +3,7 @@
 # make test                  the tests, in a few minutes
 # make test-slow             those that train networks or need other programs
 # make lint                  style, types and layers
+# make docs                  the documentation's site in out/site, strictly
 # Needs Python 3.11 or newer and nothing else; PYTHON names another one than python3.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: grade test test-slow lint
+.PHONY: grade test test-slow lint docs
 
 grade: $(STAMPS)/grading
 	@if [ "$$PHOTOS" = out/demo ]; then $(BIN)/python -m retigrade.synthetic out/demo; fi
@@ -30,6 +31,9 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMPS)/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(STAMPS)/grading: pyproject.toml | $(STAMPS)/venv
 	@echo "installing retigrade into .venv" >&2

@@ -19,6 +19,8 @@ def test_the_public_names() -> None:
         "Grading",
         "Status",
         "check",
+        "compare",
+        "ensemble",
         "load",
         "tune",
         "evaluate",

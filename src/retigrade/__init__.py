@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     )
     from retigrade.evaluation.evaluate import evaluate
     from retigrade.evaluation.tuning import tune
+    from retigrade.experiments.compare import compare
+    from retigrade.experiments.ensemble import ensemble
+    from retigrade.experiments.run import train
     from retigrade.grader import Grader, load
     from retigrade.grading import Grading
     from retigrade.icdr import Grade, Status
     from retigrade.synthetic import write_eyes
-    from retigrade.training.pipeline import train
 
 __version__ = "0.2.0"
 
@@ -47,6 +49,8 @@ __all__ = [
     "UnreadablePhoto",
     "UsageError",
     "check",
+    "compare",
+    "ensemble",
     "evaluate",
     "load",
     "train",
@@ -61,9 +65,11 @@ _HOMES = {
     "Grading": "retigrade.grading",
     "Status": "retigrade.icdr",
     "check": "retigrade.data.audit",
+    "compare": "retigrade.experiments.compare",
+    "ensemble": "retigrade.experiments.ensemble",
     "evaluate": "retigrade.evaluation.evaluate",
     "load": "retigrade.grader",
-    "train": "retigrade.training.pipeline",
+    "train": "retigrade.experiments.run",
     "tune": "retigrade.evaluation.tuning",
     "write_eyes": "retigrade.synthetic",
 }

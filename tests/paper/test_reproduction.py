@@ -132,12 +132,20 @@ def test_every_table_and_figure_is_there_in_all_three_forms(whole: Path) -> None
     assert page.count("data:image/") == len(list((whole / "figures").iterdir()))
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert text.count("\n### ") == page.count("<h3>")
+    sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert sections[:2] == ["In one page", "The audit"]
     assert not list(whole.rglob("*.tmp"))
 
 
-def test_the_first_line_says_what_is_scaled_down(whole: Path) -> None:
-    first = (whole / "report.md").read_text().splitlines()[0]
-    assert "scaled down: MobileNetV2 with 2 of 3 folds, 3 of 100 epochs; VGG-16 with 1 of 3 folds" in first
+def first_paragraph(out: Path) -> str:
+    title, _, first = (out / "report.md").read_text().splitlines()[:3]
+    assert title == "# The publication run again"
+    return first
+
+
+def test_the_first_paragraph_says_what_is_scaled_down(whole: Path) -> None:
+    first = first_paragraph(whole)
+    assert "Scaled down: MobileNetV2 with 2 of 3 folds, 3 of 100 epochs; VGG-16 with 1 of 3 folds" in first
     assert "without ResNet50V2" in first
     assert "at 64 of 224 pixels" in first
 
@@ -204,6 +212,37 @@ def test_the_training_flips_to_the_side_alone_as_printed(whole: Path) -> None:
     assert training["Vertical flipping"] == "No"
 
 
+def test_the_first_page_has_claim_printed_and_measured_values_and_why_they_differ(whole: Path) -> None:
+    text = (whole / "report.md").read_text()
+    page = text[text.index("## In one page") : text.index("## The audit")]
+    assert "an accuracy of 93.89 %" in page
+    assert "| printed | measured honestly | measured as published | measured with the overlap" in page
+    accuracy = next(line for line in page.splitlines() if line.startswith("| accuracy"))
+    assert accuracy.split("|")[2].strip() == "0.939"
+    measured = {row["protocol"]: float(row["accuracy"]) for row in rows(whole, "protocols")[::-1]}
+    assert f"{measured['honest']:.3f}" in accuracy
+    assert "Why they differ" in page
+
+
+def test_no_table_of_the_page_repeats_one_value_in_every_row(whole: Path) -> None:
+    text = (whole / "report.md").read_text()
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        cells = [line.strip("| \n").split(" | ") for line in table.splitlines() if not line.startswith("| ---")]
+        heading, *below = cells
+        assert len(heading) <= 14, heading
+        for column in zip(*below, strict=False):
+            assert len(below) < 3 or len(set(column)) > 1, heading
+
+
+def test_figure_3_can_be_drawn_from_its_table(whole: Path) -> None:
+    counts = rows(whole, "confusion")
+    who = ("protocol", "network", "preparation")
+    evaluated = {tuple(row[name] for name in who): int(row["evaluated"]) for row in rows(whole, "protocols")}
+    for key, total in evaluated.items():
+        own = [row for row in counts if tuple(row[name] for name in who) == key]
+        assert sum(int(value) for row in own for name, value in row.items() if name.startswith("predicted")) == total
+
+
 def test_the_audit_is_in_the_report(whole: Path) -> None:
     audit = rows(whole, "arithmetic")
     assert {row["verdict"] for row in audit} == {"consistent", "contradicted", "unverifiable"}
@@ -227,15 +266,15 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on_later(clinic: Path, 
     options = {"networks": ("mobilenetv2_100",), "folds": (1,), "epochs": (1,)}
     with pytest.raises(KeyboardInterrupt):
         reproduce(clinic, tmp_path, Memory(stop_before=1), **options)
-    first = (tmp_path / "report.md").read_text().splitlines()[0]
-    assert first.endswith("; 1 of 3 trainings so far")
+    first = first_paragraph(tmp_path)
+    assert "; 1 of 3 trainings so far." in first
     assert "not gaussian nor honest" in first
     assert {row["protocol"] for row in rows(tmp_path, "protocols")} == {"published", "leaking"}
     assert not (tmp_path / "tables" / "table_4_honest.csv").exists()
     rest = Memory()
     reproduce(clinic, tmp_path, rest, **options)
     assert len(rest.tasks) == 2
-    assert "so far" not in (tmp_path / "report.md").read_text().splitlines()[0]
+    assert "so far" not in first_paragraph(tmp_path)
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -280,7 +319,7 @@ def test_small_files_are_all_that_a_later_run_needs(clinic: Path, tmp_path: Path
 def test_a_report_of_a_stopped_run_tells_only_of_what_was_run(clinic: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         reproduce(clinic, tmp_path, Memory(stop_before=3))  # two published folds and an honest one
-    first = (tmp_path / "report.md").read_text().splitlines()[0]
+    first = first_paragraph(tmp_path)
     assert "without ResNet50V2, VGG-16; not gaussian; " in first
     assert {row["network"] for row in rows(tmp_path, "networks")} == {"MobileNetV2"}
     assert "VGG-16: here" not in rows(tmp_path, "table_3")[0]
@@ -346,7 +385,7 @@ def test_a_partial_start_is_said_wherever_its_numbers_stand(clinic: Path, tmp_pa
         assert {row["start"] for row in rows(tmp_path, table)} == {said}, table
     text = (tmp_path / "report.md").read_text()
     assert f"ResNet50V2 ({said})" in text
-    assert f"from {said};" in text.splitlines()[0]
+    assert f"from {said};" in first_paragraph(tmp_path)
 
 
 @pytest.mark.usefixtures("no_plots")

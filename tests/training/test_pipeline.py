@@ -21,12 +21,12 @@ from retigrade.errors import UsageError
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, predict_labelled
 from retigrade.evaluation.result import EvaluationResult
+from retigrade.experiments.run import train
 from retigrade.grader import load
 from retigrade.icdr import Status
 from retigrade.metrics.decision import softmax
 from retigrade.training.export import BundleModel, receptive_field_offset, run_model, to_onnx
 from retigrade.training.network import Ensemble, Network, NetworkOutput
-from retigrade.training.pipeline import train
 from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import BEST
 from small_data import write_small_data

@@ -14,6 +14,8 @@ from retigrade import __version__
 from retigrade.cli.batch import BatchCommand
 from retigrade.cli.check import Check
 from retigrade.cli.command import Command, notice
+from retigrade.cli.compare import Compare
+from retigrade.cli.ensemble import Ensemble
 from retigrade.cli.evaluate import Evaluate
 from retigrade.cli.grade import GradeCommand
 from retigrade.cli.info import Info
@@ -31,6 +33,8 @@ COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "evaluate": Evaluate,
     "tune": Tune,
+    "compare": Compare,
+    "ensemble": Ensemble,
     "paper": Paper,
     "info": Info,
     "batch": BatchCommand,

@@ -14,7 +14,7 @@ from retigrade.errors import needs_extra
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train on labelled photographs: writes bundle.onnx, its evaluation, the split, and the log into --out.
+    """Train on labelled photographs: writes bundle.onnx, its evaluation, the split, and the run's record into --out.
 
     A run that stopped goes on with --resume to the same result. Under torchrun it uses every process it is given.
     """
@@ -35,13 +35,28 @@ class Train(Command):
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: timm's download)")] = (
         None
     )
-    """A safetensors file to start from."""
+    """A safetensors file or a bundle to start from."""
 
     random_start: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Start from random weights instead."""
 
+    size: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
+    """Side of the photo in pixels, 32 to 1024."""
+
+    validation: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.1
+    """The share of the photographs that calibrate; with folds, of those that a fold learns from."""
+
+    test: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.1
+    """The share of the photographs that are measured on and nothing else."""
+
     folds: Annotated[int, tyro.conf.arg(metavar="K")] = 0
     """Cross-validate: K networks, each tested on its own fold, shipped as one ensemble. 0: one network."""
+
+    leave_source_out: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """For each data set: train on all others and test on it."""
+
+    external: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DATA...", help_behavior_hint="")] = ()
+    """Labelled folders or CSV files that the bundle is measured on, never learned from or chosen on."""
 
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: the recipe's)")] = None
     """Epochs, each as many photographs as there are to train on."""
@@ -73,13 +88,16 @@ class Train(Command):
     resume: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Go on with the run in --out."""
 
+    mlflow: Annotated[str | None, tyro.conf.arg(metavar="URI", help_behavior_hint="")] = None
+    """Also tell MLflow at this address, a server or a folder."""
+
     skip_unreadable: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Leave out photographs that are missing, damaged or unusable, naming them, rather than stop."""
 
     def run(self) -> int:
         """Train, calibrate, evaluate, write."""
         with needs_extra("train"):
-            from retigrade.training.pipeline import train
+            from retigrade.experiments.run import train
         from retigrade.training.progress import TerminalProgress
 
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "debug"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -20,6 +21,7 @@ from retigrade.data.manifest import Manifest
 from retigrade.errors import DataError, LeakError, UsageError
 from retigrade.files import write_whole
 from retigrade.icdr import Grade
+from retigrade.text import shown
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -92,6 +94,27 @@ def k_fold(manifest: Manifest, groups: Groups, *, folds: int, seed: int) -> Spli
                 f"independent patients or duplicate groups, fewer than {folds} folds; use fewer or add photographs"
             )
     return divide(manifest, groups, shares={f"fold{n}": 1 / folds for n in range(1, folds + 1)}, seed=seed)
+
+
+def by_source(manifest: Manifest, groups: Groups, *, seed: int) -> Splits:
+    """One part for each data set, by its name as far as a folder can have it.
+
+    seed: of what is drawn within the parts later. Raises DataError below two data sets or where two get one name,
+    LeakError where two share a photograph, a duplicate or a patient.
+    """
+    sources = sorted(set(manifest.sources.tolist()))
+    if len(sources) < 2:
+        raise DataError(
+            f"all {len(manifest)} photographs are of one data set, {shown(sources[0])}; to leave one out, give several "
+            "folders, or a CSV with a column named source"
+        )
+    names = [re.sub(r"[^\w-]+", "-", source).strip("-").lower() or "unnamed" for source in sources]
+    if len(set(names)) < len(names):
+        raise DataError(f"two of the data sets {', '.join(map(shown, sources))} get the same folder; rename one")
+    part_of = np.searchsorted(sources, manifest.sources).astype(np.int64)
+    splits = Splits(tuple(names), part_of, groups, manifest.fingerprint, seed)
+    check_leaks(splits.parts(), groups, manifest)
+    return splits
 
 
 def within(

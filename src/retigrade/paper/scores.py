@@ -86,7 +86,7 @@ def protocols_table(experiment: Experiment, results: Results, *, seed: int = 0) 
         (*_WHO, "folds", "evaluated", *_COMPARED, "printed accuracy", "accuracy less printed"),
         tuple(rows),
         key="protocols",
-        title="The protocols side by side",
+        title="Figures of each protocol",
         note="Pooled over the folds, with 95 % intervals by bootstrap, whole duplicate groups and patients resampled. "
         "QWK: quadratic weighted kappa. The publication claims that no photograph is predicted two or more stages from "
         "the truth.",
@@ -137,6 +137,22 @@ def stages_table(experiment: Experiment, results: Results) -> Table:
         note="The text gives a floor for each stage's accuracy (99, 75, 92, 60 and 85 %), which can only be the share "
         "of that stage's photographs that were predicted right, equation 3; equation 1 counts every photograph of the "
         "other stages too.",
+    )
+
+
+def confusion_table(experiment: Experiment, results: Results) -> Table:
+    """Every fold's confusion matrix in numbers, from which Figure 3 can be drawn again."""
+    rows: list[tuple[Cell, ...]] = []
+    for key, folds in results.items():
+        for fold in folds:
+            counts = metrics.confusion(fold.target, fold.predicted).tolist()
+            for stage, row in zip(STAGES, counts, strict=True):
+                rows.append((*_who(experiment, key), fold.run.fold, stage, *row))
+    return Table(
+        (*_WHO, "fold", "true stage", *(f"predicted {stage}" for stage in STAGES)),
+        tuple(rows),
+        key="confusion",
+        title="Figure 3 in numbers",
     )
 
 

@@ -148,7 +148,6 @@ def audit_table() -> Table:
         ("claim", "where", "verdict", "computed", "how"),
         tuple((finding.claim, finding.where, finding.conclusion, finding.computed, finding.how) for finding in audit()),
         key="arithmetic",
-        title="The audit",
     )
 
 

@@ -14,7 +14,7 @@ import io
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import chain
 from typing import Literal
 
@@ -127,6 +127,26 @@ class Document:
     def images(self) -> Iterator[Image]:
         """Every image outside galleries, in order."""
         return (block for section in self.sections for block in section.blocks if isinstance(block, Image))
+
+
+def folded(table: Table) -> Table:
+    """The same table without the columns that say one thing in every row, which the note then says.
+
+    At least one column stays; a column of nothing but dashes is left out without a word.
+    """
+    texts = [[as_text(row[place]) for row in table.rows] for place in range(len(table.headings))]
+    constant = [place for place, column in enumerate(texts) if len(column) > 1 and len(set(column)) == 1]
+    if not constant or len(constant) == len(table.headings):
+        return table
+    kept = [place for place in range(len(table.headings)) if place not in constant]
+    facts = [f"{table.headings[place]} {texts[place][0]}" for place in constant if texts[place][0] != "–"]
+    told = f"In every row: {'; '.join(facts)}." if facts else ""
+    return replace(
+        table,
+        headings=tuple(table.headings[place] for place in kept),
+        rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
+        note=f"{table.note} {told}".strip(),
+    )
 
 
 def as_html(document: Document) -> str:

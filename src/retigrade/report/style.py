@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import jinja2
+import markupsafe
 
 from retigrade.text import shown
 
@@ -20,6 +22,9 @@ INK, FAINT = "#22303a", "#c9d1d6"
 CAPTION = "evidence for retinopathy, not a lesion segmentation; research use only, not a medical device"
 
 
+_BRACKETS = re.compile(r"\([^()<>]*\)")
+
+
 @cache
 def template(package: str, name: str) -> jinja2.Template:
     """Return a template of `package`; see `environment`."""
@@ -30,8 +35,8 @@ def template(package: str, name: str) -> jinja2.Template:
 def environment(*packages: str) -> jinja2.Environment:
     """Return the templates of some packages, the first of a name first, and `style.css` for all of them.
 
-    Whatever they show is escaped unless it is Markup. Every template knows `caption` and `colours`, and the filter
-    `shown`, which makes any name fit for a page.
+    Whatever they show is escaped unless it is Markup. Every template knows `caption` and `colours`, and the filters
+    `shown`, which makes any name fit for a page, and `unbroken`, which keeps what stands in brackets on one line.
     """
     loaders = [jinja2.PackageLoader(package) for package in (*packages, "retigrade.report")]
     made = jinja2.Environment(
@@ -41,6 +46,10 @@ def environment(*packages: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["shown"] = shown
+    made.filters.update(shown=shown, unbroken=_unbroken)
     made.globals.update(caption=CAPTION, colours=[f"rgb{colour}" for colour in STAGE_COLOURS])
     return made
+
+
+def _unbroken(text: str) -> markupsafe.Markup:
+    return markupsafe.Markup(_BRACKETS.sub(r'<span class="unbroken">\g<0></span>', str(markupsafe.escape(text))))

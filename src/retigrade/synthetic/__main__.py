@@ -1,10 +1,22 @@
-"""`python -m retigrade.synthetic FOLDER` writes the built-in eyes into FOLDER."""
+"""`python -m retigrade.synthetic FOLDER` writes the built-in eyes into FOLDER.
+
+With a number, `python -m retigrade.synthetic FOLDER PHOTOS`, it writes a labelled data set of so many drawn eyes, in
+class folders, to try training and measuring on; networks that learn from drawings say nothing about photographs.
+"""
 
 import sys
 from pathlib import Path
 
-from retigrade.synthetic import write_eyes
+from retigrade.errors import RetigradeError
+from retigrade.synthetic import write_eyes, write_labelled_eyes
 
-if len(sys.argv) != 2:
-    sys.exit("usage: python -m retigrade.synthetic FOLDER")
-write_eyes(Path(sys.argv[1]))
+_, *arguments = sys.argv
+if len(arguments) not in (1, 2) or not all(number.isdecimal() for number in arguments[1:]):
+    sys.exit("usage: python -m retigrade.synthetic FOLDER [PHOTOS]")
+try:
+    if len(arguments) == 2:
+        write_labelled_eyes(Path(arguments[0]), photos=int(arguments[1]))
+    else:
+        write_eyes(Path(arguments[0]))
+except RetigradeError as error:
+    sys.exit(f"retigrade: {error}")

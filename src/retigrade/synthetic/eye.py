@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Pixels
+from retigrade.errors import UsageError
 from retigrade.files import write_whole
 from retigrade.fundus.field import Field
-from retigrade.icdr import Grade
+from retigrade.icdr import GRADES, Grade
 from retigrade.synthetic.geometry import Anatomy, Eye, Plane
 from retigrade.synthetic.lesions import LESIONS, paint_lesions
 from retigrade.synthetic.retina import (
@@ -127,12 +129,35 @@ def demo_eyes() -> tuple[tuple[str, Phantom], ...]:
     )
 
 
+CLASSES = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")
+"""The class folders of a labelled data set, grade 0 to 4."""
+
+
 def write_eyes(folder: Path | str) -> list[Path]:
     """Write the built-in eyes into `folder` as PNG, each file whole or not at all, and return their paths.
 
     Raises UsageError where the folder cannot be made or written.
     """
     return [_write_png(Path(folder, name), eye) for name, eye in demo_eyes()]
+
+
+def write_labelled_eyes(folder: Path | str, *, photos: int, size: int = 240, seed: int = 0) -> list[Path]:
+    """Write a labelled data set of drawn eyes into class folders, grades in turn, and return the paths.
+
+    size: height in pixels. The same seed gives the same pixels. Raises UsageError below 1 photo, or where the folder
+    cannot be made or written.
+    """
+    if photos < 1:
+        raise UsageError(f"a data set needs at least 1 photo, got {photos}")
+
+    def write(number: int) -> Path:
+        grade = GRADES[number % len(GRADES)]
+        rng = np.random.default_rng([seed, number])
+        eye = draw_eye(grade=grade, size=size, aspect=1.3, cut=0.08 * (number // 5 % 2), rng=rng)
+        return _write_png(Path(folder, CLASSES[grade], f"{number:04}.png"), eye)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(write, range(photos)))
 
 
 def _write_png(path: Path, eye: Phantom) -> Path:

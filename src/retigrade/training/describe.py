@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,10 @@ _ENSEMBLE = (
     "an ensemble of {folds} networks; calibrated, decided and measured out of fold, each photograph by the one "
     "network that never saw it"
 )
+_SOURCES = (
+    "an ensemble of {folds} networks, each trained without one data set; calibrated, decided and measured on the data "
+    "set that the network never saw"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -64,6 +69,7 @@ class Origin:
     intended_use: str
     recipe: Recipe
     folds: int
+    leave_source_out: bool = False
 
 
 def make_metadata(
@@ -81,12 +87,6 @@ def make_metadata(
     features: of the training photographs, (n, C), calibration_features those of the calibration ones, both of the
     network as shipped.
     """
-    grades = manifest.grades[evidence.calibrate]
-    weights = calibrate.equal_sources(manifest.sources[evidence.calibrate])
-    temperature, decision = calibrate.calibrate(evidence.calibration, grades, weights=weights)
-    probabilities = softmax(evidence.calibration.logits, temperature=temperature)
-    points = calibrate.operating_points(probabilities, decision, grades, weights=weights)
-    threshold = points["balanced"].threshold if points else 0.5
     return Metadata(
         schema_version=SCHEMA_VERSION,
         name=origin.name,
@@ -94,32 +94,49 @@ def make_metadata(
         backbone=origin.backbone,
         input_size=origin.recipe.size,
         field_version=FIELD_VERSION,
-        temperature=temperature,
-        decision=decision,
-        referable_threshold=min(threshold, 1.0),
-        operating_points=points,
-        conformal=Conformal(
-            coverage=COVERAGE, quantile=conformal_quantile(probabilities, grades, COVERAGE, weights=weights)
-        ),
-        second_reader_spread=calibrate.second_reader_spread(probabilities),
         out_of_distribution=fit_out_of_distribution(features, calibration_features),
         retest_noise=None,  # measured on the finished bundle
         quality=QualityLimits(**QualityLimits().model_dump()),
-        cam_maximum=calibrate.cam_maximum(evidence.calibration, probabilities),
         receptive_field_offset=receptive_field_offset,
         training=_training(manifest, evidence, origin, split_file=split_file),
         figures=(),
         licence=origin.licence,
         intended_use=origin.intended_use,
-        limits=f"{LIMITS} {calibration_caveat(grades)}".rstrip(),
         starting_weights=origin.starting_weights,
+        **calibration(evidence.calibration, manifest, evidence.calibrate),
     )
+
+
+def calibration(outputs: ModelOutputs, manifest: Manifest, indices: Integers) -> dict[str, Any]:
+    """The fields of a bundle's metadata that are fitted on photographs that it did not learn from.
+
+    outputs: the network's for those of the manifest at `indices`, int64 (n,).
+    """
+    grades = manifest.grades[indices]
+    weights = calibrate.equal_sources(manifest.sources[indices])
+    temperature, decision = calibrate.calibrate(outputs, grades, weights=weights)
+    probabilities = softmax(outputs.logits, temperature=temperature)
+    points = calibrate.operating_points(probabilities, decision, grades, weights=weights)
+    threshold = points["balanced"].threshold if points else 0.5
+    return {
+        "temperature": temperature,
+        "decision": decision,
+        "referable_threshold": min(threshold, 1.0),
+        "operating_points": points,
+        "conformal": Conformal(
+            coverage=COVERAGE, quantile=conformal_quantile(probabilities, grades, COVERAGE, weights=weights)
+        ),
+        "second_reader_spread": calibrate.second_reader_spread(probabilities),
+        "cam_maximum": calibrate.cam_maximum(outputs, probabilities),
+        "limits": f"{LIMITS} {calibration_caveat(grades)}".rstrip(),
+    }
 
 
 def _training(manifest: Manifest, evidence: Evidence, origin: Origin, *, split_file: bytes) -> Training:
     none, mild, moderate, severe, proliferative = np.bincount(manifest.grades[evidence.train], minlength=5).tolist()
     sources = Counter(str(source) for source in manifest.sources[evidence.train])
-    protocol = _ENSEMBLE.format(folds=origin.folds) if origin.folds else _ONE_NETWORK
+    several = _SOURCES if origin.leave_source_out else _ENSEMBLE
+    protocol = several.format(folds=origin.folds) if origin.folds else _ONE_NETWORK
     return Training(
         photos=len(evidence.train),
         grades=(none, mild, moderate, severe, proliferative),

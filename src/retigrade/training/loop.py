@@ -29,6 +29,7 @@ from retigrade.training.network import Network
 from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import Recipe
 from retigrade.training.schedule import make_moving_average, make_optimizer, make_schedule
+from retigrade.training.warm_start import settle_from_bundle
 
 Pick = Literal["last", "best"]
 """Which network is kept: that after the last epoch, or at the best validation kappa."""
@@ -113,7 +114,10 @@ class Trainer:
             weights=start.weights,
             pretrained=start.pretrained,
             size=recipe.size,
-        ).to(memory_format=torch.channels_last)
+        )
+        if start.weights is not None and start.weights.suffix == ".onnx":
+            settle_from_bundle(network, start.weights, data.photos, data.train)
+        network = network.to(memory_format=torch.channels_last)
         self.steps = max(1, len(data.train) // recipe.batch)
         self.network, self.optimizer = fabric.setup(network, make_optimizer(network, recipe))
         self.schedule = make_schedule(self.optimizer, recipe, steps=self.steps)

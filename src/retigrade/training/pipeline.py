@@ -1,37 +1,47 @@
-"""From a labelled folder to a bundle: split, prepare, train, calibrate, export, evaluate."""
+"""From a manifest to a bundle: split, prepare, train, calibrate, export, evaluate."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from retigrade.arrays import Floats, Integers, Pixels
+from retigrade.arrays import Floats, Integers, Pixels, Reals
 from retigrade.bundle import Bundle, reseal
 from retigrade.data.annotations import find_annotated, read_annotated
 from retigrade.data.cache import prepared
 from retigrade.data.duplicates import find_duplicates
-from retigrade.data.manifest import Manifest, read_manifest
-from retigrade.data.splits import TEST, TRAIN, VALIDATION, Splits, k_fold, read_splits, three_way, within, write_splits
+from retigrade.data.manifest import Manifest
+from retigrade.data.splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Splits,
+    by_source,
+    k_fold,
+    read_splits,
+    three_way,
+    within,
+    write_splits,
+)
 from retigrade.errors import UsageError
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, Predictions, predict_labelled
+from retigrade.evaluation.result import EvaluationResult
 from retigrade.files import write_whole
 from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.metadata import Metadata
+from retigrade.metrics.decision import softmax
 from retigrade.metrics.fitting import fit_prior
-from retigrade.training.backbone import suited
 from retigrade.training.calibrate import equal_sources
-from retigrade.training.checkpoint import CHECKPOINT
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
 from retigrade.training.describe import UNSTATED, Evidence, Origin, make_metadata
-from retigrade.training.device import open_fabric
 from retigrade.training.distillation import cross_fitted_targets, teacher_shares
 from retigrade.training.export import concatenated, receptive_field_offset, run_model, to_onnx
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
@@ -39,7 +49,7 @@ from retigrade.training.loop import Pick, Start, fit, predict
 from retigrade.training.network import Ensemble, Network
 from retigrade.training.out_of_distribution import fit_out_of_distribution
 from retigrade.training.progress import Progress
-from retigrade.training.recipe import RECIPES, Recipe
+from retigrade.training.recipe import Recipe
 
 VALIDATION_SHARE = TEST_SHARE = 0.1
 BUNDLE, SPLITS, WEIGHTS, EVALUATION = "bundle.onnx", "splits.json", "network.safetensors", "evaluation.json"
@@ -50,13 +60,18 @@ _OFFSET_PHOTOS = 16  # enough for the gradient's centre to settle
 class TrainConfig:
     """How to train; raises UsageError where options do not go together.
 
-    folds: 0 trains one network on one split; K trains K networks, each tested on its own fold. lesions: a folder of
-    annotated photographs for lesion supervision. mirror: the bundle looks at the mirror image too.
+    validation, test: the shares of the photographs that are set aside; of several folds, validation is the share of
+    those that a fold learns from. folds: 0 trains one network on one split; K trains K networks, each tested on its own
+    fold. leave_source_out: the folds are the data sets, each tested by a network that learned from the others. lesions:
+    a folder of annotated photographs for lesion supervision. mirror: the bundle looks at the mirror image too.
     """
 
     recipe: Recipe
     start: Start
+    validation: float = VALIDATION_SHARE
+    test: float = TEST_SHARE
     folds: int = 0
+    leave_source_out: bool = False
     lesions: Path | None = None
     mirror: bool = False
     name: str
@@ -66,101 +81,75 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.folds < 0 or self.folds == 1:
             raise UsageError(f"--folds must be 0 or at least 2, got {self.folds}")
+        if self.folds and self.leave_source_out:
+            raise UsageError("--leave-source-out makes a fold of each data set: leave --folds out")
+        for name, share in (("validation", self.validation), ("test", self.test)):
+            if not 0 < share < 1:
+                raise UsageError(f"--{name} must lie between 0 and 1, got {share:g}")
+        if not self.cross_validated and self.validation + self.test >= 1:
+            raise UsageError(
+                f"--validation {self.validation:g} and --test {self.test:g} leave no photographs to learn from"
+            )
         if self.lesions is not None:
             find_annotated(self.lesions)  # a wrong folder must not wait for the training
             if not self.recipe.high_resolution:
                 raise UsageError("--lesions needs a high-resolution head, which this recipe or backbone has not")
 
+    @property
+    def cross_validated(self) -> bool:
+        """Whether several networks are trained, each tested on photographs that it did not learn from."""
+        return self.folds > 0 or self.leave_source_out
 
-def train(
-    data: Path | str | Sequence[Path | str],
-    *,
-    out: Path | str,
-    recipe: str | Recipe = "best",
-    backbone: str = "mobilenetv2_100",
-    weights: Path | None = None,
-    random_start: bool = False,
-    folds: int = 0,
-    epochs: int | None = None,
-    batch: int | None = None,
-    lr: float | None = None,
-    lesions: Path | None = None,
-    mirror: bool = False,
-    name: str | None = None,
-    license: str = UNSTATED,
-    intended_use: str = UNSTATED,
-    seed: int = 1,
-    resume: bool = False,
-    skip_unreadable: bool = False,
-    accelerator: str = "auto",
-    progress: Progress | None = None,
-) -> Path:
-    """Train on labelled photographs and write a bundle; returns its path, `out/bundle.onnx`.
 
-    data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs, the
-    log and the checkpoints. recipe: `best`, `robust`, `brief`, `paper`, or one of your own; epochs, batch, lr: in place
-    of the recipe's. backbone: a network of timm. weights: a safetensors file to start from, in place of timm's ImageNet
-    weights; random_start: start from random weights. folds, lesions, mirror: see `TrainConfig`. name, license,
-    intended_use: what the bundle says of itself. resume: go on with the run in `out`. skip_unreadable: leave unusable
-    photographs out. accelerator: `auto`, `cpu` or `gpu`. progress: is told how it goes.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FoldPredictions:
+    """What one network says of photographs that it did not learn from, the bundle's gate apart.
 
-    Raises UsageError for wrong options, a folder that cannot be written, or a training whose loss is not a number;
-    DataError where the photographs cannot be used.
+    fold: the network's name, empty for the only one. part: `validation` or `test`. learned_from: how many photographs
+    it learned from. indices: int64 (n,), into the manifest. probabilities: float64 (n, 5), calibrated as the bundle's.
     """
-    progress, folder = progress or Progress(), Path(out)
-    if folder.exists() and any(folder.glob(f"**/{CHECKPOINT}")) and not resume:
-        raise UsageError(f"{folder} holds a training already: go on with --resume, or name another --out")
-    if isinstance(recipe, str) and recipe not in RECIPES:
-        raise UsageError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}")
-    chosen = RECIPES[recipe] if isinstance(recipe, str) else recipe
-    chosen = replace(
-        chosen,
-        epochs=chosen.epochs if epochs is None else epochs,
-        batch=chosen.batch if batch is None else batch,
-        lr=chosen.lr if lr is None else lr,
-    )
-    chosen, sentences = suited(chosen, backbone)
-    config = TrainConfig(
-        recipe=chosen,
-        start=Start(backbone=backbone, weights=weights, pretrained=not random_start, seed=seed),
-        folds=folds,
-        lesions=lesions,
-        mirror=mirror,
-        name=name or f"retigrade-{backbone}".lower(),
-        license=license,
-        intended_use=intended_use,
-    )
-    folders = [Path(data)] if isinstance(data, Path | str) else [Path(each) for each in data]
-    manifest = read_manifest(folders, size=chosen.size, skip_unreadable=skip_unreadable)
-    fabric = open_fabric(accelerator=accelerator)
-    if not fabric.is_global_zero:  # of several processes one tells
-        progress = Progress()
-    for sentence in (*sentences, *manifest.notes, *(f"left out {photograph}" for photograph in manifest.left_out)):
-        progress.note(sentence)
-    bundle = train_manifest(manifest, config, folder=folder, fabric=fabric, progress=progress)
-    progress.note(f"bundle: {bundle}; retigrade info {bundle} says what it reached")
-    return bundle
+
+    fold: str
+    part: str
+    learned_from: int
+    indices: Integers
+    probabilities: Reals
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TrainedBundle:
+    """A finished training: the bundle's file and metadata, its evaluation, and what each fold's network predicted."""
+
+    path: Path
+    metadata: Metadata
+    splits: Splits
+    predictions: Predictions
+    result: EvaluationResult
+    folds: tuple[FoldPredictions, ...]
 
 
 def train_manifest(
     manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
-) -> Path:
-    """Train as configured on the photographs of a manifest; what `folder` holds already is continued."""
+) -> TrainedBundle | None:
+    """Train as configured on the photographs of a manifest; what `folder` holds already is continued.
+
+    Returns None in all processes but the first.
+    """
     with fabric.rank_zero_first():  # of several processes one writes and the others read
         splits = _splits(manifest, config, folder / SPLITS)
         photos = prepared(manifest, size=config.recipe.size, folder=folder)
     run = _Run(manifest, splits, photos, config, folder=folder, fabric=fabric, progress=progress)
     exported = [run.fold(fold) for fold in _folds(manifest, splits, config)]
-    if fabric.is_global_zero:
-        run.write_bundle([each for each in exported if each is not None])
+    trained = run.write_bundle([each for each in exported if each is not None]) if fabric.is_global_zero else None
     fabric.barrier()
-    return folder / BUNDLE
+    return trained
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Exported:
     """A trained network as ONNX, what it answers where it did not train, and its calibration photographs' features."""
 
+    name: str
     network: Network | Ensemble
     model: bytes
     evidence: Evidence
@@ -206,14 +195,14 @@ class _Run:
         self._correct_prior(network, data)
         model = to_onnx(network, size=recipe.size, mirror=config.mirror)
         # With folds, the fold that tests calibrates too: the ensemble's own answers to it are those of this network.
-        calibrate = fold.test if config.folds else fold.validation
+        calibrate = fold.test if config.cross_validated else fold.validation
         calibration = run_model(model, self.photos, calibrate)
         evidence = Evidence(
             train=fold.train, annotated=annotated, calibrate=calibrate, calibration=calibration, test=fold.test
         )
-        return _Exported(network, model, evidence, calibration.features)
+        return _Exported(fold.name, network, model, evidence, calibration.features)
 
-    def write_bundle(self, exported: Sequence[_Exported]) -> None:
+    def write_bundle(self, exported: Sequence[_Exported]) -> TrainedBundle:
         """Write the network, or the networks of all folds as one, with its calibration and its evaluation."""
         whole = exported[0] if len(exported) == 1 else self._ensemble(exported)
         metadata = self._metadata(whole)
@@ -234,6 +223,31 @@ class _Run:
         write_whole(self.folder / EVALUATION, (result.model_dump_json(indent=1) + "\n").encode())
         metadata = metadata.model_copy(update={"figures": result.stored_figures()})
         write_whole(self.folder / BUNDLE, reseal(whole.model, metadata))
+        return TrainedBundle(
+            path=self.folder / BUNDLE,
+            metadata=metadata,
+            splits=self.splits,
+            predictions=predictions,
+            result=result,
+            folds=tuple(self._fold_predictions(exported, metadata)),
+        )
+
+    def _fold_predictions(self, exported: Sequence[_Exported], metadata: Metadata) -> Iterator[FoldPredictions]:
+        for each in exported:
+            evidence = each.evidence
+            unseen = {TEST: evidence.test, VALIDATION: evidence.calibrate}
+            if len(exported) > 1:  # there the fold that tests calibrates too
+                del unseen[VALIDATION]
+            for part, indices in unseen.items():
+                known = indices is evidence.calibrate or len(exported) > 1
+                outputs = evidence.calibration if known else run_model(each.model, self.photos, indices)
+                yield FoldPredictions(
+                    fold=each.name,
+                    part=part,
+                    learned_from=len(evidence.train),
+                    indices=indices,
+                    probabilities=softmax(outputs.logits, temperature=metadata.temperature),
+                )
 
     def _training_data(self, fold: Fold) -> TrainingData:
         manifest, subsets = self.manifest, [entry.subset for entry in self.manifest.entries]
@@ -291,7 +305,7 @@ class _Run:
             calibration=concatenated([each.calibration for each in evidence]),
             test=np.concatenate([each.test for each in evidence]),
         )
-        return _Exported(network, model, whole, run_model(model, self.photos, whole.calibrate).features)
+        return _Exported("", network, model, whole, run_model(model, self.photos, whole.calibrate).features)
 
     def _metadata(self, whole: _Exported) -> Metadata:
         config, evidence = self.config, whole.evidence
@@ -305,7 +319,8 @@ class _Run:
                 licence=config.license,
                 intended_use=config.intended_use,
                 recipe=config.recipe,
-                folds=config.folds,
+                folds=len(self.splits.names) if config.cross_validated else 0,
+                leave_source_out=config.leave_source_out,
             ),
             features=run_model(whole.model, self.photos, evidence.train).features,
             calibration_features=whole.calibration_features,
@@ -336,22 +351,25 @@ def _grader(model: bytes, metadata: Metadata) -> Grader:
 
 
 def _folds(manifest: Manifest, splits: Splits, config: TrainConfig) -> Iterator[Fold]:
-    if config.folds == 0:
+    if not config.cross_validated:
         yield Fold(name="", train=splits.part(TRAIN), validation=splits.part(VALIDATION), test=splits.part(TEST))
-    for name in splits.names if config.folds else ():
+    for name in splits.names if config.cross_validated else ():
         # Each fold is tested on by a network that neither trained nor stopped by it.
-        shares = {TRAIN: 1 - VALIDATION_SHARE, VALIDATION: VALIDATION_SHARE}
+        shares = {TRAIN: 1 - config.validation, VALIDATION: config.validation}
         inner = within(manifest, splits, splits.rest(name), shares=shares, seed=config.start.seed)
-        yield Fold(name=name, train=inner[TRAIN], validation=inner[VALIDATION], test=splits.part(name))
+        folder = f"without-{name}" if config.leave_source_out else name
+        yield Fold(name=folder, train=inner[TRAIN], validation=inner[VALIDATION], test=splits.part(name))
 
 
 def _splits(manifest: Manifest, config: TrainConfig, path: Path) -> Splits:
     if path.exists():
         return read_splits(path, manifest)
     groups, seed = find_duplicates(manifest.paths), config.start.seed
-    if config.folds:
+    if config.leave_source_out:
+        splits = by_source(manifest, groups, seed=seed)
+    elif config.folds:
         splits = k_fold(manifest, groups, folds=config.folds, seed=seed)
     else:
-        splits = three_way(manifest, groups, validation=VALIDATION_SHARE, test=TEST_SHARE, seed=seed)
+        splits = three_way(manifest, groups, validation=config.validation, test=config.test, seed=seed)
     write_splits(splits, path, manifest)
     return splits

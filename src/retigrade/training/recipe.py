@@ -8,6 +8,10 @@ from typing import Literal
 
 from retigrade.errors import UsageError
 
+SIZES = (32, 1024)
+"""The smallest and the largest side of a photo in pixels."""
+_STRIDE = 32  # of the last feature map of most networks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationConfig:
@@ -89,6 +93,13 @@ class Recipe:
             raise UsageError(f"--lr must be a positive number, got {self.lr:g}; the recipes use 6e-4 and 1e-4")
         if self.teachers < 0 or self.teachers == 1:
             raise UsageError(f"teachers must be 0 or at least 2, got {self.teachers}")
+        if not SIZES[0] <= self.size <= SIZES[1]:
+            raise UsageError(f"--size must lie from {SIZES[0]} to {SIZES[1]} pixels, got {self.size}")
+
+    def resized(self, size: int) -> Recipe:
+        """The same at another side in pixels; the first epochs stay smaller by the same share, in steps of 32."""
+        small = max(SIZES[0], min(size, round(self.small_size / self.size * size / _STRIDE) * _STRIDE))
+        return replace(self, size=size, small_size=size if self.small_size == self.size else small)
 
 
 BEST = Recipe(

@@ -12,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from retigrade.errors import UsageError
-
-_EARLIER_NAMES = (("fine.", "high_resolution."), ("high_resolution.look.", "high_resolution.reduce."))
+from retigrade.training.warm_start import BundleWeights, present_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,9 @@ class StartingWeights:
 
     @classmethod
     def open(cls, path: Path) -> StartingWeights:
-        """Read the notes; UsageError where the file is no safetensors file."""
+        """Read the notes; UsageError where the file is neither a safetensors file nor a bundle that can be used."""
+        if path.suffix == ".onnx":
+            return cls(path, BundleWeights(path).notes)
         try:
             with safe_open(path, "pt") as file:
                 return cls(path, dict(file.metadata() or {}))
@@ -52,11 +53,14 @@ class StartingWeights:
 
         Raises UsageError where fewer than half of the backbone's tensors fit.
         """
+        if self.path.suffix == ".onnx":
+            BundleWeights(self.path).load_into(network)
+            return
         with safe_open(self.path, "pt") as file:
             state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if "classify.weight" in state:
             try:
-                network.load_state_dict({_present_name(name): value for name, value in state.items()})
+                network.load_state_dict({present_name(name): value for name, value in state.items()})
             except RuntimeError as error:
                 raise UsageError(
                     f"{self.path.name} is a network of another backbone or recipe; give weights of the same network"
@@ -80,11 +84,3 @@ def colour_statistics(described: str, usual: Mapping[str, Any]) -> tuple[Sequenc
     if "mean" in described and "std" in described and len(numbers) == 6:
         return numbers[:3], numbers[3:]
     return usual["mean"], usual["std"]
-
-
-def _present_name(name: str) -> str:
-    """A tensor's name today, of files written before the heads were named by what they are."""
-    for earlier, present in _EARLIER_NAMES:
-        if name.startswith(earlier):
-            name = present + name.removeprefix(earlier)
-    return name

@@ -1,0 +1,1 @@
+"""Experiments: a training run with its record on disk, runs compared, bundles combined."""
