@@ -4,6 +4,7 @@
 # make test-slow             those that train networks or need other programs
 # make lint                  style, types and layers
 # make docs                  the documentation's site in out/site, strictly
+# make reproduction          the publication's whole protocol, for days; the same command goes on where it stopped
 # Needs Python 3.11 or newer and nothing else; PYTHON names another one than python3.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: grade test test-slow lint docs
+.PHONY: grade test test-slow lint docs reproduction
 
 grade: $(STAMPS)/grading
 	@if [ "$$PHOTOS" = out/demo ]; then $(BIN)/python -m retigrade.synthetic out/demo; fi
@@ -34,6 +35,12 @@ lint: $(STAMPS)/dev
 
 docs: $(STAMPS)/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+APTOS ?= ../shared/data/aptos2019
+STARTS ?= $(wildcard ../shared/weights/*.safetensors)
+reproduction: $(STAMPS)/dev
+	$(BIN)/retigrade paper "$(APTOS)" --out runs/paper --without-photographs --random-start \
+	  $(if $(STARTS),--weights $(STARTS))
 
 $(STAMPS)/grading: pyproject.toml | $(STAMPS)/venv
 	@echo "installing retigrade into .venv" >&2

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def _wide() -> Any:
 
 
 def _plain(text: str) -> str:
-    return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines())
+    lines = (line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines())
+    return "\n".join("\n".join(textwrap.wrap(line, 100)) if len(line) > 100 else line for line in lines)
 
 
 def schema() -> str:

@@ -15,6 +15,7 @@ PRINTED_NAMES = dict(zip(("mobilenetv2_100", "resnetv2_50", "vgg16"), NETWORKS, 
 EPOCHS = 100
 SIZE = 224
 _FEWEST_PIXELS = 32
+_SMALL_SIZE = 96
 
 
 class Protocol(StrEnum):
@@ -130,6 +131,19 @@ class ExperimentConfig:
         shortfalls += [f"not {' nor '.join(left_out)}"] if left_out else []
         shortfalls += [f"at {self.size} of {SIZE} pixels"] if self.size < SIZE else []
         return tuple(shortfalls)
+
+
+def small_experiment(*, protocols: tuple[Protocol, ...], seed: int) -> ExperimentConfig:
+    """An experiment of minutes, to see how one goes."""
+    return ExperimentConfig(
+        networks=("mobilenetv2_100",),
+        folds=(2,),
+        epochs=(2,),
+        preparations=(Preparation.COLOUR,),
+        protocols=protocols,
+        size=_SMALL_SIZE,
+        seed=seed,
+    )
 
 
 def spread(numbers: Sequence[int], networks: Sequence[str]) -> tuple[int, ...]:
