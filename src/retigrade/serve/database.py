@@ -27,10 +27,11 @@ _READING = "retigrade_reading"
 class Database:
     """A database at today's schema; safe to share between threads."""
 
-    def __init__(self, url: str, *, busy_seconds: float = _BUSY_SECONDS) -> None:
+    def __init__(self, url: str, *, busy_seconds: float = _BUSY_SECONDS, is_made: bool = True) -> None:
         """url: as SQLAlchemy has it, `sqlite:///retigrade.db` or `postgresql+psycopg://user@host/name`.
 
-        busy_seconds: how long to wait for another program that has the database locked.
+        busy_seconds: how long to wait for another program that has the database locked. is_made: whether one that is
+        missing or of an older schema is brought to today's; if not, it is an error.
         Raises UsageError where it cannot be opened or written, or was made by a newer version.
         """
         try:
@@ -47,8 +48,10 @@ class Database:
             event.listen(self._engine, "begin", _begin_immediately)
         self._reading = self._engine.execution_options(**{_READING: True, "postgresql_readonly": True})
         where = address.render_as_string(hide_password=True)
+        if not is_made and address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
+            raise UsageError(f"there is no database {shown(where)}; name one with --database")
         try:
-            _migrate(self._engine)
+            _migrate(self._engine, is_made=is_made)
         except SQLAlchemyError as error:
             raise UsageError(f"the database {shown(where)} cannot be opened: {_first_line(error)}") from error
 
@@ -96,8 +99,8 @@ def _begin_immediately(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def _migrate(engine: Engine) -> None:
-    """Bring the database to today's schema; UsageError where it is of a newer one."""
+def _migrate(engine: Engine, *, is_made: bool) -> None:
+    """Bring the database to today's schema; UsageError where it is of a newer one, or may not be changed."""
     config = Config()
     config.set_main_option("script_location", str(Path(str(resources.files("retigrade.serve"))) / "migrations"))
     script = ScriptDirectory.from_config(config)
@@ -108,6 +111,10 @@ def _migrate(engine: Engine) -> None:
             raise UsageError(
                 f"the database is of schema {current}, newer than this program: install the version that made it"
             )
+        if current == script.get_current_head():
+            return
+        if not is_made:
+            raise UsageError("the database has no record of this version: start the server on it once")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retigrade.errors import UsageError
@@ -27,7 +28,7 @@ _CONNECTIONS, _BACKLOG = 800, 2048
 
 def verify(url: str) -> tuple[str, bool]:
     """Return one sentence on a database's audit log, and whether the log is whole; UsageError where it has none."""
-    database = Database(url)
+    database = Database(url, is_made=False)
     try:
         with database.reading() as session:
             broken = audit.find_break(session)
@@ -51,23 +52,27 @@ def run(config: ServeConfig) -> None:
         host, port = listener.getsockname()[:2]
         sys.stderr.write(f"retigrade serves at http://{f'[{host}]' if ':' in host else host}:{port}\n")
         sys.stderr.flush()
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                http=_Protocol,
-                limit_concurrency=_CONNECTIONS,
-                backlog=_BACKLOG,
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-            )
-        )
-        server.run(sockets=[listener])
+        make_server(app).run(sockets=[listener])
     finally:
         listener.close()
+
+
+def make_server(app: FastAPI) -> uvicorn.Server:
+    """Return the server of an application, to be run on a socket that listens."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+    )
 
 
 class _Protocol(HttpToolsProtocol):

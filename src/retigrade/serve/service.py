@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from retigrade import __version__
 from retigrade.bundle import shipped_bundle
+from retigrade.errors import UsageError
 from retigrade.grader import Grader, load
 from retigrade.icdr import Status
 from retigrade.serve import audit, record
@@ -21,6 +22,7 @@ from retigrade.serve.config import ServeConfig
 from retigrade.serve.counters import Counters
 from retigrade.serve.database import Database
 from retigrade.serve.photos import PhotoStore
+from retigrade.serve.problems import busy
 from retigrade.serve.security import Guard, Tokens
 from retigrade.serve.uploads import Admission
 from retigrade.serve.workers import Desk, Writer, grade_upload, sha256_of
@@ -106,10 +108,19 @@ class Service:
         ]
         records = list(await asyncio.gather(*waiting))
         if self.photos is not None:
-            for file, known in zip(files, records, strict=True):
-                if known.sha256 is not None and known.row["sha256"] is not None:  # it is a photograph
-                    await run_in_threadpool(self.photos.keep, known.sha256, file.data)
+            await run_in_threadpool(self._keep, self.photos, files, records)
         return records
+
+    @staticmethod
+    def _keep(photos: PhotoStore, files: Sequence[File], records: Sequence[GradingRecord]) -> None:
+        for file, known in zip(files, records, strict=True):
+            if known.sha256 is not None and known.row["sha256"] is not None:  # it is a photograph
+                try:
+                    photos.keep(known.sha256, file.data)
+                except (UsageError, OSError) as error:
+                    raise busy(
+                        "a graded photograph cannot be kept", needed="a folder --keep-photos that can be written"
+                    ) from error
 
     def _grade(self, file: File, subject: Subject, *, actor: str) -> Future[GradingRecord]:
         """Have a file graded and written, unless the same was before."""
