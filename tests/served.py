@@ -21,7 +21,6 @@ from retigrade.serve.config import ServeConfig
 from retigrade.serve.tables import GradingRecord
 from tiny_bundle import write_tiny_bundle
 
-BASE = "http://127.0.0.1"
 HOSTILE = "\"><img src=x onerror=alert(1)>'{{7*7}}"
 
 
@@ -77,6 +76,7 @@ def record_of(made: Grading, *, content: str) -> GradingRecord:
         bundle=made.bundle,
         status=made.status.value,
         grade=made.grade,
+        referable=made.referable,
         row=made.to_dict(),
     )
 

@@ -26,7 +26,8 @@ from retigrade.serve.page.words import words
 from retigrade.serve.record import rows_of
 from retigrade.serve.security import new_token
 from retigrade.serve.tables import GradingRecord, PatientRecord
-from served import BASE, HOSTILE, add, csrf_in, make_app, programme, record_of, verdict
+from served import HOSTILE, add, csrf_in, make_app, programme, record_of, verdict
+from servers import BASE
 
 PAGES = ("/", "/worklist", "/statistics", "/about")
 

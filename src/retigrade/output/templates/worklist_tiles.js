@@ -82,12 +82,12 @@ function patient(visit, open) {
         : element("div", { class: "eye-cell" }, element("span", { class: "small" }, "referable"),
           element("span", { class: "number" }, visit.pReferable.toFixed(3)))),
     ...visit.reasons.map((reason) => element("div", { class: "reason" }, reason)),
-    ...visit.timelines.map((line) => {
+    visit.timelines.length ? element("div", { class: "courses" }, ...visit.timelines.map((line) => {
       const holder = element("figure", { class: "course" });
       if (line.svg) holder.innerHTML = line.svg; // made by the program of numbers and dates alone
       holder.append(element("figcaption", {}, `${line.eye} eye: ${line.words}`));
       return holder;
-    }),
+    })) : null,
     element("details", { open },
       element("summary", {}, `${visit.rows.length} photograph${visit.rows.length === 1 ? "" : "s"}`),
       ...visit.rows.map(tile)));

@@ -105,6 +105,7 @@ def _visits_of(session: Session, service: Service, keys: Sequence[tuple[str, dat
     noise = service.grader.bundle.metadata.retest_noise
     timelines = timeline_values(list(timelines_of(visits, noise=noise)))
     by_key = {(visit.patient, visit.date): visit for visit in visits}
+    latest = {visit.patient: visit.date for visit in visits}  # by date, so the last one stays
     found = []
     for patient, day in keys:
         date = None if day is None else day.isoformat()
@@ -114,7 +115,7 @@ def _visits_of(session: Session, service: Service, keys: Sequence[tuple[str, dat
                 **visit_values(by_key[patient, date]),
                 "address": patient_address(patient),
                 "rows": rows,
-                "timelines": timelines.get(patient, []),
+                "timelines": timelines.get(patient, []) if date == latest[patient] else [],
             }
         )
     return found
@@ -160,7 +161,7 @@ def _count(session: Session, statement: Select[Any]) -> int:
 
 
 _G = GradingRecord
-_REFERABLE: ColumnElement[bool] = _G.row["referable"].as_boolean().is_(True)
+_REFERABLE: ColumnElement[bool] = _G.referable.is_(True)
 _P_REFERABLE: ColumnElement[float] = _G.row["p_referable"].as_float()
 _QUALITY: ColumnElement[float] = _G.row["quality"].as_float()
 _REASONS: ColumnElement[str] = cast(_G.row["reasons"].as_string(), String)

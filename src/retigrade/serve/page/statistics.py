@@ -30,7 +30,7 @@ _REASONS = 6
 _LARGE_DRIFT = 0.15
 _DRAWS = 2000  # of mixes by chance
 _NO_GRADE = len(GRADES)  # the place of an answer without a grade in the table of agreement
-_WIDTH, _HEIGHT, _BOTTOM, _TOP = 720, 190, 22, 22  # of the plot of months, in pixels
+_STEP, _HEIGHT, _BOTTOM, _TOP = 64, 190, 22, 22  # of the plot of months, in pixels
 
 Drift = Literal["none", "small", "large"]
 
@@ -98,7 +98,7 @@ def statistics(session: Session, training: Training, *, days: int = 0, bundle: s
         where.append(GradingRecord.created >= now() - datetime.timedelta(days=days))
     if bundle:
         where.append(GradingRecord.bundle == bundle)
-    is_referable = case((GradingRecord.row["referable"].as_boolean().is_(True), 1), else_=0)
+    is_referable = case((GradingRecord.referable.is_(True), 1), else_=0)
     counted = session.execute(
         select(GradingRecord.status, GradingRecord.grade, func.count(), func.sum(is_referable))
         .where(*where)
@@ -164,11 +164,10 @@ def months_svg(months: Sequence[Month]) -> str:
     """Return a plot of photographs by month, with and without a grade: SVG that takes its colours from the page."""
     t = words()
     most = max((month.photographs for month in months), default=0) or 1
-    step = _WIDTH / max(len(months), 6)
     room = _HEIGHT - _TOP - _BOTTOM
     parts = []
     for place, month in enumerate(months):
-        left, wide = place * step + step * 0.18, step * 0.64
+        left, wide = place * _STEP + _STEP * 0.18, _STEP * 0.64
         whole, graded = (round(count / most * room, 1) for count in (month.photographs, month.graded))
         base = _HEIGHT - _BOTTOM
         middle = round(left + wide / 2, 1)
@@ -180,10 +179,8 @@ def months_svg(months: Sequence[Month]) -> str:
             f'<text x="{middle}" y="{base - whole - 6:.1f}" text-anchor="middle">{month.photographs}</text>'
             f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{month.name}</text></g>'
         )
-    return (
-        f'<svg class="months" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{t("statistics.months_label")}">'
-        f"{''.join(parts)}</svg>"
-    )
+    wide, label = max(len(months), 1) * _STEP, t("statistics.months_label")
+    return f'<svg class="months" viewBox="0 0 {wide} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def _share(part: int, whole: int) -> Estimate:
@@ -225,15 +222,20 @@ def _confusion(session: Session, where: Sequence[ColumnElement[bool]]) -> Intege
 
 
 def _reasons(session: Session, where: Sequence[ColumnElement[bool]]) -> list[tuple[str, int]]:
-    """Return the most frequent reasons for no grade, without what is the photograph's own in them."""
+    """Return the most frequent reasons for no grade, without what is one photograph's own in them."""
     first: Any = GradingRecord.row["reasons"][0].as_string()
-    counted = session.execute(select(first, func.count()).where(GradingRecord.grade.is_(None), *where).group_by(first))
+    counted = session.execute(
+        select(GradingRecord.status, first, func.count())
+        .where(GradingRecord.grade.is_(None), *where)
+        .group_by(GradingRecord.status, first)
+    )
     totals: Counter[str] = Counter()
-    for reason, count in counted:
-        totals[_general(reason)] += count
+    for status, reason, count in counted:
+        totals[_general(reason, names_file=status == Status.ERROR)] += count
     return totals.most_common(_REASONS)
 
 
-def _general(reason: str) -> str:
-    """Return a reason without a file's name before it, and without the numbers in brackets after it."""
-    return reason.rpartition(": ")[2].partition(" (")[0]
+def _general(reason: str, *, names_file: bool) -> str:
+    """Return a reason without the name of the file before it, and without the numbers after it."""
+    general = reason.partition(": ")[2] if names_file else reason.partition(": ")[0]
+    return (general or reason).partition(" (")[0]
