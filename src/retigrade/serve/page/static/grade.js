@@ -231,6 +231,11 @@
   // Files are chosen; the same file may be chosen again.
   for (const input of [chooser, document.getElementById("camera")]) {
     input.addEventListener("change", () => { add([...input.files]); input.value = ""; });
+    input.addEventListener("keydown", (event) => { // by itself a file input knows the space bar alone
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      input.click();
+    });
   }
   document.getElementById("stop").addEventListener("click", () => jobs.forEach(stop));
   form.addEventListener("submit", (event) => event.preventDefault());
