@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
-import io
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate, get_frame
-from pydicom.filewriter import dcmwrite
+import simplejpeg
+from pydicom.dataset import FileDataset
+from pydicom.encaps import get_frame
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
@@ -22,15 +19,12 @@ from pydicom.uid import (
 )
 
 from retigrade import __version__
-from retigrade.dicom.content import Code, code, container, content, image, number, text, uid
-from retigrade.dicom.dataset import hushed, integer_of, text_of, uid_of
+from retigrade.dicom.content import Code, code, coded, container, content, image, number, text, uid
+from retigrade.dicom.encoding import CHARACTER_SET, Value, elements, file, pixels
+from retigrade.dicom.source import Source
 from retigrade.dicom.uids import derived_uid
-from retigrade.errors import UnreadablePhoto
-from retigrade.fundus.formats import read_header
 from retigrade.icdr import GRADES, Status
 from retigrade.output.rows import Row
-from retigrade.subjects import pseudonym
-from retigrade.text import shown
 
 RESEARCH_USE = "Research use only, not a medical device. An algorithm's result, not verified by a physician."
 MAKER, PRODUCT = "The Retigrade developers", "Retigrade"
@@ -52,13 +46,6 @@ _PROBABILITIES = tuple(
     Code(f"P{grade:d}", _SCHEME, f"Probability of stage {grade:d} ({grade.stage})") for grade in GRADES
 )
 _JPEG_QUALITY = 90
-# What of the source's header goes into what is made from it; text as it stands, other values only where they are valid.
-_TEXTS = (
-    "PatientID", "PatientName", "IssuerOfPatientID", "PatientSex", "AccessionNumber", "StudyID",
-    "ReferringPhysicianName", "StudyDescription",
-)  # fmt: skip
-_DATES, _TIMES = ("PatientBirthDate", "StudyDate"), ("StudyTime",)
-_OPTIONAL = ("IssuerOfPatientID", "StudyDescription")  # left out rather than empty
 _MODALITIES = {
     "OP": "Ophthalmic Photography",
     "OT": "Other",
@@ -67,119 +54,41 @@ _MODALITIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the outputs take over from a photograph's file.
-
-    evidence: patient, study and image, cleaned. frame: counted from 1. burned_in: whether the header admits text in the
-    picture. laterality: "R", "L" or None.
-    """
-
-    evidence: Dataset
-    frame: int
-    frames: int
-    laterality: str | None = None
-    burned_in: bool = False
-    deidentified: bool = False
-
-
-def source_of(dataset: Dataset, *, name: str, frame: int = 1) -> Source:
-    """Return what the outputs need of a photograph's header; `name` stands in the error.
-
-    Raises UnreadablePhoto where it names no study, series or instance, without which nothing can be filed.
-    """
-    with hushed():
-        return _source(dataset, name, frame)
-
-
-def _source(dataset: Dataset, name: str, frame: int) -> Source:
-    evidence = Dataset()
-    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
-        uid = uid_of(dataset, keyword)
-        if uid is None:
-            raise UnreadablePhoto(f"{shown(name)}: its header has no valid {keyword}, nothing can be filed beside it")
-        setattr(evidence, keyword, uid)
-    evidence.SOPClassUID = UID(dataset.SOPClassUID)
-    evidence.SpecificCharacterSet = "ISO_IR 192"
-    evidence.Modality = text_of(dataset, "Modality") or "OP"
-    evidence.Rows, evidence.Columns = integer_of(dataset, "Rows") or 1, integer_of(dataset, "Columns") or 1
-    frames = integer_of(dataset, "NumberOfFrames") or 1
-    if frames > 1:
-        evidence.NumberOfFrames = frames
-    for keyword in _TEXTS:
-        setattr(evidence, keyword, (text_of(dataset, keyword) or "")[: 64 if keyword != "AccessionNumber" else 16])
-    if evidence.PatientSex not in ("M", "F", "O"):
-        evidence.PatientSex = ""
-    if len(evidence.StudyID) > 16:
-        evidence.StudyID = ""
-    for keyword in _DATES:
-        setattr(evidence, keyword, _valid(text_of(dataset, keyword), "%Y%m%d"))
-    for keyword in _TIMES:
-        setattr(evidence, keyword, _valid((text_of(dataset, keyword) or "")[:6], "%H%M%S"))
-    sides = {(text_of(dataset, keyword) or "").upper() for keyword in ("ImageLaterality", "Laterality")} & {"R", "L"}
-    return Source(
-        evidence,
-        frame,
-        frames,
-        laterality=sides.pop() if len(sides) == 1 else None,
-        burned_in=(text_of(dataset, "BurnedInAnnotation") or "").upper() == "YES",
-    )
-
-
-def _valid(text: str | None, form: str) -> str:
-    try:
-        return datetime.datetime.strptime(text or "", form).strftime(form)
-    except ValueError:
-        return ""
-
-
-def deidentified(source: Source, *, key: bytes) -> Source:
-    """Return the source without what tells who the patient is (PS3.15, Basic Application Confidentiality Profile).
-
-    The patient's identifier becomes a pseudonym, UIDs become others that follow from them and the key, and dates, names
-    and numbers of study and patient are emptied; what is made of it says so.
-    """
-    evidence = copy.deepcopy(source.evidence)
-    for keyword in (*_TEXTS, *_DATES, *_TIMES):
-        setattr(evidence, keyword, "")
-    evidence.PatientID = pseudonym(source.evidence.PatientID, key=key)
-    evidence.PatientName = f"{evidence.PatientID}^"
-    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
-        setattr(evidence, keyword, derived_uid("pseudonym", key.hex(), evidence[keyword].value))
-    return replace(source, evidence=evidence, deidentified=True)
-
-
 def structured_report(source: Source, row: Row) -> bytes:
     """Return the verdict as the file of a Comprehensive 3D SR by template TID 1500 (PS3.16).
 
     Its identifiers follow from the photograph, the bundle and the verdict: a second run makes the same report.
     """
-    evidence = source.evidence
-    with hushed():
-        document = _document(source, row, kind="report", sop_class=Comprehensive3DSRStorage, number=REPORT_NUMBER)
-        document.Modality = "SR"
-        document.SeriesDescription = "Diabetic retinopathy grading (research use)"
-        document.CompletionFlag, document.VerificationFlag, document.PreliminaryFlag = (
-            "COMPLETE",
-            "UNVERIFIED",
-            "PRELIMINARY",
-        )
-        document.ReferencedPerformedProcedureStepSequence = []
-        document.PerformedProcedureCodeSequence = []
-        scheme = Dataset()
-        scheme.CodingSchemeDesignator, scheme.CodingSchemeName = _SCHEME, "Retigrade's own codes"
-        scheme.CodingSchemeResponsibleOrganization = MAKER
-        document.CodingSchemeIdentificationSequence = [scheme]
-        series, study = Dataset(), Dataset()
-        series.SeriesInstanceUID, series.ReferencedSOPSequence = evidence.SeriesInstanceUID, [_reference(source)]
-        study.StudyInstanceUID, study.ReferencedSeriesSequence = evidence.StudyInstanceUID, [series]
-        document.CurrentRequestedProcedureEvidenceSequence = [study]
-        document.ValueType, document.ContinuityOfContent = "CONTAINER", "CONTINUOUS"
-        title, template = Dataset(), Dataset()
-        title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = "126000", "DCM", "Imaging Measurement Report"
-        template.MappingResource, template.TemplateIdentifier = "DCMR", "1500"
-        document.ConceptNameCodeSequence, document.ContentTemplateSequence = [title], [template]
-        return _file(document, ExplicitVRLittleEndian) + content(_content(source, row))  # which is the last element
+    series = elements(
+        {"SeriesInstanceUID": source.series, "ReferencedSOPSequence": [_reference(source, with_frame=False)]}
+    )
+    study = elements({"StudyInstanceUID": source.study, "ReferencedSeriesSequence": [series]})
+    scheme = {
+        "CodingSchemeDesignator": _SCHEME,
+        "CodingSchemeName": "Retigrade's own codes",
+        "CodingSchemeResponsibleOrganization": MAKER,
+    }
+    return _file(
+        _common(source, row, kind="report", number=REPORT_NUMBER)
+        | {
+            "SOPClassUID": Comprehensive3DSRStorage,
+            "Modality": "SR",
+            "SeriesDescription": "Diabetic retinopathy grading (research use)",
+            "CodingSchemeIdentificationSequence": [elements(scheme)],
+            "ReferencedPerformedProcedureStepSequence": [],
+            "PerformedProcedureCodeSequence": [],
+            "CurrentRequestedProcedureEvidenceSequence": [study],
+            "CompletionFlag": "COMPLETE",
+            "VerificationFlag": "UNVERIFIED",
+            "PreliminaryFlag": "PRELIMINARY",
+            "ValueType": "CONTAINER",
+            "ConceptNameCodeSequence": [coded(Code("126000", "DCM", "Imaging Measurement Report"))],
+            "ContinuityOfContent": "CONTINUOUS",
+            "ContentTemplateSequence": [elements({"MappingResource": "DCMR", "TemplateIdentifier": "1500"})],
+        },
+        content(_content(source, row)),
+        syntax=ExplicitVRLittleEndian,
+    )
 
 
 def _content(source: Source, row: Row) -> Iterator[bytes]:
@@ -203,30 +112,27 @@ def _content(source: Source, row: Row) -> Iterator[bytes]:
         Code("121058", "DCM", "Procedure reported"),
         Code("314971001", "SCT", "Camera fundoscopy"),
     )
-    library = container(Code("126200", "DCM", "Image Library Group"), [_library_entry(source)])
-    yield container(Code("111028", "DCM", "Image Library"), [library])
+    library = container(Code("126200", "DCM", "Image Library Group"), [_library_entry(source)], template="")
+    yield container(Code("111028", "DCM", "Image Library"), [library], template="")
     group = container(Code("125007", "DCM", "Measurement Group"), _group(source, row), template="1501")
-    yield container(Code("126010", "DCM", "Imaging Measurements"), [group])
+    yield container(Code("126010", "DCM", "Imaging Measurements"), [group], template="")
 
 
 def _library_entry(source: Source) -> bytes:
-    evidence = source.evidence
-    modality = Code(evidence.Modality, "DCM", _MODALITIES.get(evidence.Modality, evidence.Modality))
+    modality = Code(source.modality, "DCM", _MODALITIES.get(source.modality, source.modality))
     return image(
         Code("260753009", "SCT", "Source"),
-        sop_class=evidence.SOPClassUID,
-        sop_instance=evidence.SOPInstanceUID,
-        items=[
+        _reference(source, with_frame=False),
+        [
             code("HAS ACQ CONTEXT", Code("121139", "DCM", "Modality"), modality),
-            number("HAS ACQ CONTEXT", Code("110910", "DCM", "Pixel Data Rows"), evidence.Rows, _PIXELS),
-            number("HAS ACQ CONTEXT", Code("110911", "DCM", "Pixel Data Columns"), evidence.Columns, _PIXELS),
+            number("HAS ACQ CONTEXT", Code("110910", "DCM", "Pixel Data Rows"), source.rows, _PIXELS),
+            number("HAS ACQ CONTEXT", Code("110911", "DCM", "Pixel Data Columns"), source.columns, _PIXELS),
         ],
     )
 
 
 def _group(source: Source, row: Row) -> Iterator[bytes]:
     """The items of one measurement group by TID 1501: what is tracked, found, where, by what, and the verdict."""
-    evidence = source.evidence
     tracked = f"diabetic retinopathy, {row.bundle}"[:64]
     yield text("HAS OBS CONTEXT", Code("112039", "DCM", "Tracking Identifier"), tracked)
     yield uid("HAS OBS CONTEXT", Code("112040", "DCM", "Tracking Unique Identifier"), _uid(source, row, "tracking"))
@@ -246,12 +152,7 @@ def _group(source: Source, row: Row) -> Iterator[bytes]:
         yield text("HAS CONCEPT MOD", Code(value, "DCM", meaning), words)
     yield from _measurements(row)
     yield from _evaluations(row)
-    yield image(
-        Code("121112", "DCM", "Source of Measurement"),
-        sop_class=evidence.SOPClassUID,
-        sop_instance=evidence.SOPInstanceUID,
-        frame=source.frame if source.frames > 1 else None,
-    )
+    yield image(Code("121112", "DCM", "Source of Measurement"), _reference(source))
     # TID 1501 may be extended: what a reader must know stands with the finding, not in a header that nobody shows.
     for sentence in (RESEARCH_USE, *row.reasons):
         yield text("CONTAINS", Code("121106", "DCM", "Comment"), sentence)
@@ -285,29 +186,38 @@ def secondary_capture(source: Source, row: Row, picture: bytes) -> bytes:
     A JPEG is taken over as it is, another format encoded once. Identifiers as in the report's. Raises ValueError where
     the picture is no image file.
     """
-    jpeg, (height, width) = _as_jpeg(picture)
-    with hushed():
-        capture = _document(source, row, kind="capture", sop_class=SecondaryCaptureImageStorage, number=CAPTURE_NUMBER)
-        capture.Modality, capture.ConversionType = "OT", "WSD"
-        capture.SeriesDescription = "Thermal map of disease evidence (research use)"
-        capture.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
-        capture.DerivationDescription = "Photograph beside its class-activation map"
-        capture.ImageComments = RESEARCH_USE
-        capture.BurnedInAnnotation = "YES" if source.burned_in else "NO"
-        capture.RecognizableVisualFeatures = "NO"
-        capture.Laterality, capture.PatientOrientation = source.laterality or "", []
-        reference = _reference(source)
-        if source.frames > 1:
-            reference.ReferencedFrameNumber = source.frame
-        capture.SourceImageSequence = [reference]
-        capture.Rows, capture.Columns, capture.SamplesPerPixel = height, width, 3
-        capture.BitsAllocated, capture.BitsStored, capture.HighBit, capture.PixelRepresentation = 8, 8, 7, 0
-        capture.PhotometricInterpretation, capture.PlanarConfiguration = "YBR_FULL_422", 0
-        capture.LossyImageCompression, capture.LossyImageCompressionMethod = "01", "ISO_10918_1"
-        capture.LossyImageCompressionRatio = f"{3 * height * width / len(jpeg):.4g}"
-        capture.PixelData = encapsulate([jpeg], has_bot=False)
-        capture["PixelData"].VR, capture["PixelData"].is_undefined_length = "OB", True
-        return _file(capture, JPEGBaseline8Bit)
+    jpeg, rows, columns = _as_jpeg(picture)
+    return _file(
+        _common(source, row, kind="capture", number=CAPTURE_NUMBER)
+        | {
+            "SOPClassUID": SecondaryCaptureImageStorage,
+            "Modality": "OT",
+            "ConversionType": "WSD",
+            "SeriesDescription": "Thermal map of disease evidence (research use)",
+            "ImageType": "DERIVED\\SECONDARY\\OTHER",
+            "DerivationDescription": "Photograph beside its class-activation map",
+            "ImageComments": RESEARCH_USE,
+            "BurnedInAnnotation": "YES" if source.burned_in else "NO",
+            "RecognizableVisualFeatures": "NO",
+            "Laterality": source.laterality or "",
+            "PatientOrientation": "",
+            "SourceImageSequence": [_reference(source)],
+            "Rows": rows,
+            "Columns": columns,
+            "SamplesPerPixel": 3,
+            "BitsAllocated": 8,
+            "BitsStored": 8,
+            "HighBit": 7,
+            "PixelRepresentation": 0,
+            "PhotometricInterpretation": "YBR_FULL_422",
+            "PlanarConfiguration": 0,
+            "LossyImageCompression": "01",
+            "LossyImageCompressionMethod": "ISO_10918_1",
+            "LossyImageCompressionRatio": f"{3 * rows * columns / len(jpeg):.4g}",
+        },
+        pixels(jpeg),
+        syntax=JPEGBaseline8Bit,
+    )
 
 
 def uncompressed(capture: FileDataset) -> FileDataset:
@@ -320,65 +230,72 @@ def uncompressed(capture: FileDataset) -> FileDataset:
     return capture
 
 
-def _as_jpeg(picture: bytes) -> tuple[bytes, tuple[int, int]]:
+def _as_jpeg(picture: bytes) -> tuple[bytes, int, int]:
     """Return the picture as a JPEG, YCbCr with halved colour, and its rows and columns."""
     if picture[:2] == b"\xff\xd8":
-        header = read_header(picture)
-        return picture, (header.height, header.width)
-    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
+        height, width, *_ = simplejpeg.decode_jpeg_header(picture)
+        return picture, height, width
+    decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
         raise ValueError("the picture is no image file")
     options = [
         cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY,
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
     ]  # fmt: skip
-    return cv2.imencode(".jpg", pixels, options)[1].tobytes(), pixels.shape[:2]
+    return cv2.imencode(".jpg", decoded, options)[1].tobytes(), *decoded.shape[:2]
 
 
-def _document(source: Source, row: Row, *, kind: str, sop_class: UID, number: int) -> Dataset:
+def _common(source: Source, row: Row, *, kind: str, number: int) -> dict[str, Value]:
     """Return what both documents say of patient, study, series and equipment."""
-    evidence, now = source.evidence, datetime.datetime.now()
-    document = Dataset()
-    document.SpecificCharacterSet = "ISO_IR 192"
-    document.SOPClassUID, document.SOPInstanceUID = sop_class, _uid(source, row, kind)
-    for keyword in ("StudyInstanceUID", *_TEXTS, *_DATES, *_TIMES):
-        if keyword not in _OPTIONAL or evidence.get(keyword):
-            document[keyword] = evidence[keyword]
-    document.SeriesInstanceUID = derived_uid(evidence.SeriesInstanceUID, row.bundle, f"{kind} series")
-    document.SeriesNumber, document.InstanceNumber = number, source.frame
-    document.Manufacturer, document.ManufacturerModelName = MAKER, PRODUCT
-    document.DeviceSerialNumber, document.SoftwareVersions = row.bundle[:64], __version__
-    document.InstanceCreationDate = document.ContentDate = now.strftime("%Y%m%d")
-    document.InstanceCreationTime = document.ContentTime = now.strftime("%H%M%S.%f")
+    now = datetime.datetime.now()
+    day, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
+    values: dict[str, Value] = {
+        **source.subject,
+        "SpecificCharacterSet": CHARACTER_SET,
+        "SOPInstanceUID": _uid(source, row, kind),
+        "SeriesInstanceUID": derived_uid(source.series, row.bundle, f"{kind} series"),
+        "SeriesNumber": number,
+        "InstanceNumber": source.frame,
+        "Manufacturer": MAKER,
+        "ManufacturerModelName": PRODUCT,
+        "DeviceSerialNumber": row.bundle[:64],
+        "SoftwareVersions": __version__,
+        "InstanceCreationDate": day,
+        "ContentDate": day,
+        "InstanceCreationTime": time,
+        "ContentTime": time,
+    }
     if source.deidentified:
-        method = Dataset()
-        method.CodeValue, method.CodingSchemeDesignator = "113100", "DCM"
-        method.CodeMeaning = "Basic Application Confidentiality Profile"
-        document.PatientIdentityRemoved = "YES"
-        document.DeidentificationMethodCodeSequence = [method]
-        document.LongitudinalTemporalInformationModified = "REMOVED"
-    return document
+        values |= {
+            "PatientIdentityRemoved": "YES",
+            "DeidentificationMethodCodeSequence": [
+                coded(Code("113100", "DCM", "Basic Application Confidentiality Profile"))
+            ],
+            "LongitudinalTemporalInformationModified": "REMOVED",
+        }
+    return values
 
 
-def _reference(source: Source) -> Dataset:
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = source.evidence.SOPClassUID
-    reference.ReferencedSOPInstanceUID = source.evidence.SOPInstanceUID
-    return reference
+def _reference(source: Source, *, with_frame: bool = True) -> bytes:
+    values: dict[str, Value] = {
+        "ReferencedSOPClassUID": source.sop_class,
+        "ReferencedSOPInstanceUID": source.sop_instance,
+    }
+    if with_frame and source.frames > 1:
+        values["ReferencedFrameNumber"] = source.frame
+    return elements(values)
 
 
-def _file(document: Dataset, syntax: UID) -> bytes:
-    """Return a document as the bytes of a DICOM file."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = syntax, derived_uid("implementation")
-    meta.ImplementationVersionName = f"RETIGRADE_{__version__}"[:16]
-    document.file_meta = meta
-    buffer = io.BytesIO()
-    dcmwrite(buffer, document, enforce_file_format=True)
-    return buffer.getvalue()
+def _file(values: dict[str, Value], end: bytes, *, syntax: str) -> bytes:
+    """Return a document as a file; end: its last element, encoded."""
+    return file(
+        elements(values) + end,
+        sop_class=str(values["SOPClassUID"]),
+        sop_instance=str(values["SOPInstanceUID"]),
+        syntax=syntax,
+    )
 
 
 def _uid(source: Source, row: Row, kind: str) -> UID:
-    evidence = source.evidence
     verdict = row.status, row.grade, row.referable
-    return derived_uid(evidence.StudyInstanceUID, evidence.SOPInstanceUID, source.frame, row.bundle, *verdict, kind)
+    return derived_uid(source.study, source.sop_instance, source.frame, row.bundle, *verdict, kind)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import FileDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage  # type: ignore[attr-defined]
@@ -33,7 +33,12 @@ _CONTEXTS = (  # JPEG in a context of its own, so that an archive may refuse it 
     (SecondaryCaptureImageStorage, [JPEGBaseline8Bit]),
     (SecondaryCaptureImageStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
 )
+_AS_WRITTEN = {
+    (Comprehensive3DSRStorage, ExplicitVRLittleEndian),
+    (SecondaryCaptureImageStorage, JPEGBaseline8Bit),
+}
 _config.STORE_SEND_CHUNKED_DATASET = True  # a file is sent as it lies on the disk, not read and written anew
+_config.LOG_HANDLER_LEVEL = "none"  # the text of messages that nobody reads takes as long as sending
 _logger = logging.getLogger(__name__)
 
 
@@ -174,12 +179,11 @@ class Sender:
 
 def _as_accepted(path: Path, association: Association) -> Path | FileDataset:
     """Return a document as the archive takes it: the file, or its data set in a syntax that was agreed on."""
+    accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
+    if accepted >= _AS_WRITTEN:
+        return path
     meta = pydicom.filereader.read_file_meta_info(path)
-    syntaxes: set[UID] = {
-        context.transfer_syntax[0]
-        for context in association.accepted_contexts
-        if context.abstract_syntax == meta.MediaStorageSOPClassUID
-    }
+    syntaxes = {syntax for sop_class, syntax in accepted if sop_class == meta.MediaStorageSOPClassUID}
     if meta.TransferSyntaxUID in syntaxes or not syntaxes:  # where it takes none of this class, sending it says so
         return path
     dataset = pydicom.dcmread(path)

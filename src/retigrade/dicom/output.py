@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from retigrade.dicom.documents import deidentified, secondary_capture, source_of, structured_report
+from retigrade.dicom.documents import secondary_capture, structured_report
 from retigrade.dicom.photograph import dataset_of, header_of
+from retigrade.dicom.source import deidentified, source_of
 from retigrade.errors import UnreadablePhoto
 from retigrade.icdr import Status
 from retigrade.inputs import Input
