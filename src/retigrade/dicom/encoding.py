@@ -20,6 +20,7 @@ Value = Union[str, int, float, "list[bytes]"]
 """Text, a whole number, a number in double precision, or the encoded items of a sequence."""
 
 CHARACTER_SET = "ISO_IR 192"
+IMPLEMENTATION, IMPLEMENTATION_NAME = str(derived_uid("implementation")), f"RETIGRADE_{__version__}"[:16]
 _LONG = frozenset({"SQ", "UT", "OB"})  # value representations whose length takes four bytes
 _PIXELS = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0)
 _END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
@@ -59,8 +60,8 @@ def file(body: bytes, *, sop_class: str, sop_instance: str, syntax: str) -> byte
                     "MediaStorageSOPClassUID": sop_class,
                     "MediaStorageSOPInstanceUID": sop_instance,
                     "TransferSyntaxUID": syntax,
-                    "ImplementationClassUID": derived_uid("implementation"),
-                    "ImplementationVersionName": f"RETIGRADE_{__version__}"[:16],
+                    "ImplementationClassUID": IMPLEMENTATION,
+                    "ImplementationVersionName": IMPLEMENTATION_NAME,
                 }
             ),
         )

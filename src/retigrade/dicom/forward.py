@@ -9,15 +9,15 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
-from pydicom.dataset import FileDataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
-from pynetdicom import AE, _config
-from pynetdicom.association import Association
-from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage  # type: ignore[attr-defined]
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    SecondaryCaptureImageStorage,
+)
 
-from retigrade.dicom.dataset import hushed
-from retigrade.dicom.documents import uncompressed
+from retigrade.dicom.association import Association, AssociationError, Context, associate
 from retigrade.dicom.spool import Spool
 from retigrade.errors import UsageError
 from retigrade.text import shown
@@ -29,16 +29,10 @@ _REFUSALS = 3  # of one document by the archive until it is a dead letter
 _TIMEOUT = 30
 _IDLE = 5.0  # seconds that an association is kept for the next document
 _CONTEXTS = (  # JPEG in a context of its own, so that an archive may refuse it and still take captures uncompressed
-    (Comprehensive3DSRStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
-    (SecondaryCaptureImageStorage, [JPEGBaseline8Bit]),
-    (SecondaryCaptureImageStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
+    Context(Comprehensive3DSRStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
+    Context(SecondaryCaptureImageStorage, [JPEGBaseline8Bit]),
+    Context(SecondaryCaptureImageStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
 )
-_AS_WRITTEN = {
-    (Comprehensive3DSRStorage, ExplicitVRLittleEndian),
-    (SecondaryCaptureImageStorage, JPEGBaseline8Bit),
-}
-_config.STORE_SEND_CHUNKED_DATASET = True  # a file is sent as it lies on the disk, not read and written anew
-_config.LOG_HANDLER_LEVEL = "none"  # the text of messages that nobody reads takes as long as sending
 _logger = logging.getLogger(__name__)
 
 
@@ -67,12 +61,7 @@ class Sender:
 
     def __init__(self, spool: Spool, peer: Peer, *, aet: str, tls: ssl.SSLContext | None = None) -> None:
         """Prepare the thread; nothing is sent before `start`."""
-        self._spool, self._peer, self._tls = spool, peer, tls
-        self._ae = AE(ae_title=aet)
-        self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = _TIMEOUT
-        self._ae.connection_timeout = _TIMEOUT
-        for sop_class, syntaxes in _CONTEXTS:
-            self._ae.add_requested_context(sop_class, syntaxes)
+        self._spool, self._peer, self._aet, self._tls = spool, peer, aet, tls
         self._association: Association | None = None
         self._refused: dict[Path, int] = {}
         self._wake, self._stopped = threading.Event(), threading.Event()
@@ -120,43 +109,53 @@ class Sender:
     def _deliver(self) -> bool:
         """Send everything that waits; False where something is left."""
         paths = self._spool.outgoing()
-        if not paths:
-            return True
-        association = self._association
-        if association is None or not association.is_established:
-            association = self._ae.associate(
-                self._peer.host,
-                self._peer.port,
-                ae_title=self._peer.aet,
-                tls_args=(self._tls, self._peer.host) if self._tls else None,
-            )
-            if not association.is_established:
-                _logger.warning("%s does not answer or refuses; %d documents wait", self._peer, len(paths))
+        kept = self._association is not None
+        left = []  # one that is refused must not hold up the others
+        for path in paths:
+            if self._stopped.is_set():
                 return False
-            self._association = association
-        left = [path for path in paths if not self._send(association, path)]  # one refused must not hold up others
+            try:
+                if not self._send(path):
+                    left.append(path)
+            except AssociationError as problem:
+                self._close()
+                if kept:  # the archive may have ended an association that was idle: that is no failure yet
+                    return self._deliver()
+                _logger.warning("%s: %s; %d documents wait", self._peer, problem, len(self._spool.outgoing()))
+                return False
+            kept = False
         return not left
 
+    def _opened(self) -> Association:
+        if self._association is None:
+            self._association = associate(
+                self._peer.host,
+                self._peer.port,
+                called=self._peer.aet,
+                calling=self._aet,
+                contexts=_CONTEXTS,
+                timeout=_TIMEOUT,
+                tls=self._tls,
+            )
+        return self._association
+
     def _release(self) -> None:
-        if self._association is not None and self._association.is_established:
+        if self._association is not None:
             self._association.release()
         self._association = None
 
-    def _send(self, association: Association, path: Path) -> bool:
-        if self._stopped.is_set() or not association.is_established:
-            return False
+    def _close(self) -> None:
+        if self._association is not None:
+            self._association.close()
+        self._association = None
+
+    def _send(self, path: Path) -> bool:
+        """Send one document; True where it needs no further try. Raises AssociationError."""
+        association = self._opened()
         try:
-            with hushed():
-                document = _as_accepted(path, association)
-            status = association.send_c_store(document).get("Status")
-        except (ValueError, RuntimeError) as problem:  # no context for its class, or the association broke off
-            if not association.is_established:
-                return False
+            status = association.store(path.read_bytes())
+        except (ValueError, OSError) as problem:
             return self._refuse(path, str(problem))
-        except (OSError, AttributeError, pydicom.errors.InvalidDicomError) as problem:
-            return self._refuse(path, f"it is no DICOM file any more ({problem})")
-        if status is None:
-            return False
         if status == 0 or status & 0xF000 == 0xB000:  # success, or stored with a warning (PS3.4, B.2.3)
             self._spool.delivered(path)
             self._refused.pop(path, None)
@@ -175,16 +174,3 @@ class Sender:
         del self._refused[path]
         self._spool.bury(path, f"refused by {self._peer} {_REFUSALS} times: {reason}")
         return True
-
-
-def _as_accepted(path: Path, association: Association) -> Path | FileDataset:
-    """Return a document as the archive takes it: the file, or its data set in a syntax that was agreed on."""
-    accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
-    if accepted >= _AS_WRITTEN:
-        return path
-    meta = pydicom.filereader.read_file_meta_info(path)
-    syntaxes = {syntax for sop_class, syntax in accepted if sop_class == meta.MediaStorageSOPClassUID}
-    if meta.TransferSyntaxUID in syntaxes or not syntaxes:  # where it takes none of this class, sending it says so
-        return path
-    dataset = pydicom.dcmread(path)
-    return uncompressed(dataset) if meta.TransferSyntaxUID == JPEGBaseline8Bit else dataset

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.events import Event
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -42,6 +42,7 @@ _PICTURES = HeatPictures(format="jpeg")
 _PDU_BYTES = 2**17  # that a caller may send at once: fewer pieces are sooner put together
 _UNFILED = 32  # images graded and not filed yet, at most
 _DISK_WAIT = 10.0  # seconds until a full disk is tried again
+_config.LOG_HANDLER_LEVEL = "none"  # the text of messages that nobody reads takes as long as receiving an image
 _logger = logging.getLogger(__name__)
 
 
