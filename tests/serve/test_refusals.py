@@ -147,7 +147,7 @@ def test_a_large_body_elsewhere(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'{"nome": "x"}', b'{"birth_date": "2999-01-01"}', b'{"name": "a\\n"}']
+    "body", [b"", b"{", b"[]", b'{"nome": "x"}', b'{"birth_date": "2999-01-01"}', b'{"name": "a\\nb"}']
 )
 def test_a_patient_that_cannot_be(serve: Serve, body: bytes) -> None:
     answer = serve().put("/v1/patients/P1", content=body, headers={"Content-Type": "application/json"})
@@ -155,7 +155,7 @@ def test_a_patient_that_cannot_be(serve: Serve, body: bytes) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("patient", ["A" * 201, "%00", "a%0Ab", "%20"])
+@pytest.mark.parametrize("patient", ["A" * 201, "%00", "a%07b", "%20"])
 def test_a_patient_s_address_that_cannot_be(serve: Serve, patient: str) -> None:
     assert serve().put(f"/v1/patients/{patient}", json={}).status_code == 422
 

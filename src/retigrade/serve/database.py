@@ -53,7 +53,11 @@ class Database:
         try:
             _migrate(self._engine, is_made=is_made)
         except SQLAlchemyError as error:
+            self.close()
             raise UsageError(f"the database {shown(where)} cannot be opened: {_first_line(error)}") from error
+        except UsageError:
+            self.close()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -112,6 +116,8 @@ def _migrate(engine: Engine, *, is_made: bool) -> None:
                 f"the database is of schema {current}, newer than this program: install the version that made it"
             )
         if current == script.get_current_head():
+            if is_made:  # one that cannot be written shows now, not at the first grading
+                connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
             return
         if not is_made:
             raise UsageError("the database has no record of this version: start the server on it once")

@@ -8,6 +8,8 @@ import logging
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -59,7 +61,7 @@ def run(config: ServeConfig) -> None:
 
 def make_server(app: FastAPI) -> uvicorn.Server:
     """Return the server of an application, to be run on a socket that listens."""
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             http=_Protocol,
@@ -73,6 +75,16 @@ def make_server(app: FastAPI) -> uvicorn.Server:
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
     )
+
+
+class _Server(uvicorn.Server):
+    """A server whose end on a signal is an end like any other: what was accepted is done, and the exit code is 0."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()  # it would raise them once more
 
 
 class _Protocol(HttpToolsProtocol):

@@ -119,19 +119,16 @@ class Writer:
                 self._commit(changes)
 
     def _commit(self, writes: list[_Write[Any]]) -> None:
-        outcomes: list[tuple[_Write[Any], Any, Exception | None]] = []
+        """Make all changes in one transaction; where one of them fails, each in its own: the others are kept."""
         try:
             with self._database.transaction() as session:
+                results = [write.change(session) for write in writes]
+        except Exception as error:  # nothing was kept
+            if len(writes) > 1:
                 for write in writes:
-                    try:
-                        with session.begin_nested():
-                            outcomes.append((write, write.change(session), None))
-                    except Exception as error:  # of this change alone: the others are kept
-                        outcomes.append((write, None, error))
-        except Exception as error:  # of the whole transaction: nothing was kept
-            outcomes = [(write, None, error) for write in writes]
-        for write, result, error in outcomes:
-            if error is None:
-                write.future.set_result(result)
+                    self._commit([write])
             else:
-                write.future.set_exception(error)
+                writes[0].future.set_exception(error)
+        else:
+            for write, result in zip(writes, results, strict=True):
+                write.future.set_result(result)
