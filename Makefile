@@ -1,5 +1,6 @@
 # make grade                 three built-in eyes: table here, report in out/report.html
 # make grade PHOTOS=path     a photograph, a folder, or a CSV with a path column
+# make serve                 the page and the REST API at http://127.0.0.1:8000, its record in out/retigrade.db
 # make test                  the tests, in a few minutes
 # make test-slow             those that train networks or need other programs
 # make lint                  style, types and layers
@@ -15,11 +16,14 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: grade test test-slow lint docs reproduction
+.PHONY: grade serve test test-slow lint docs reproduction
 
 grade: $(STAMPS)/grading
 	@if [ "$$PHOTOS" = out/demo ]; then $(BIN)/python -m retigrade.synthetic out/demo; fi
 	@$(BIN)/retigrade grade --out out -- "$$PHOTOS"
+
+serve: $(STAMPS)/serve
+	@mkdir -p out && exec $(BIN)/retigrade serve --database sqlite:///out/retigrade.db
 
 test: $(STAMPS)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow"
@@ -47,10 +51,15 @@ $(STAMPS)/grading: pyproject.toml | $(STAMPS)/venv
 	@$(INSTALL) --editable .
 	@touch $@
 
+$(STAMPS)/serve: pyproject.toml | $(STAMPS)/venv
+	@echo "installing retigrade with its server into .venv" >&2
+	@$(INSTALL) --editable '.[serve]'
+	@touch $@ $(STAMPS)/grading
+
 $(STAMPS)/dev: pyproject.toml | $(STAMPS)/venv
 	@echo "installing retigrade with all that training and testing need into .venv (some gigabytes)" >&2
 	@$(INSTALL) --editable '.[train,dev]'
-	@touch $@ $(STAMPS)/grading
+	@touch $@ $(STAMPS)/grading $(STAMPS)/serve
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

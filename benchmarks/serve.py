@@ -1,6 +1,6 @@
 """The server under load: throughput, latency, a soak with hostile uploads, kill -9, and the start.
 
-    python benchmarks/serve.py throughput|latency|soak|kill|start [--count N] [--clients 50] [--minutes M] [--kills 10]
+    python benchmarks/serve.py throughput|latency|soak|kill|start|batch [--count N] [--clients 50] [--minutes M] [--kills 10]
 
 Photographs are drawn eyes as JPEG; each upload has a comment of its own, so that none is the repetition of another. The
 server is a process of its own, with SQLite in a new folder; clients are connections that stay open, in this process.
@@ -26,6 +26,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -37,7 +38,7 @@ from retigrade.serve.database import Database
 from retigrade.serve.server import verify
 from retigrade.serve.tables import GradingRecord
 from retigrade.synthetic import draw_eye
-from timing import machine
+from timing import in_turn, machine
 
 BOUNDARY = b"--------retigrade"
 JOBS = len(os.sched_getaffinity(0))
@@ -363,6 +364,18 @@ def kill(kills: int, clients: int, size: int) -> None:
     print(f"audit log broken after {broken} of {kills}; at the end: {sentence}")
 
 
+def batch(rounds: int) -> None:
+    """Print the milliseconds that the network takes for one photograph, alone and in batches, with one thread."""
+    bundle = load(threads=1).bundle
+    side = bundle.metadata.input_size
+    rng = np.random.default_rng(0)
+    sizes = (1, 2, 4, 8, 16)
+    batches = {count: rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8) for count in sizes}
+    seconds = in_turn({str(count): partial(bundle.run, photos) for count, photos in batches.items()}, rounds=rounds)
+    for count in sizes:
+        print(f"batch of {count:2d}: {seconds[str(count)] / count * 1e3:.2f} ms a photograph")
+
+
 def begin(rounds: int) -> None:
     """Print the seconds from the command to the first grading."""
     photograph = photographs(600)[0]
@@ -386,7 +399,7 @@ def begin(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["throughput", "latency", "soak", "kill", "start"])
+    parser.add_argument("what", choices=["throughput", "latency", "soak", "kill", "start", "batch"])
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--size", type=int, default=1024, help="height of the photographs in pixels")
@@ -405,6 +418,8 @@ def main() -> None:
             kill(arguments.kills, arguments.clients, arguments.size)
         case "start":
             begin(arguments.rounds)
+        case "batch":
+            batch(10 * arguments.rounds)
 
 
 if __name__ == "__main__":
