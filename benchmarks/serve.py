@@ -1,10 +1,12 @@
 """The server under load: throughput, latency, a soak with hostile uploads, kill -9, and the start.
 
-    python benchmarks/serve.py throughput|latency|soak|kill|start|batch [--count N] [--clients 50] [--minutes M] [--kills 10]
+    python benchmarks/serve.py throughput|latency|soak|kill|start|batch
+                               [--count N] [--clients 50] [--size 1024] [--rounds 3] [--minutes 10] [--kills 10]
 
 Photographs are drawn eyes as JPEG; each upload has a comment of its own, so that none is the repetition of another. The
 server is a process of its own, with SQLite in a new folder; clients are connections that stay open, in this process.
-`grade_many` grades the same files in this process, with as many threads as the server has, just before or after.
+`grade_many` grades the same files in this process, with as many threads as the server has, just before. The time that
+processors spend on one photograph is printed too: it says the same on a machine that is busy with something else.
 """
 
 from __future__ import annotations
@@ -179,15 +181,21 @@ def resident(process: subprocess.Popen[bytes]) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def grade_alone(files: list[bytes]) -> float:
-    """Photographs a second of `grade_many` on the same files in this process."""
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """What processors have spent on a process."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def grade_alone(files: list[bytes]) -> tuple[float, float]:
+    """Photographs a second of `grade_many` on the same files in this process, and processor seconds for each."""
     grader = load(threads=1)
     for _ in grader.grade_many(files[: 2 * JOBS], jobs=JOBS):
         pass
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), time.process_time()
     for _ in grader.grade_many(files, jobs=JOBS):
         pass
-    return len(files) / (time.perf_counter() - started)
+    return len(files) / (time.perf_counter() - started), (time.process_time() - spent) / len(files)
 
 
 async def load_with(port: int, requests: list[bytes], clients: int) -> Counter[int]:
@@ -213,19 +221,24 @@ def throughput(count: int, clients: int, size: int, rounds: int) -> None:
     print(
         f"{machine()}; {count} JPEG files of {len(photos[0]) // 1024} KiB, {size * 3 // 2} x {size}; {clients} clients"
     )
-    ratios = []
-    with server() as (_, port, _):
+    ratios, costs = [], []
+    with server() as (process, port, _):
         asyncio.run(load_with(port, [multipart(distinct(photos[0], n, "warm")) for n in range(20)], clients))
         for number in range(rounds):
             files = [distinct(photos[n % len(photos)], n, f"round {number}") for n in range(count)]
             requests = [multipart(data) for data in files]
-            alone = grade_alone(files)
-            started = time.perf_counter()
+            alone, alone_cost = grade_alone(files)
+            started, spent, spent_here = time.perf_counter(), cpu_seconds(process), time.process_time()
             statuses = asyncio.run(load_with(port, requests, clients))
             served = count / (time.perf_counter() - started)
+            cost, clients_cost = (cpu_seconds(process) - spent) / count, (time.process_time() - spent_here) / count
             ratios.append(served / alone)
+            costs.append(alone_cost / cost)
             print(f"grade_many {alone:.1f}/s, served {served:.1f}/s: {served / alone:.2f}; statuses {dict(statuses)}")
-    print(f"served / grade_many, median of {rounds}: {statistics.median(ratios):.2f}")
+            print(f"  processor ms a photograph: grade_many {alone_cost * 1e3:.1f}, server {cost * 1e3:.1f}, ", end="")
+            print(f"clients {clients_cost * 1e3:.1f}: {alone_cost / cost:.2f} without the clients")
+    print(f"served / grade_many, median of {rounds}: {statistics.median(ratios):.2f}, ", end="")
+    print(f"by processor time {statistics.median(costs):.2f}")
 
 
 def latency(count: int, size: int) -> None:

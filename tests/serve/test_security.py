@@ -48,6 +48,7 @@ def files(data: bytes, name: str = "eye.png") -> Any:
 
 
 def actions(client: TestClient) -> list[tuple[str, str]]:
+    client.app.state.service.note("test", "look", {}).result()  # type: ignore[attr-defined]  # after what waits
     with client.app.state.service.database.reading() as session:  # type: ignore[attr-defined]
         return [(line.actor, line.action) for line in session.scalars(select(AuditRecord).order_by(AuditRecord.number))]
 
