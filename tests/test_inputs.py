@@ -182,8 +182,8 @@ class TestCsv:
         assert os.fsencode(item.path.name) == b"\xff.png"
 
     def test_missing_column_names_those_found(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"needs a column named path; its columns are: image, grade \(separated by"):
-            expand([self.write(tmp_path, "image,grade\neye.png,0\n")])
+        with pytest.raises(DataError, match=r"needs a column named path; its columns are: scan, grade \(separated by"):
+            expand([self.write(tmp_path, "scan,grade\neye.png,0\n")])
 
     @pytest.mark.parametrize("text", ["", "path\n", "path,grade\n,0\n"])
     def test_without_photographs(self, tmp_path: Path, text: str) -> None:

@@ -70,11 +70,20 @@ def test_other_dates_are_errors_that_say_why(text: str, why: str) -> None:
     ],
 )
 def test_names_are_read_by_patterns(pattern: str, name: str, subject: Subject) -> None:
-    assert NamePattern.of(pattern).subject(PurePath("folder") / name) == subject
+    assert NamePattern.of(pattern).subject(PurePath("folder") / name) == (subject, {})
 
 
 def test_a_name_that_does_not_match_is_of_nobody() -> None:
     assert NamePattern.of("eyepacs").subject(PurePath("healthy.png")) is None
+
+
+def test_what_cannot_be_read_in_a_name_costs_nothing_else_of_it() -> None:
+    found = NamePattern.of(r"(?P<patient>\w+?)_(?P<eye>\w+)_(?P<date>.+)").subject(PurePath("P1_middle_30-02-2024.jpg"))
+    assert found is not None
+    subject, unread = found
+    assert subject == Subject("P1")
+    assert "'middle' is neither right" in unread["eye"]
+    assert "'30-02-2024' does not exist" in unread["date"]
 
 
 @pytest.mark.parametrize("pattern", ["(", r"(?P<eye>left)", r"(?P<patient>.)(?P<visit>.)", "no-such-name"])

@@ -14,7 +14,7 @@ from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.formats import SNIFF_BYTES, sniff
 from retigrade.grading import NOBODY, UNSTATED, Acquisition, Subject
 from retigrade.locate import Changes, Locator, stem
-from retigrade.subjects import NamePattern, parse_date, parse_eye, pseudonym
+from retigrade.subjects import UNKNOWN, parse_date, parse_eye
 from retigrade.tables import CsvRow, is_table, read_table
 from retigrade.text import listing, shown
 
@@ -43,6 +43,7 @@ _HEAT = "heat"
 _WRITTEN = {
     _HEAT: "maps of an earlier run",
     "thumbnails": "pictures of an earlier run",
+    "aligned": "pictures of an earlier run",
     "dicom": "DICOM files of an earlier run",
 }
 # What a DICOM file without preamble starts with, group 0008: its length, specific character set, image type, SOP class.
@@ -96,48 +97,17 @@ class Unreadable:
         raise UnreadablePhoto(f"{shown(path.name)}: {self.reason}")
 
 
+COLUMNS = {
+    "path": ("file", "filename", "file_name", "file_path", "image", "image_path", "photo", "photograph"),
+    "patient": ("patient_id", "patientid", "patient_no", "patient_number", "mrn", "subject", "subject_id"),
+    "eye": ("laterality", "side", "eye_side"),
+    "date": ("visit_date", "exam_date", "examination_date", "study_date", "acquisition_date", "date_of_visit"),
+}
+"""The columns of a list of photographs, and what else they may be called."""
+_OF_LABELS = ("grade", "source")  # which are for those who train and evaluate
+
 ListDicom = Callable[[Path, str], Iterable[Input]]
 """Lists the photographs in a DICOM file, given its path and its name: one a frame, or those that a DICOMDIR names."""
-
-
-def identify(inputs: Inputs, *, pattern: NamePattern | None = None, key: bytes | None = None) -> Inputs:
-    """Return the inputs with whose eye they are, read from their names where nothing else says so.
-
-    pattern: reads names; what CSV and file state goes before it. key: replaces every patient by a pseudonym. A name
-    whose eye or date cannot be read is of an unknown one, and noted; a photograph that is listed for two patients is
-    read for neither. Raises UsageError where the pattern matches no name.
-    """
-    if pattern is not None:
-        pattern.check_any(PurePosixPath(item.name) for item in inputs.items)
-    items, notes = [], list(inputs.notes)
-    for item in inputs.items:
-        subject = item.subject
-        if pattern is not None:
-            try:
-                named = pattern.subject(PurePosixPath(item.name)) or NOBODY
-            except ValueError as problem:
-                named = NOBODY
-                notes.append(f"{shown(item.name)}: {problem}")
-            subject = Subject(subject.patient or named.patient, subject.eye or named.eye, subject.date or named.date)
-        if key is not None and subject.patient is not None:
-            subject = replace(subject, patient=pseudonym(subject.patient, key=key))
-        items.append(replace(item, subject=subject))
-    return replace(inputs, items=tuple(_refuse_two_patients(items)), notes=tuple(notes))
-
-
-def _refuse_two_patients(items: Sequence[Input]) -> Iterator[Input]:
-    patients: dict[str, set[str]] = {}
-    for item in items:
-        if item.subject.patient is not None:
-            patients.setdefault(str(item), set()).add(item.subject.patient)
-    for item in items:
-        listed_for = sorted(patients.get(str(item), ()))
-        if len(listed_for) > 1:
-            names = " and ".join(shown(patient) for patient in listed_for)
-            reason = f"is listed for the patients {names}: it can be of one alone, correct the list"
-            yield replace(item, reader=Unreadable(reason), subject=NOBODY)
-        else:
-            yield item
 
 
 def picture_name(name: str, *, suffix: str = ".png") -> str:
@@ -272,7 +242,7 @@ class Walk:
 
 def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[Input]:
     """The inputs that a CSV lists, one a row; a row that cannot be read is an input that cannot be read."""
-    table = read_table(path)
+    table = read_table(path).renamed(COLUMNS)
     if "path" not in table.columns:
         raise DataError(f"{shown(path.name)}: needs a column named path; its columns are: {table.seen}")
     locator, changes, unknown = Locator(path.parent), Changes(path), list[str]()
@@ -292,8 +262,11 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
             file = path.parent / cell if located is None else located
             is_any_found = is_any_found or located is not None
             missing += [file] if located is None else []
-            yield Input(file, _safe(PurePath(cell.replace("\\", "/"))), subject=_subject(row, unknown))
+            subject, warnings = _subject(row, unknown)
+            yield Input(file, _safe(PurePath(cell.replace("\\", "/"))), subject=subject, warnings=warnings)
     notes += [*table.notes, *changes.notes]
+    if unused := [name for name in table.columns if name not in (*COLUMNS, *_OF_LABELS)]:
+        notes.append(f"{shown(path.name)}: columns not used: {listing(map(shown, unused))}")
     if unknown:
         notes.append(f"{shown(path.name)}: {len(unknown)} cells are taken as unknown: {listing(unknown, between='; ')}")
     if missing and not is_any_found:
@@ -303,24 +276,24 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
         )
 
 
-def _subject(row: CsvRow, unknown: list[str]) -> Subject:
-    """Whose eye a row speaks of; what cannot be read is unknown, and added to `unknown` in words."""
-    return Subject(
-        patient=row.get("patient") or None,
-        eye=known(row, "eye", parse_eye, unknown),
-        date=known(row, "date", parse_date, unknown),
-    )
+def _subject(row: CsvRow, unknown: list[str]) -> tuple[Subject, tuple[str, ...]]:
+    """Whose eye a row speaks of, and what of it cannot be read, in words, which are added to `unknown` too."""
+    unread: dict[str, str] = {}
+    eye, date = known(row, "eye", parse_eye, unread), known(row, "date", parse_date, unread)
+    unknown += (f"line {row.line}: {shown(why)}" for why in unread.values())
+    warnings = tuple(UNKNOWN[column] + shown(why) for column, why in unread.items())
+    return Subject(row.get("patient") or None, eye, date), warnings
 
 
 _Value = TypeVar("_Value")
 
 
-def known(row: CsvRow, column: str, parse: Callable[[str], _Value], unknown: list[str]) -> _Value | None:
-    """What a cell says, or None where it says nothing that can be read, which is added to `unknown`."""
+def known(row: CsvRow, column: str, parse: Callable[[str], _Value], unread: dict[str, str]) -> _Value | None:
+    """What a cell says, or None where it says nothing that can be read; `unread` then holds why, by the column."""
     try:
         return parse(row.get(column))
     except ValueError as error:
-        unknown.append(f"line {row.line}: {shown(str(error))}")
+        unread[column] = str(error)
         return None
 
 

@@ -32,6 +32,9 @@ PATTERNS = {
 }
 """Ready-made patterns by name: `10_left`, `P001_OD`, `P001_OD_2024-05-02`, `P001_2024-05-02_OD`, with a number."""
 
+UNKNOWN = {"eye": "eye unknown: ", "date": "date unknown: "}
+"""How a note begins that says why an eye or a date that was stated is not known."""
+
 _GROUPS = {"patient", "eye", "date"}
 _YEAR_FIRST = re.compile(r"(\d{4})([-/.]?)(\d{2})\2(\d{2})(?:[T ]\d{2}:\d{2}.*)?")
 _YEAR_LAST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})")
@@ -112,18 +115,24 @@ class NamePattern:
             )
         return cls(expression)
 
-    def subject(self, path: PurePath) -> Subject | None:
-        """Return whom a file's name speaks of; None where the pattern does not match the whole name.
+    def subject(self, path: PurePath) -> tuple[Subject, dict[str, str]] | None:
+        """Return whom a file's name speaks of, and why its eye or date cannot be read, by "eye" and "date".
 
-        Raises ValueError where the eye or the date in it cannot be read.
+        None where the pattern does not match the whole name.
         """
         found = self.expression.fullmatch(path.stem) or self.expression.fullmatch(path.name)
         if found is None:
             return None
-        groups = found.groupdict(default="")
-        return Subject(
-            patient=groups["patient"], eye=parse_eye(groups.get("eye", "")), date=parse_date(groups.get("date", ""))
-        )
+        groups, eye, date, unread = found.groupdict(default=""), None, None, {}
+        try:
+            eye = parse_eye(groups.get("eye", ""))
+        except ValueError as problem:
+            unread["eye"] = str(problem)
+        try:
+            date = parse_date(groups.get("date", ""))
+        except ValueError as problem:
+            unread["date"] = str(problem)
+        return Subject(groups["patient"] or None, eye, date), unread
 
     def check_any(self, paths: Iterable[PurePath]) -> None:
         """Raise UsageError, naming a file, where the pattern matches none of the paths."""

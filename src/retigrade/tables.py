@@ -12,11 +12,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retigrade.errors import DataError
-from retigrade.text import shown
+from retigrade.text import listing, shown
 
 SUFFIXES = frozenset({".csv", ".tsv"})
 MAX_BYTES = 256 * 2**20
@@ -72,6 +72,32 @@ class CsvTable:
         if self.encoding == _WINDOWS:
             ways.append(os.fsdecode(cell.encode(_WINDOWS, "surrogateescape")))
         return tuple(dict.fromkeys([*ways, *(way.replace("\\", "/") for way in ways)]))
+
+    def renamed(self, names: Mapping[str, Sequence[str]]) -> CsvTable:
+        """Return the table with columns by the names that are asked for, where another of their names is used.
+
+        names: of each column, those it may have beside its own, which goes before them. Each change is noted. Raises
+        DataError where two of the others are there.
+        """
+        new = {}
+        for name, others in names.items():
+            there = [other for other in others if other in self.columns]
+            if name in self.columns or not there:
+                continue
+            if len(there) > 1:
+                raise DataError(
+                    f"{shown(self.path.name)}: {' and '.join(there)} may both be the {name}; name the right one {name}"
+                )
+            new[there[0]] = name
+        if not new:
+            return self
+        rows = tuple(
+            replace(row, cells={new.get(column, column): cell for column, cell in row.cells.items()})
+            for row in self.rows
+        )
+        note = f"{shown(self.path.name)}: read {listing(f'{old} as {name}' for old, name in new.items())}"
+        columns = tuple(new.get(column, column) for column in self.columns)
+        return replace(self, columns=columns, rows=rows, notes=(*self.notes, note))
 
 
 def is_table(path: Path) -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import csv
+import datetime
 import errno
 import hashlib
 import json
@@ -21,11 +23,14 @@ import pytest
 
 from gradings import graded, refused
 from retigrade.errors import UsageError
+from retigrade.grading import Eye
 from retigrade.icdr import Status
 from retigrade.inputs import Input
+from retigrade.output.comparisons import Comparison
 from retigrade.output.folder import OutputFolder
 from retigrade.output.illustrate import Illustrated
 from retigrade.output.journal import Stamp
+from retigrade.output.progression import Timeline, TimelinePoint
 from retigrade.output.rows import Row, as_row
 from tiny_bundle import tiny_card
 
@@ -52,6 +57,14 @@ def add(folder: OutputFolder, item: Input, *, picture: bytes | None = b"png", **
     row = as_row(graded(str(item), **changes))
     verdict = Illustrated(row=row, thumbnail=b"jpeg", picture=picture)
     return folder.add(item, verdict, stamp=Stamp.of(item.path))
+
+
+def compared(row: Row, *, picture: bytes | None) -> Comparison:
+    """What became of an eye whose later photograph is this row's."""
+    days = (datetime.date(2023, 5, 2), datetime.date(2024, 5, 2))
+    points = tuple(TimelinePoint(day, 0, 0.1, 0.0, row) for day in days)
+    timeline = Timeline("P1", Eye.RIGHT, points, None, None)
+    return Comparison(timeline=timeline, words="both visits", picture=picture, small=picture)
 
 
 def listed(out: Path) -> list[dict[str, Any]]:
@@ -444,3 +457,21 @@ def test_every_crash_leaves_the_old_or_the_new_whole(
     assert {*seen} == {False, True}
     assert seen[-1]
     assert len(seen) > 40 / stride
+
+
+def test_aligned_pictures_stand_beside_the_page_and_go_with_their_run(out: Path, items: list[Input]) -> None:
+    with closing(opened(out)) as folder:
+        rows = [add(folder, item) for item in items]
+        pairs = [compared(rows[0], picture=b"strip"), compared(rows[1], picture=None)]
+        assert folder.publish(total=len(items), skipped=[], comparisons=pairs)
+    assert {name for name in files_below(out) if name.startswith("aligned")} == {"aligned/a.jpg"}
+    assert (out / "aligned" / "a.jpg").read_bytes() == b"strip"
+    page = (out / "report.html").read_text()
+    assert f"data:image/jpeg;base64,{base64.b64encode(b'strip').decode()}" in page
+    with closing(opened(out, resume=True)) as folder:
+        assert all(map(folder.holds, items))
+        rows = [folder.keep(item) for item in items]
+        assert folder.publish(total=len(items), skipped=[], comparisons=[compared(rows[2], picture=b"other")])
+    assert {name for name in files_below(out) if name.startswith("aligned")} == {"aligned/c.jpg"}
+    write_all(out, items)
+    assert not (out / "aligned").exists()

@@ -114,7 +114,7 @@ def test_a_photograph_of_unknown_side_refers_but_never_makes_negative() -> None:
 def test_two_photographs_of_one_eye_that_disagree_by_two_stages_ask_for_a_second_reader() -> None:
     visit = visit_of([row("right", 0), row("right", 2), row("left", 0)], patient="P1", date=None)
     assert visit.second_reader
-    assert "right eye: its photographs of one day disagree, none and moderate" in visit.reasons[0]
+    assert "right eye: its photographs of one visit disagree, none and moderate" in visit.reasons[0]
     assert not visit_of([row("right", 0), row("right", 1), row("left", 0)], patient="P1", date=None).second_reader
 
 
@@ -122,6 +122,29 @@ def test_a_doubtful_photograph_asks_for_a_second_reader() -> None:
     visit = visit_of([row("right", 0, reasons=(LOW_CONFIDENCE,)), row("left", 0)], patient="P1", date=None)
     assert visit.second_reader
     assert visit.action is Action.RESCREEN
+
+
+def test_photographs_without_a_date_are_never_taken_together_silently() -> None:
+    alone = visit_of([row("right", 0)], patient="P1", date=None)
+    assert not any("no date" in reason for reason in alone.reasons)
+    together = visit_of([row("right", 0), row("left", 0)], patient="P1", date=None)
+    assert together.reasons == ("no date: its 2 photographs are taken together and may be of several visits",)
+    assert not together.second_reader
+
+
+def test_an_undated_visit_beside_dated_ones_says_that_its_place_is_not_known() -> None:
+    undated, dated = visits_of([row("right", 0, date="2024-05-02"), row("right", 3, date=None)])
+    assert undated.date is None
+    assert undated.action is Action.REFER
+    assert "no date: it may be earlier or later than the patient's dated visits" in undated.reasons
+    assert dated.reasons == ("left eye missing",)
+
+
+def test_a_date_that_could_not_be_read_asks_for_a_person() -> None:
+    why = "date unknown: date '03/04/2024' can be read with the day or the month first; write 2024-MM-DD"
+    visit = visit_of([row("right", 0, reasons=(why,)), row("left", 0)], patient="P1", date=None)
+    assert visit.second_reader
+    assert why in visit.reasons
 
 
 def test_a_programme_of_300_patients_against_a_table_computed_independently() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from retigrade.icdr import GRADES, Status
 from retigrade.output.patients import visits_of
 from retigrade.output.progression import timelines_of
 from retigrade.output.rows import Row, as_row
-from retigrade.output.worklist import Tile, worklist_page
+from retigrade.output.worklist import Pair, Tile, worklist_page
 from tiny_bundle import tiny_card
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -34,7 +34,7 @@ def row(path: str, grade: int | None, **changes: Any) -> Row:
     return replace(plain, path=path, **changes)
 
 
-def page_of(rows: list[Row], *, total: int | None = None) -> str:
+def page_of(rows: list[Row], *, total: int | None = None, comparisons: Sequence[Pair] = ()) -> str:
     visits = list(visits_of(rows))
     return "".join(
         worklist_page(
@@ -42,6 +42,7 @@ def page_of(rows: list[Row], *, total: int | None = None) -> str:
             rows=rows,
             visits=visits,
             timelines=list(timelines_of(visits, noise=0.5)),
+            comparisons=comparisons,
             metadata=tiny_card(),
             bundle="tiny@000000000000",
             operating_point=None,
@@ -108,7 +109,13 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def shown(browser: Any, tmp_path: Path) -> Iterator[Any]:
     """The programme's page, open, with one row whose names attack the page; no script may fail."""
-    (tmp_path / "report.html").write_text(page_of([*programme(), row(HOSTILE, 4)]), "utf-8")
+    dot = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+    whose = {"patient": "P2", "date": "2024-05-02"}
+    pairs = [
+        Pair(words="right eye: <b>laid</b> over each other", picture=dot, file="aligned/p2_r2.jpg", **whose),
+        Pair(words="left eye: too little in common", **whose),
+    ]
+    (tmp_path / "report.html").write_text(page_of([*programme(), row(HOSTILE, 4)], comparisons=pairs), "utf-8")
     page = browser.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -122,20 +129,54 @@ def shown(browser: Any, tmp_path: Path) -> Iterator[Any]:
 def test_patients_come_by_urgency_and_open_their_photographs(shown: Any) -> None:
     assert shown.locator("article.patient h3").first.inner_text() == "P2"
     assert shown.locator("article.patient .action").first.inner_text() == "refer"
-    assert shown.locator("#count").inner_text() == "4 of 4 visits"
+    assert shown.locator("#count").inner_text() == "3 of 3 latest visits"
 
 
 @pytest.mark.slow
 def test_filters_and_search_narrow_the_list(shown: Any) -> None:
     shown.select_option("#action", "rephotograph")
-    assert shown.locator("#count").inner_text() == "1 of 4 visits"
+    assert shown.locator("#count").inner_text() == "1 of 3 latest visits"
     shown.click("#clear")
     shown.fill("#search", "p3")
-    assert shown.locator("#count").inner_text() == "1 of 4 visits"
+    assert shown.locator("#count").inner_text() == "1 of 3 latest visits"
     shown.click("#clear")
     shown.click("#tab-photographs")
     shown.select_option("#stage", "3")
     assert shown.locator("#list article h3").all_inner_texts() == ["p2_r2.jpg"]
+
+
+@pytest.mark.slow
+def test_earlier_visits_are_shown_where_they_are_asked_for(shown: Any) -> None:
+    shown.check("#earlier")
+    assert shown.locator("#count").inner_text() == "4 of 4 visits"
+    assert shown.get_by_text("2023-05-02, seen again 2024-05-02").count() == 1
+    shown.click("#clear")
+    shown.fill("#to", "2023-12-31")
+    shown.dispatch_event("#to", "change")
+    assert shown.locator("#count").inner_text() == "1 of 4 visits"
+
+
+@pytest.mark.slow
+def test_aligned_photographs_stand_with_the_later_visit_alone(shown: Any) -> None:
+    shown.check("#earlier")
+    captions = shown.locator("figure.aligned figcaption")
+    assert captions.all_inner_texts() == ["right eye: <b>laid</b> over each other", "left eye: too little in common"]
+    assert shown.locator("article.patient", has=captions).locator("header .small").all_inner_texts() == ["2024-05-02"]
+    picture = shown.locator("figure.aligned img")
+    assert picture.count() == 1
+    assert picture.get_attribute("alt") == "right eye: <b>laid</b> over each other"
+    assert picture.evaluate("image => image.naturalWidth") == 1
+    assert shown.locator("figure.aligned a").get_attribute("href") == "aligned/p2_r2.jpg"
+
+
+@pytest.mark.slow
+def test_a_printed_page_of_a_patient_holds_the_photographs_and_says_what_it_is(shown: Any) -> None:
+    shown.emulate_media(media="print")
+    shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert shown.locator("details:not([open])").count() == 0
+    assert shown.locator("article.patient .printed").first.is_visible()
+    assert "Research use only" in shown.locator("article.patient .printed").first.inner_text()
+    assert not shown.locator("#filters").is_visible()
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,11 +10,13 @@ import tyro
 
 from retigrade.cli.command import Command, notice
 from retigrade.errors import UsageError
+from retigrade.icdr import Status
 from retigrade.signals import INTERRUPTED
 
 if TYPE_CHECKING:
     from retigrade.batch.run import BatchOutcome, Planned
     from retigrade.batch.schema import Heat
+    from retigrade.batch.worker import PartOutcome
 
 _UNREADABLE_PHOTO = 1
 
@@ -91,18 +92,22 @@ class BatchCommand(Command):
             raise UsageError("batch writes Parquet files: name a folder or URL with --out DEST")
         from retigrade.batch.engine import RayEngine
         from retigrade.batch.run import run_batch
-        from retigrade.output.progress import RunProgress
+        from retigrade.progress import RunProgress
 
         engine = RayEngine(address=self.address, workers=self.workers, gpus=float(self.device == "cuda"))
-        progress: RunProgress | None = None
+        progress = RunProgress.on_stderr()
 
         def begin(planned: Planned) -> None:
-            nonlocal progress
             for sentence in planned.notes:
                 notice(sentence)
             if planned.kept:
                 notice(f"{planned.kept} of {planned.photographs} photographs have a row already")
-            progress = RunProgress(sys.stderr, total=planned.photographs - planned.kept)
+            progress.begin("grading", total=planned.photographs - planned.kept, kinds=[Status.GRADED.value])
+
+        def watch(part: PartOutcome) -> None:
+            counts = dict(part.counts)
+            referable = counts.pop("referable", 0)
+            progress.add(counts, details={Status.GRADED.value: {"referable": referable}})
 
         heat: Heat = self.heat_as if self.heat else "none"
         try:
@@ -119,21 +124,20 @@ class BatchCommand(Command):
                 retry_errors=self.retry_errors,
                 price=self.price,
                 plan=begin,
-                watch=lambda part: None if progress is None else progress.add(part.counts),
+                watch=watch,
             )
         except KeyboardInterrupt:
             notice("interrupted: what is written stays, and the same command goes on")
             return INTERRUPTED
         finally:
-            if progress is not None:
-                progress.hide()
+            progress.hide()
         _print(outcome)
         return _UNREADABLE_PHOTO if outcome.counts.get("error") else 0
 
     def _forecast(self) -> int:
         from retigrade.batch.run import forecast
         from retigrade.bundle import cpu_count
-        from retigrade.output.progress import duration
+        from retigrade.progress import duration
 
         found = forecast(self.source, bundle=self.bundle, limit=self.limit, exclude=self.out)
         for sentence in found.notes:

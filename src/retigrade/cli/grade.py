@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from retigrade.cli.hospital import HospitalOutputs
     from retigrade.inputs import Inputs
     from retigrade.output.illustrate import HeatPictures
-    from retigrade.output.progress import RunProgress
-    from retigrade.output.rows import Row
     from retigrade.output.run import Outcome
 
 _UNREADABLE_PHOTO, _BROKEN_PIPE = 1, 141
@@ -104,22 +102,16 @@ class GradeCommand(Command):
 
         from retigrade.bundle import cpu_count
         from retigrade.grader import load
-        from retigrade.output.progress import RunProgress
         from retigrade.output.run import run
         from retigrade.output.stdout import open_output
+        from retigrade.progress import RunProgress
 
         jobs = min(cpu_count(), len(inputs.items)) if self.jobs is None else self.jobs
         grader = load(self.bundle, threads=max(1, cpu_count() // jobs), operating_point=self.operating_point)
         hospital = self._hospital(inputs, grader.bundle.identity)
-        with RunProgress(sys.stderr, total=len(inputs.items)) as progress:
+        with RunProgress.on_stderr() as progress:
             output = open_output(sys.stdout, self.format, paths=[str(item) for item in inputs.items])
             output.before = progress.hide
-
-            def watch(row: Row) -> None:
-                progress.count(row)
-                if hospital is not None:
-                    hospital.add(row)
-
             outcome = run(
                 inputs,
                 grader,
@@ -129,11 +121,12 @@ class GradeCommand(Command):
                 jobs=jobs,
                 resume=self.resume,
                 writers=None if hospital is None else hospital.writers,
-                watch=watch,
+                watch=(lambda row: None) if hospital is None else hospital.add,
+                progress=progress,
             )
         for sentence in () if hospital is None else hospital.finish():
             notice(sentence)
-        _tell_end(outcome, self.out, progress)
+        _tell_end(outcome, self.out)
         return _exit_code(outcome)
 
     def _hospital(self, inputs: Inputs, bundle: str) -> HospitalOutputs | None:
@@ -146,7 +139,8 @@ class GradeCommand(Command):
     def _inputs(self) -> Inputs:
         """List what is to be graded and whose eyes, and say what was skipped."""
         from retigrade.cli.photographs import expand_all
-        from retigrade.inputs import describe_skipped, identify
+        from retigrade.identity import identify
+        from retigrade.inputs import describe_skipped
         from retigrade.subjects import NamePattern
 
         pattern = None if self.name_pattern is None else NamePattern.of(self.name_pattern)
@@ -203,15 +197,15 @@ def _list_subjects(inputs: Inputs) -> None:
     notice(f"{len(patients)} patients; {unknown} of their photographs of an unknown eye; {nobody} of nobody known")
 
 
-def _tell_end(outcome: Outcome, out: Path | None, progress: RunProgress) -> None:
+def _tell_end(outcome: Outcome, out: Path | None) -> None:
     if outcome.unread:
         return
     if outcome.kept:
         notice(f"{outcome.kept} verdicts of an earlier run were kept, {outcome.done - outcome.kept} are new")
     if outcome.interrupted:
-        notice(f"interrupted: {outcome.done} of {outcome.total} inputs have a verdict: {progress.summary()}")
+        notice(f"interrupted: {outcome.done} of {outcome.total} inputs have a verdict: {outcome.summary}")
     elif outcome.total > 1:
-        notice(progress.summary())
+        notice(outcome.summary)
     if out is not None:
         notice(f"report: {out / 'report.html'}")
     if outcome.interrupted and out is not None:

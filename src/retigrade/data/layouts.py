@@ -349,16 +349,18 @@ def _read_csv(table: CsvTable, photographs: Sequence[Path] | None) -> Listing:
 
 
 def _listed(file: Path, grade: Grade, row: CsvRow, source: str, unknown: list[str]) -> Listed:
+    unread: dict[str, str] = {}
     item = Listed(
         file,
         grade,
         row.get("source") or source,
         row.get("patient") or None,
-        known(row, "eye", parse_eye, unknown),
-        known(row, "date", parse_date, unknown),
+        known(row, "eye", parse_eye, unread),
+        known(row, "date", parse_date, unread),
         row.get("origin"),
         row.get("quality") == REJECTED,
     )
+    unknown += (f"line {row.line}: {shown(why)}" for why in unread.values())
     return item if "path" in row.cells or item.patient else _named_by_eye(item)
 
 

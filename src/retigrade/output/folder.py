@@ -23,10 +23,11 @@ from retigrade.files import make_folder, writing
 from retigrade.icdr import Status
 from retigrade.inputs import Input, picture_name, picture_names
 from retigrade.metadata import Metadata
+from retigrade.output.comparisons import Comparison
 from retigrade.output.illustrate import EVERY_PNG, HeatPictures, Illustrated
 from retigrade.output.journal import Journal, JournalRecord, Stamp, count_records
 from retigrade.output.patients import patients_csv, patients_jsonl, visits_of
-from retigrade.output.report import read_report, report, thumbnail_name
+from retigrade.output.report import aligned_name, read_report, report, thumbnail_name
 from retigrade.output.rows import Row, csv_header, csv_line, json_line
 from retigrade.output.staging import NoPlace, Staging
 from retigrade.text import shown
@@ -170,18 +171,23 @@ class OutputFolder:
         self._names.append(item.name)
         return row
 
-    def publish(self, *, total: int, skipped: Sequence[str]) -> bool:
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows taken so far, in order."""
+        return (record.row for record in self._records())
+
+    def publish(self, *, total: int, skipped: Sequence[str], comparisons: Sequence[Comparison] = ()) -> bool:
         """Let listings, report and pictures take their place, and return whether they did.
 
-        total: the inputs that there were; skipped: one sentence for each file that was left out. A run that was
-        interrupted does not replace the listings of one that came further. Raises UsageError where something cannot be
-        written; then all stays as it was.
+        total: the inputs that there were; skipped: one sentence for each file that was left out; comparisons: of eyes
+        at two visits, from `rows`. A run that was interrupted does not replace the listings of one that came further.
+        Raises UsageError where something cannot be written; then all stays as it was.
         """
         done, earlier = len(self._names), _count_lines(self._folder / _GRADINGS)
         if done < min(total, earlier):
             return False
         if done < earlier:
             _logger.warning("%s: the listings had %d rows and have %d now", shown(str(self._folder)), earlier, done)
+        comparisons = self._put_aligned(comparisons)
         self._journal.sync()
         for name, listing in self._listings.items():
             self._put_text(name, listing(record.row for record in self._records()))
@@ -194,6 +200,8 @@ class OutputFolder:
             total=total,
             skipped=skipped,
             noise=self._noise,
+            comparisons=comparisons,
+            embed=self._embed,
         )
         self._put_text(_REPORT, page)
         files = {name for record in self._records() for name in record.files}
@@ -243,6 +251,30 @@ class OutputFolder:
         for name in self._names:
             if (record := self._journal.find(name)) is not None:
                 yield record
+
+    def _put_aligned(self, comparisons: Sequence[Comparison]) -> list[Comparison]:
+        """Put the aligned pictures aside, each with the record of its later photograph; return those that have a place.
+
+        A record that an earlier run gave such a picture loses it.
+        """
+        by_path = {comparison.later.row.path: comparison for comparison in comparisons}
+        placed = []
+        for record in list(self._records()):
+            name = aligned_name(record.name)
+            files, written = tuple(file for file in record.files if file != name), ()
+            comparison = by_path.pop(record.row.path, None)
+            if comparison is not None and comparison.picture is not None:
+                try:
+                    written = (self._staging.put(name, [comparison.picture]),)
+                except NoPlace as error:
+                    _logger.warning("%s: %s", shown(str(self._folder)), error)
+                    continue
+                files = (*files, name)
+            if comparison is not None:
+                placed.append(comparison)
+            if files != record.files:
+                self._journal.add(replace(record, files=files), written=written)
+        return placed
 
     def _put_text(self, name: str, parts: Iterable[str]) -> None:
         """Put a listing aside: UTF-8, and a byte of a file name that is none becomes an escape (`\\udc80`)."""

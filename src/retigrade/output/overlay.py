@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
@@ -18,6 +19,7 @@ from retigrade.report.style import CAPTION, STAGE_COLOURS, Colour
 PICTURE_SIDE = 340  # pixels that the shorter side of a photograph needs to look sharp in its box
 _LOWEST = 240  # least height of a picture's box, so that the colour bar keeps its labels apart
 _BAR_WIDTH = 16
+_SMALLEST_TITLE = 7.5  # pixels of a capital letter that can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,25 @@ def pair(photograph: Pixels, thermal_map: Pixels | None, *, side: int) -> Pixels
     Each of the two, uint8 (h, w, 3) RGB, is fitted into `side` pixels; returns uint8 (H, W, 3) RGB.
     """
     return np.hstack([fitted(view, side) for view in (photograph, thermal_map) if view is not None])
+
+
+def strip(pictures: Sequence[Pixels], titles: Sequence[str], *, side: int) -> Pixels:
+    """Return pictures in a row, each below its title: uint8 (H, W, 3) RGB.
+
+    pictures: uint8 (h, w, 3) RGB, all of one shape; each is fitted into `side` pixels.
+    """
+    small = [fitted(picture, side) for picture in pictures]
+    height, width = small[0].shape[:2]
+    size = max(0.03 * side, _SMALLEST_TITLE)
+    gap, top = round(0.03 * side), round(3 * size)
+    canvas = np.empty((top + height, len(small) * (width + gap) - gap, 3), np.uint8)
+    canvas[:] = _GROUND
+    for place, (title, view) in enumerate(zip(titles, small, strict=True)):
+        left = place * (width + gap)
+        canvas[top:, left : left + width] = view
+        fit = min(1.0, (width - 2 * gap) / _width_of(title, size))
+        _write(canvas, title, (left + gap, round(2 * size)), size * fit, _BRIGHT)
+    return canvas
 
 
 def fitted(pixels: Pixels, side: int) -> Pixels:

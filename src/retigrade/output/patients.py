@@ -17,6 +17,7 @@ from retigrade.grader import LOW_CONFIDENCE
 from retigrade.grading import Eye
 from retigrade.icdr import GRADES, Status
 from retigrade.output.rows import Row, csv_cell, csv_record
+from retigrade.subjects import UNKNOWN
 
 _DISAGREEMENT = 2
 """Stages by which two photographs of one eye on one day may not differ without a second reader."""
@@ -65,7 +66,11 @@ class EyeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One patient on one day. unknown: the photographs of an eye whose side is not known."""
+    """One patient on one day, or without one.
+
+    unknown: the photographs of an eye whose side is not known. date_unread: whether a date was stated for any of them
+    that could not be read.
+    """
 
     patient: str
     date: str | None
@@ -74,6 +79,7 @@ class Visit:
     unknown: EyeResult
     action: Action
     reasons: tuple[str, ...]
+    date_unread: bool = False
 
     @property
     def eyes(self) -> tuple[EyeResult, EyeResult, EyeResult]:
@@ -92,8 +98,8 @@ class Visit:
 
     @property
     def second_reader(self) -> bool:
-        """Whether a second reader is advised for any eye."""
-        return any(eye.second_reader for eye in self.eyes)
+        """Whether a person should look: a second reader is advised for an eye, or a date could not be read."""
+        return self.date_unread or any(eye.second_reader for eye in self.eyes)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -124,12 +130,17 @@ def visits_of(rows: Iterable[Row]) -> Iterator[Visit]:
     for row in rows:
         if row.patient is not None:
             together[row.patient, row.date or ""].append(row)
+    dated = {patient for patient, date in together if date}
     for patient, date in sorted(together):
-        yield visit_of(together[patient, date], patient=patient, date=date or None)
+        rows = together[patient, date]
+        yield visit_of(rows, patient=patient, date=date or None, has_dated_visits=patient in dated)
 
 
-def visit_of(rows: Sequence[Row], *, patient: str, date: str | None) -> Visit:
-    """Return what the photographs of one patient on one day come to."""
+def visit_of(rows: Sequence[Row], *, patient: str, date: str | None, has_dated_visits: bool = False) -> Visit:
+    """Return what the photographs of one patient on one day come to, or those of which no day is known.
+
+    has_dated_visits: whether the patient has others that are; to photographs without a date that matters.
+    """
     right, left, unknown = (
         eye_of([row for row in rows if row.eye == eye], name=name)
         for eye, name in ((Eye.RIGHT, "right eye"), (Eye.LEFT, "left eye"), (None, "eye of unknown side"))
@@ -138,6 +149,9 @@ def visit_of(rows: Sequence[Row], *, patient: str, date: str | None) -> Visit:
     reasons = [*right.reasons, *left.reasons]
     if unknown.status is not EyeStatus.MISSING:
         reasons += [f"{len(unknown.files)} photographs of an eye whose side is not known", *unknown.reasons]
+    unread = dict.fromkeys(reason for row in rows for reason in row.reasons if reason.startswith(UNKNOWN["date"]))
+    if date is None:
+        reasons += [*unread, *_undated(len(rows), has_dated_visits=has_dated_visits)]
     return Visit(
         patient=patient,
         date=date,
@@ -146,7 +160,16 @@ def visit_of(rows: Sequence[Row], *, patient: str, date: str | None) -> Visit:
         unknown=unknown,
         action=action_of(referable=referable, right=right.status, left=left.status),
         reasons=tuple(reasons),
+        date_unread=bool(unread),
     )
+
+
+def _undated(photographs: int, *, has_dated_visits: bool) -> Iterator[str]:
+    """Say what is not known of photographs without a date: they are taken together, and never silently."""
+    if photographs > 1:
+        yield f"no date: its {photographs} photographs are taken together and may be of several visits"
+    if has_dated_visits:
+        yield "no date: it may be earlier or later than the patient's dated visits"
 
 
 def eye_of(rows: Sequence[Row], *, name: str) -> EyeResult:
@@ -165,7 +188,7 @@ def eye_of(rows: Sequence[Row], *, name: str) -> EyeResult:
     reasons = []
     if max(grades) - min(grades) >= _DISAGREEMENT:
         stages = " and ".join(GRADES[grade].stage for grade in (min(grades), max(grades)))
-        reasons.append(f"{name}: its photographs of one day disagree, {stages}: a second reader is advised")
+        reasons.append(f"{name}: its photographs of one visit disagree, {stages}: a second reader is advised")
     if any(LOW_CONFIDENCE in row.reasons for row in graded):
         reasons.append(f"{name}: {LOW_CONFIDENCE}")
     return EyeResult(

@@ -15,6 +15,7 @@ from enum import StrEnum
 from retigrade.grading import Eye
 from retigrade.icdr import GRADES
 from retigrade.output.patients import EyeResult, Visit
+from retigrade.output.rows import Row
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 360, 132, 74, 10, 24  # of the plot, in pixels
 
@@ -29,12 +30,13 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TimelinePoint:
-    """One dated visit of one eye; expected_grade: 0 to 4."""
+    """One dated visit of one eye; expected_grade: 0 to 4; row: of the photograph that stands for the eye."""
 
     date: datetime.date
     grade: int
     p_referable: float
     expected_grade: float
+    row: Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _point(date: str | None, result: EyeResult) -> TimelinePoint | None:
     if date is None or row is None or row.grade is None or row.p_referable is None:
         return None
     expected = sum(grade * probability for grade, probability in enumerate(row.probabilities))
-    return TimelinePoint(datetime.date.fromisoformat(date), row.grade, row.p_referable, expected)
+    return TimelinePoint(datetime.date.fromisoformat(date), row.grade, row.p_referable, expected, row)
 
 
 def _change(points: Sequence[TimelinePoint], noise: float | None) -> tuple[Direction | None, datetime.date | None]:
@@ -102,10 +104,10 @@ def timeline_svg(timeline: Timeline) -> str:
     points = timeline.points
     days = [point.date.toordinal() for point in points]
     span = max(days[-1] - days[0], 1)
-    room = _WIDTH - _LEFT - 16
+    room = _WIDTH - _LEFT - 26
 
     def across(day: int) -> float:
-        return round(_LEFT + (room / 2 if len(days) == 1 else (day - days[0]) / span * room), 1)
+        return round(_LEFT + 10 + (room / 2 if len(days) == 1 else (day - days[0]) / span * room), 1)
 
     def down(grade: float) -> float:
         return round(_TOP + (len(GRADES) - 1 - grade) / (len(GRADES) - 1) * (_HEIGHT - _TOP - _BOTTOM), 1)

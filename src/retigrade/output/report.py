@@ -5,6 +5,7 @@ The page says of which bytes each row tells, so that a later run need not grade 
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
@@ -16,22 +17,28 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from retigrade.inputs import picture_names
+from retigrade.inputs import picture_name, picture_names
 from retigrade.metadata import Metadata
+from retigrade.output.comparisons import Comparison
 from retigrade.output.journal import JournalRecord, Stamp
 from retigrade.output.patients import visits_of
 from retigrade.output.progression import timelines_of
 from retigrade.output.rows import row_of
-from retigrade.output.worklist import DATA_STARTS, Tile, worklist_page
+from retigrade.output.worklist import DATA_STARTS, Pair, Tile, worklist_page
 
 _HEAD_LINES = 12  # among which the header is
 _HEADER = re.compile(r'<meta name="retigrade" content="([^"]*)">')
-_THUMBNAILS, _EMBEDDED = "thumbnails", "data:image/jpeg;base64,"
+_THUMBNAILS, _ALIGNED, _EMBEDDED = "thumbnails", "aligned", "data:image/jpeg;base64,"
 
 
 def thumbnail_name(name: str) -> str:
     """Return the small picture's path below the output folder; `name` is the input's own name."""
     return f"{_THUMBNAILS}/{name}.jpg"
+
+
+def aligned_name(name: str) -> str:
+    """Return the path below the output folder of an eye's aligned pictures; `name` is the later photograph's own."""
+    return f"{_ALIGNED}/{picture_name(name, suffix='.jpg').partition('/')[2]}"
 
 
 def report(
@@ -44,20 +51,25 @@ def report(
     total: int,
     skipped: Sequence[str],
     noise: float | None,
+    comparisons: Sequence[Comparison] = (),
+    embed: bool = True,
 ) -> Iterator[str]:
     """Yield the parts of the page.
 
     records: yields those of the run from the first, as often as it is called. header: what `read_report` compares.
     bundle: its identity; operating_point: the one that was asked for. total: the inputs that there were; more than
     records if the run was interrupted. skipped: one sentence for each file that was left out. noise: see
-    `timelines_of`.
+    `timelines_of`. comparisons: of eyes at two visits, whose pictures lie below the folder; embed: whether they stand
+    in the page too.
     """
     visits = list(visits_of(record.row for record in records()))
+    names = {record.row.path: record.name for record in records()} if comparisons else {}
     return worklist_page(
         map(_tile, records()),
         rows=(record.row for record in records()),
         visits=visits,
         timelines=list(timelines_of(visits, noise=noise)),
+        comparisons=[_pair(comparison, names[comparison.later.row.path], embed=embed) for comparison in comparisons],
         metadata=metadata,
         bundle=bundle,
         operating_point=operating_point,
@@ -109,7 +121,20 @@ def _tile(record: JournalRecord) -> Tile:
         elif name in picture_names(record.name):
             heat = _address(name)
     hidden = {"name": record.name, "stamp": asdict(record.stamp), "files": record.files}
-    return Tile(row=record.row, thumbnail=thumbnail, heat=heat, record=hidden)
+    return Tile(row=record.row, name=record.name, thumbnail=thumbnail, heat=heat, record=hidden)
+
+
+def _pair(comparison: Comparison, name: str, *, embed: bool) -> Pair:
+    timeline = comparison.timeline
+    address = None if comparison.picture is None else _address(aligned_name(name))
+    inside = embed and comparison.small is not None
+    return Pair(
+        patient=timeline.patient,
+        date=comparison.later.date.isoformat(),
+        words=f"{timeline.eye.value} eye: {comparison.words}",
+        picture=_EMBEDDED + base64.b64encode(comparison.small or b"").decode() if inside else address,
+        file=address,
+    )
 
 
 def _address(name: str) -> str:

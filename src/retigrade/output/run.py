@@ -11,11 +11,15 @@ from pathlib import Path
 from retigrade.grader import Grader
 from retigrade.icdr import Status
 from retigrade.inputs import Input, Inputs
+from retigrade.output.comparisons import compare
 from retigrade.output.folder import Listing, OutputFolder
 from retigrade.output.illustrate import EVERY_PNG, HeatPictures, Illustrated, illustrate
 from retigrade.output.journal import Stamp
+from retigrade.output.patients import visits_of
+from retigrade.output.progression import timelines_of
 from retigrade.output.rows import Row, as_row
 from retigrade.output.stdout import Output
+from retigrade.progress import RunProgress
 from retigrade.signals import stop_on_interrupt
 
 
@@ -25,7 +29,8 @@ class Outcome:
 
     total: the inputs; done: those with a row; errors: those of them that could not be read; kept: those whose earlier
     verdict was taken. published: whether the listings in the output folder are of this run. unread: whoever read
-    standard output left before the end, and there was no other place to write to.
+    standard output left before the end, and there was no other place to write to. summary: the counts by verdict, such
+    as `40 graded (12 referable), 2 ungradable`.
     """
 
     total: int
@@ -34,6 +39,7 @@ class Outcome:
     kept: int
     published: bool
     unread: bool
+    summary: str
 
     @property
     def interrupted(self) -> bool:
@@ -59,18 +65,20 @@ def run(
     writers: Mapping[str, Writer] | None = None,
     listings: Mapping[str, Listing] | None = None,
     watch: Callable[[Row], None] = lambda row: None,
+    progress: RunProgress | None = None,
 ) -> Outcome:
     """Grade all inputs in order, each written as soon as it is known; memory hardly grows with their number.
 
     out: the folder for listings, report and thermal pictures, or None. heat: the pictures to make, or None. jobs:
     photos at work at once. resume: take what an earlier run into `out` has done. writers, by the kind of files they
     make, and listings: what else is written into `out`, of each verdict and of all rows. watch: called with each row.
+    progress: is told how it goes.
 
     Raises UsageError where something cannot be written, BundleError where the network fails; the listings in `out` are
     then those that were there, and what was done can be taken up with `resume`.
     """
     done = errors = 0
-    writers, published = writers or {}, False
+    writers, published, progress = writers or {}, False, progress or RunProgress()
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_interrupt())
         folder = None
@@ -95,6 +103,7 @@ def run(
         verdicts = stack.enter_context(
             closing(_verdicts(grader, items, pictures=folder is not None, heat=heat, jobs=jobs))
         )
+        progress.begin("grading", total=len(inputs.items), kinds=[Status.GRADED.value])
         for item in inputs.items:
             if folder is not None and item.name in kept:
                 row = folder.keep(item)
@@ -107,13 +116,25 @@ def run(
                 row = folder.add(item, verdict, stamp=stamps.pop(item.name), more=more)
             output.write(output.line(row))
             watch(row)
+            progress.count(row.status, *(("referable",) if row.referable else ()))
             done += 1
             errors += row.status == Status.ERROR
             if output.closed and folder is None:
                 break
+        summary = progress.summary()
         if folder is not None:
             skipped = [f"{skipped.path}: {skipped.reason}" for skipped in inputs.skipped]
-            published = folder.publish(total=len(inputs.items), skipped=skipped)
+            timelines = timelines_of(visits_of(folder.rows()), noise=grader.bundle.metadata.retest_noise)
+            comparisons = compare(
+                timelines,
+                sources={str(item): item for item in inputs.items},
+                grader=grader,
+                heat=heat is not None,
+                jobs=jobs,
+                stop=stop,
+                progress=progress,
+            )
+            published = folder.publish(total=len(inputs.items), skipped=skipped, comparisons=comparisons)
     return Outcome(
         total=len(inputs.items),
         done=done,
@@ -121,6 +142,7 @@ def run(
         kept=len(kept),
         published=published,
         unread=output.closed and folder is None,
+        summary=summary,
     )
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -41,14 +41,31 @@ _ACTION_WORDS = {Action.REFER: "refer", Action.REPHOTOGRAPH: "photograph again",
 class Tile:
     """One photograph on the page.
 
+    name: what it is called there, its path below the folder that was graded; None calls it by the row's path.
     thumbnail: the address of its picture, a file beside the page or the picture itself; heat: of its thermal picture.
     record: what a later run wants to know of it, as plain values; not shown.
     """
 
     row: Row
+    name: str | None = None
     thumbnail: str | None = None
     heat: str | None = None
     record: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two photographs of one eye, laid over each other.
+
+    date: of the later visit. words: what they are, or why there is no picture. picture: its address, or the picture
+    itself; file: the address of the large one.
+    """
+
+    patient: str
+    date: str
+    words: str
+    picture: str | None = None
+    file: str | None = None
 
 
 def worklist_page(
@@ -57,6 +74,7 @@ def worklist_page(
     rows: Iterable[Row],
     visits: Sequence[Visit],
     timelines: Sequence[Timeline],
+    comparisons: Sequence[Pair] = (),
     metadata: Metadata,
     bundle: str,
     operating_point: str | None,
@@ -66,14 +84,15 @@ def worklist_page(
 ) -> Iterator[str]:
     """Yield the page in pieces.
 
-    tiles: of the photographs in order; rows: theirs. visits, timelines: of the patients, empty where none is known.
-    bundle: the bundle's identity. header: how the page was made, kept in it for programs. total: the inputs that there
-    were; more than there are tiles if the run was interrupted. skipped: one sentence for each file that was left out.
+    tiles: of the photographs in order; rows: theirs. visits, timelines, comparisons: of the patients, empty where none
+    is known. bundle: the bundle's identity. header: how the page was made, kept in it for programs. total: the inputs
+    that there were; more than there are tiles if the run was interrupted. skipped: one sentence for each file that was
+    left out.
     """
     verdicts = [(row.status, row.grade, bool(row.referable)) for row in rows]
     statuses = Counter(status for status, _, _ in verdicts)
     grades = Counter(grade for _, grade, _ in verdicts if grade is not None)
-    actions = Counter(visit.action for visit in visits)
+    actions = Counter(visit.action for visit in _latest(visits))
     script, script_hash = _script()
     yield from template(_PACKAGE, "worklist.html.j2").generate(
         metadata=metadata,
@@ -85,30 +104,35 @@ def worklist_page(
         done=len(verdicts),
         total=total,
         patients=len({visit.patient for visit in visits}),
+        followed=sum(len(timeline.points) > 1 for timeline in timelines),
+        compared=len(comparisons),
         actions=[(words, actions[action]) for action, words in _ACTION_WORDS.items()] if visits else [],
         statuses=[(status, statuses[status]) for status in Status],
-        filtered=filters(patients=bool(visits)),
+        filtered=filters(patients=bool(visits), earlier=bool(visits)),
         grades=[(grade, grades[grade]) for grade in GRADES],
         referable=sum(referable for _, _, referable in verdicts),
         skipped=skipped,
         when=datetime.now().astimezone(),
-        data=_data(tiles, visits, timelines),
+        data=_data(tiles, visits, timelines, comparisons),
         script=script,
         script_hash=script_hash,
     )
 
 
-def filters(*, patients: bool, readings: bool = False, unsorted: str = "as listed") -> dict[str, object]:
+def filters(
+    *, patients: bool, readings: bool = False, earlier: bool = False, unsorted: str = "as listed"
+) -> dict[str, object]:
     """Return what `filters.html.j2`, the controls of a worklist, needs as `filtered`.
 
-    patients: whether visits are listed too. readings: whether readers' answers are known. unsorted: the words for the
-    order of no sorting.
+    patients: whether visits are listed too. readings: whether readers' answers are known. earlier: whether visits before
+    a patient's last are left out until they are asked for. unsorted: the words for the order of no sorting.
     """
     return {
         "statuses": list(Status),
         "grades": GRADES,
         "patients": patients,
         "readings": readings,
+        "earlier": earlier,
         "unsorted": unsorted,
     }
 
@@ -116,6 +140,17 @@ def filters(*, patients: bool, readings: bool = False, unsorted: str = "as liste
 def script_text(name: str) -> str:
     """Return one of this page's scripts."""
     return resources.files(_PACKAGE).joinpath("templates", name).read_text("utf-8")
+
+
+def _latest(visits: Sequence[Visit]) -> Iterator[Visit]:
+    """Yield what is known last of each patient: the last dated visit, and an undated one, which may be later."""
+    dated: dict[str, Visit] = {}
+    for visit in visits:
+        if visit.date is None:
+            yield visit
+        elif visit.patient not in dated or visit.date > (dated[visit.patient].date or ""):
+            dated[visit.patient] = visit
+    yield from dated.values()
 
 
 @cache
@@ -126,13 +161,17 @@ def _script() -> tuple[Markup, str]:
     return Markup(text), f"sha256-{digest}"
 
 
-def _data(tiles: Iterable[Tile], visits: Iterable[Visit], timelines: Sequence[Timeline]) -> Iterator[Markup]:
+def _data(
+    tiles: Iterable[Tile], visits: Iterable[Visit], timelines: Sequence[Timeline], comparisons: Sequence[Pair]
+) -> Iterator[Markup]:
     yield Markup(f"{DATA_STARTS}\n")
     yield from _joined(map(tile_values, tiles))
     yield Markup('\n], "visits": [\n')
     yield from _joined(map(visit_values, visits))
     yield Markup('\n], "timelines": ')
     yield json_text(timeline_values(timelines))
+    yield Markup(', "comparisons": ')
+    yield json_text([asdict(pair) | {"words": shown(pair.words)} for pair in comparisons])
     yield Markup("}")
 
 
@@ -151,6 +190,7 @@ def tile_values(tile: Tile) -> dict[str, object]:
     row = tile.row
     return {
         "path": shown(row.path),
+        "name": shown(row.path if tile.name is None else tile.name),
         "status": row.status,
         "grade": row.grade,
         "p": [round(p, 4) for p in row.probabilities],

@@ -21,9 +21,11 @@ function update() {
   for (const name of ["patients", "photographs"]) {
     byId(`tab-${name}`)?.setAttribute("aria-selected", String(state.view === name));
   }
-  byId("action-filter").hidden = state.view !== "patients";
-  return whenThere(source.find(state.asked, SCREENFUL), ({ found, all, items }) => {
-    byId("count").textContent = `${found} of ${all} ${state.view === "patients" ? "visits" : "photographs"}`;
+  for (const control of document.querySelectorAll("#action-filter, #earlier-filter")) {
+    control.hidden = state.view !== "patients";
+  }
+  return whenThere(source.find(state.asked, SCREENFUL), ({ found, all, items, kind }) => {
+    byId("count").textContent = `${found} of ${all} ${kind || (state.view === "patients" ? "visits" : "photographs")}`;
     state.found = found;
     state.drawn = 0;
     list.replaceChildren();
@@ -58,5 +60,12 @@ for (const tab of document.querySelectorAll("[role=tab]")) {
 byId("clear").addEventListener("click", () => { byId("filters").reset(); update(); });
 byId("more").addEventListener("click", () => draw(SCREENFUL));
 new IntersectionObserver((entries) => { if (entries[0].isIntersecting) draw(SCREENFUL); }, { rootMargin: "600px" }).observe(byId("more"));
-addEventListener("beforeprint", () => draw(state.found));
+let folded = [];
+addEventListener("beforeprint", () => {
+  draw(state.found);
+  for (const image of list.querySelectorAll("img")) image.loading = "eager";
+  folded = [...list.querySelectorAll("details:not([open])")];
+  for (const details of folded) details.open = true;
+});
+addEventListener("afterprint", () => { for (const details of folded) details.open = false; });
 update();

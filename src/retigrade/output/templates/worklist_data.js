@@ -13,6 +13,10 @@ const source = (() => {
     date: (a, b) => (b.date || "").localeCompare(a.date || ""),
     quality: (a, b) => (a.quality ?? 2) - (b.quality ?? 2),
   };
+  const lastOf = new Map(); // the last dated visit of each patient
+  for (const { patient, date } of data.visits) {
+    if (date && date > (lastOf.get(patient) || "")) lastOf.set(patient, date);
+  }
   const rowsOf = new Map();
   for (const row of data.rows) {
     row.text = [row.path, row.patient, row.eye, row.date, ...row.reasons].filter(Boolean).join(" ").toLowerCase();
@@ -23,7 +27,10 @@ const source = (() => {
   }
   for (const visit of data.visits) {
     visit.rows = rowsOf.get(JSON.stringify([visit.patient, visit.date])) || [];
-    visit.timelines = data.timelines[visit.patient] || [];
+    const last = lastOf.get(visit.patient);
+    if (visit.date && visit.date < last) visit.seenAgain = last; // of an undated one nobody knows
+    visit.timelines = visit.date === (last ?? null) ? data.timelines[visit.patient] || [] : [];
+    visit.comparisons = data.comparisons.filter((pair) => pair.patient === visit.patient && pair.date === visit.date);
     visit.text = [visit.patient, visit.date, ...visit.reasons, ...visit.rows.map((row) => row.text)].join(" ").toLowerCase();
   }
   let found = [];
@@ -57,11 +64,13 @@ const source = (() => {
     find(asked, count) {
       const patients = asked.view === "patients";
       const words = (asked.search || "").toLowerCase().split(/\s+/).filter(Boolean);
-      const all = patients ? data.visits : data.rows;
+      const everyVisit = asked.earlier || asked.from || asked.to;
+      const all = patients ? data.visits.filter((visit) => everyVisit || !visit.seenAgain) : data.rows;
       found = all.filter((item) => words.every((word) => item.text.includes(word))
         && (patients ? matchesVisit(item, asked) : matches(item, asked)));
       if (sorts[asked.sort]) found.sort(sorts[asked.sort]);
-      return { found: found.length, all: all.length, items: found.slice(0, count) };
+      const kind = patients && !everyVisit ? "latest visits" : null;
+      return { found: found.length, all: all.length, items: found.slice(0, count), kind };
     },
     take: (asked, start, count) => found.slice(start, start + count),
   };

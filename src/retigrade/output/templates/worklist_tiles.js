@@ -23,7 +23,7 @@ function picture(row) {
   if (!row.thumbnail) return null;
   const words = row.heat ? "photograph and thermal map" : "photograph";
   const image = element("img", {
-    src: row.thumbnail, alt: `${words} of ${row.path}`, loading: "lazy", decoding: "async",
+    src: row.thumbnail, alt: `${words} of ${row.name}`, loading: "lazy", decoding: "async",
   });
   return row.heat ? element("a", { href: row.heat, title: "the thermal map at full size" }, image) : image;
 }
@@ -56,7 +56,7 @@ function tile(row) {
   return element("article", { class: `tile-row ${row.referable ? "referable" : ""}` },
     element("div", { class: "eye" }, picture(row)),
     element("div", { class: "verdict" },
-      element("h3", {}, linked(row.path, row.address)),
+      element("h3", { title: row.path }, linked(row.name, row.address)),
       whose ? element("div", { class: "small" }, whose) : null,
       element("div", {}, row.grade === null ? element("span", { class: "stage none" }, row.status.replace("_", " ")) : stage(row.grade)),
       possible(row), refers, reading(row),
@@ -70,11 +70,20 @@ function eyeCell(name, eye) {
     eye.grade === null ? element("span", { class: "stage none" }, eye.status) : stage(eye.grade));
 }
 
+function aligned(pair) {
+  const image = pair.picture
+    ? element("img", { src: pair.picture, alt: pair.words, loading: "lazy", decoding: "async" }) : null;
+  return element("figure", { class: "aligned" },
+    image && pair.file ? element("a", { href: pair.file, title: "the photographs at full size" }, image) : image,
+    element("figcaption", {}, pair.words));
+}
+
 function patient(visit, open) {
+  const when = visit.date || "no date";
   return element("article", { class: `patient ${visit.action}` },
     element("header", {},
       element("h3", {}, linked(visit.patient, visit.address)),
-      element("span", { class: "small" }, visit.date || "no date"),
+      element("span", { class: "small" }, visit.seenAgain ? `${when}, seen again ${visit.seenAgain}` : when),
       element("span", { class: `action ${visit.action}` }, ACTIONS[visit.action]),
       visit.secondReader ? element("span", { class: "action second" }, "second reader") : null),
     element("div", { class: "eyes" }, eyeCell("right eye", visit.right), eyeCell("left eye", visit.left),
@@ -88,7 +97,9 @@ function patient(visit, open) {
       holder.append(element("figcaption", {}, `${line.eye} eye: ${line.words}`));
       return holder;
     })) : null,
+    ...(visit.comparisons || []).map(aligned),
     element("details", { open },
       element("summary", {}, `${visit.rows.length} photograph${visit.rows.length === 1 ? "" : "s"}`),
-      ...visit.rows.map(tile)));
+      ...visit.rows.map(tile)),
+    element("p", { class: "printed" }, byId("made")?.textContent ?? ""));
 }
