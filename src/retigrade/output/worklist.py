@@ -124,8 +124,8 @@ def filters(
 ) -> dict[str, object]:
     """Return what `filters.html.j2`, the controls of a worklist, needs as `filtered`.
 
-    patients: whether visits are listed too. readings: whether readers' answers are known. earlier: whether visits before
-    a patient's last are left out until they are asked for. unsorted: the words for the order of no sorting.
+    patients: whether visits are listed too. readings: whether readers' answers are known. earlier: whether visits
+    before a patient's last are left out until they are asked for. unsorted: the words for the order of no sorting.
     """
     return {
         "statuses": list(Status),
