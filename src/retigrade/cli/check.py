@@ -39,9 +39,10 @@ class Check(Command):
     def run(self) -> int:
         """Read everything, look, and print the findings."""
         from retigrade.data.audit import check
+        from retigrade.progress import RunProgress
 
-        with needs_extra("report"):
-            audit = check(self.data, splits=self.splits)
+        with needs_extra("report"), RunProgress.on_stderr() as progress:
+            audit = check(self.data, splits=self.splits, progress=progress)
         if self.format == "json":
             sys.stdout.write(json.dumps(audit.as_json(), indent=1, allow_nan=False) + "\n")
         else:

@@ -64,21 +64,24 @@ class Evaluate(Command):
     def run(self) -> int:
         """Grade, measure and write."""
         from retigrade import evaluate
+        from retigrade.progress import RunProgress
 
-        result = evaluate(
-            self.data,
-            out=self.out,
-            bundle=self.bundle,
-            splits=self.splits,
-            part=self.part,
-            operating_point=self.operating_point,
-            corruptions=self.corruptions,
-            retest=self.retest,
-            lesions=self.lesions,
-            model_card=self.model_card,
-            skip_unreadable=self.skip_unreadable,
-            jobs=self.jobs,
-        )
+        with RunProgress.on_stderr() as progress:
+            result = evaluate(
+                self.data,
+                out=self.out,
+                bundle=self.bundle,
+                splits=self.splits,
+                part=self.part,
+                operating_point=self.operating_point,
+                corruptions=self.corruptions,
+                retest=self.retest,
+                lesions=self.lesions,
+                model_card=self.model_card,
+                skip_unreadable=self.skip_unreadable,
+                jobs=self.jobs,
+                progress=progress,
+            )
         _print(result)
         notice(f"report: {self.out / 'report.html'}")
         return 0
@@ -95,3 +98,10 @@ def _print(result: EvaluationResult) -> None:
     console.print(f"{'gradable rate':<48} {result.gradable}")
     for key, estimate in result.headline.items():
         console.print(f"{METRICS[key].title:<48} {estimate}")
+    if (retest := result.retest) is not None:
+        console.print(f"{'photographed again, claimed to have changed':<48} {retest.beyond}")
+        if retest.claimed is not None:
+            console.print(f"{f'... by the noise of the bundle, {retest.claimed:.3f}':<48} {retest.beyond_claimed}")
+        if retest.real_pairs:
+            words = f"... of {retest.real_pairs} real pairs of one eye"
+            console.print(f"{words:<48} {retest.real_beyond}")

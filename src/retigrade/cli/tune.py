@@ -47,16 +47,19 @@ class Tune(Command):
     def run(self) -> int:
         """Grade, choose and write."""
         from retigrade import tune
+        from retigrade.progress import RunProgress
 
-        tuned = tune(
-            self.data,
-            sensitivity=self.sensitivity,
-            out=self.out,
-            bundle=self.bundle,
-            prevalence=self.prevalence,
-            skip_unreadable=self.skip_unreadable,
-            jobs=self.jobs,
-        )
+        with RunProgress.on_stderr() as progress:
+            tuned = tune(
+                self.data,
+                sensitivity=self.sensitivity,
+                out=self.out,
+                bundle=self.bundle,
+                prevalence=self.prevalence,
+                skip_unreadable=self.skip_unreadable,
+                jobs=self.jobs,
+                progress=progress,
+            )
         _print(tuned)
         notice(f"bundle: {self.out}")
         notice("research use only, not a medical device")

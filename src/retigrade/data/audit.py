@@ -20,6 +20,7 @@ from retigrade.data.shortcut import ShortcutAudit, audit_shortcut
 from retigrade.data.splits import Leak, Splits, find_leaks, read_splits
 from retigrade.errors import DataError, UsageError
 from retigrade.icdr import GRADES
+from retigrade.progress import RunProgress
 from retigrade.text import shown
 
 _SHOWN = 5  # examples of each finding in the text; the JSON has them all
@@ -115,31 +116,43 @@ class Audit:
 
 
 def check(
-    data: Path | str | Sequence[Path | str], *, splits: Path | None = None, size: int = 224, seed: int = 0
+    data: Path | str | Sequence[Path | str],
+    *,
+    splits: Path | None = None,
+    size: int = 224,
+    seed: int = 0,
+    progress: RunProgress | None = None,
 ) -> Audit:
     """Audit labelled photographs before anyone learns from them, as `retigrade check` does.
 
     data: labelled folders or CSV files. splits: a split file to search for what its parts share. size: side in pixels
-    of the canonical pictures. seed: of the shortcut audit's random forest.
+    of the canonical pictures. seed: of the shortcut audit's random forest. progress: is told how it goes.
     The audit's manifest lists what cannot be used as `unreadable` and `unusable`. Raises DataError where a layout is
     not recognised, a grade is wrong, or the split is of other photographs.
     """
-    manifest = read_manifest(data, size=size, skip_unreadable=True)
+    manifest = read_manifest(data, size=size, skip_unreadable=True, progress=progress)
     parts = None if splits is None else read_splits(splits, manifest, allow_leaks=True)
-    return audit(manifest, splits=parts, size=size, seed=seed)
+    return audit(manifest, splits=parts, size=size, seed=seed, progress=progress)
 
 
-def audit(manifest: Manifest, *, splits: Splits | None = None, size: int = 224, seed: int = 0) -> Audit:
+def audit(
+    manifest: Manifest,
+    *,
+    splits: Splits | None = None,
+    size: int = 224,
+    seed: int = 0,
+    progress: RunProgress | None = None,
+) -> Audit:
     """Look for duplicates, conflicting grades, leaks between the parts of `splits`, and shortcuts in the frame.
 
-    manifest: read with the same `size`. size, seed: as `audit_shortcut` takes them.
+    manifest: read with the same `size`. size, seed, progress: as `audit_shortcut` takes them.
     """
-    pairs = find_pairs(manifest.paths)
+    pairs = find_pairs(manifest.paths, progress=progress)
     duplicates = connected_components(((pair.first, pair.second) for pair in pairs), size=len(manifest))
     notes = manifest.notes
     shortcut = None
     try:
-        shortcut = audit_shortcut(manifest, duplicates, size=size, seed=seed)
+        shortcut = audit_shortcut(manifest, duplicates, size=size, seed=seed, progress=progress)
     except (UsageError, DataError) as error:
         notes += (f"the shortcut audit was left out: {error}",)
     return Audit(

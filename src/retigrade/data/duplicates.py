@@ -23,6 +23,7 @@ from retigrade.errors import NotAFundus
 from retigrade.fundus.crop import LIT, crop, decode_side
 from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.field import WHOLE_FRAME, Field, find_field
+from retigrade.progress import RunProgress
 
 _SIDE = 192  # of the canonical field from which both scales are drawn
 _COARSE = 48
@@ -61,22 +62,26 @@ class _Sketch:
     fine: npt.NDArray[np.int8]
 
 
-def find_duplicates(photographs: Sequence[Path]) -> Groups:
+def find_duplicates(photographs: Sequence[Path], *, progress: RunProgress | None = None) -> Groups:
     """Group the photographs that show the same view of one eye, as indices into `photographs`.
 
-    Raises UnreadablePhoto where one cannot be decoded.
+    progress: is told how it goes. Raises UnreadablePhoto where one cannot be decoded.
     """
-    return connected_components(((pair.first, pair.second) for pair in find_pairs(photographs)), size=len(photographs))
+    pairs = find_pairs(photographs, progress=progress)
+    return connected_components(((pair.first, pair.second) for pair in pairs), size=len(photographs))
 
 
-def find_pairs(photographs: Sequence[Path]) -> tuple[Pair, ...]:
+def find_pairs(photographs: Sequence[Path], *, progress: RunProgress | None = None) -> tuple[Pair, ...]:
     """Find the pairs that link exact and near duplicates, as indices into `photographs`.
 
     Of equal photographs each is paired with the first alone, and the first stands for all when near ones are sought.
-    Raises UnreadablePhoto where one cannot be decoded.
+    progress: is told how it goes. Raises UnreadablePhoto where one cannot be decoded.
     """
+    progress = progress or RunProgress()
     with ThreadPoolExecutor() as pool:
-        sketches = list(pool.map(_sketch, photographs))
+        sketches = list(
+            progress.track(pool.map(_sketch, photographs), "looking for duplicates", total=len(photographs))
+        )
     by_bytes = positions_by_key(sketch.sha256 for sketch in sketches)
     by_pixels = positions_by_key(sketch.pixels for sketch in sketches)
     equal = connected_components([*by_bytes, *by_pixels], size=len(sketches))

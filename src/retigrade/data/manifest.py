@@ -20,6 +20,7 @@ from retigrade.fundus.decode import decode
 from retigrade.fundus.field import find_field
 from retigrade.grading import Eye
 from retigrade.icdr import GRADES, Grade
+from retigrade.progress import RunProgress
 from retigrade.text import shown
 
 
@@ -103,12 +104,17 @@ class Manifest:
 
 
 def read_manifest(
-    data: Path | str | Sequence[Path | str], *, size: int | None = None, skip_unreadable: bool = False
+    data: Path | str | Sequence[Path | str],
+    *,
+    size: int | None = None,
+    skip_unreadable: bool = False,
+    progress: RunProgress | None = None,
 ) -> Manifest:
     """Read one or more labelled folders or CSVs, decode every photograph once, and fingerprint the whole.
 
     size: the side in pixels of the canonical pictures that will be made of them; where it is given, photographs without
     a retinal disc cannot be used. skip_unreadable: leave out what cannot be used, and list it in the manifest.
+    progress: is told how the reading goes.
     Raises DataError where a layout is not recognised, a grade is wrong or given twice, or, unless skipped, with a list
     of all photographs that cannot be used.
     """
@@ -120,9 +126,13 @@ def read_manifest(
     unusable: list[LeftOut] = []
     entries: list[Entry] = []
     with ThreadPoolExecutor() as pool:
-        for (item, _), entry in zip(
-            listed, pool.map(lambda pair: _entry_or_why(*pair, size=size), listed), strict=True
-        ):
+        read = (progress or RunProgress()).track(
+            pool.map(lambda pair: _entry_or_why(*pair, size=size), listed),
+            "reading",
+            total=len(listed),
+            kind=lambda entry: "usable" if isinstance(entry, Entry) else "unusable",
+        )
+        for (item, _), entry in zip(listed, read, strict=True):
             if isinstance(entry, Entry):
                 entries.append(entry)
             else:

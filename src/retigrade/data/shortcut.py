@@ -27,6 +27,7 @@ from retigrade.fundus.crop import crop
 from retigrade.fundus.field import find_field, lit
 from retigrade.icdr import GRADES
 from retigrade.metrics import classification as metrics
+from retigrade.progress import RunProgress
 
 FEATURES = (
     *(f"black margin {side}" for side in ("left", "right", "top", "bottom")),
@@ -82,17 +83,20 @@ class _FrameShape:
         return np.unpackbits(self.canonical, count=size * size).reshape(size, size).astype(bool)
 
 
-def audit_shortcut(manifest: Manifest, duplicates: Groups, *, size: int = 224, seed: int = 0) -> ShortcutAudit:
+def audit_shortcut(
+    manifest: Manifest, duplicates: Groups, *, size: int = 224, seed: int = 0, progress: RunProgress | None = None
+) -> ShortcutAudit:
     """Tell the grade from the frame by a random forest, cross-validated with patients and duplicates kept together.
 
-    size: side of the square pictures in pixels. Raises NotAFundus where a photograph has no retinal disc, UsageError
-    without scikit-learn, DataError where there are too few photographs to tell.
+    size: side of the square pictures in pixels. progress: is told how it goes. Raises NotAFundus where a photograph has
+    no retinal disc, UsageError without scikit-learn, DataError where there are too few photographs to tell.
     """
     forest = _forest(seed)
     target = manifest.grades
     fold = _folds(target, independent_groups(manifest, duplicates), seed)
     with ThreadPoolExecutor() as pool:
-        frames = list(pool.map(lambda entry: _frame(entry, size), manifest.entries))
+        measured = pool.map(lambda entry: _frame(entry, size), manifest.entries)
+        frames = list((progress or RunProgress()).track(measured, "measuring frames", total=len(manifest)))
     matching = CropMatching(np.array([frame.cut_depths for frame in frames]), target)
     cuts = matching.draw(np.arange(len(target)), np.random.default_rng(seed))
     masks = [frame.mask(size) for frame in frames]

@@ -15,13 +15,14 @@ from retigrade.evaluation.faithfulness import Faithfulness, at_random, evidence,
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, Predictions, open_grader, predict_labelled, worst
 from retigrade.evaluation.result import EvaluationResult
-from retigrade.evaluation.retest import RETESTED, measure_retest
+from retigrade.evaluation.retest import RETESTED, measure_retest, real_pairs
 from retigrade.evaluation.robustness import sample, suite
 from retigrade.files import make_folder, write_whole
 from retigrade.grader import Grader
 from retigrade.icdr import GRADES
 from retigrade.output.illustrate import illustrate
 from retigrade.output.rows import csv_cell, csv_record
+from retigrade.progress import RunProgress
 from retigrade.report.document import Image, as_html, as_markdown
 
 ILLUSTRATED = 20
@@ -49,6 +50,7 @@ def evaluate(
     model_card: Path | str | None = None,
     skip_unreadable: bool = False,
     jobs: int | None = None,
+    progress: RunProgress | None = None,
 ) -> EvaluationResult:
     """Grade labelled photographs and measure how well: figures with 95 % intervals, curves, mistakes, refusals.
 
@@ -59,6 +61,7 @@ def evaluate(
     much the answer changes when an eye is photographed again, on up to 400 of them. lesions: a folder with
     photos/ and masks/, to measure the heatmap against. model_card: the file for the bundle's model card.
     skip_unreadable: leave out photographs that cannot be read. jobs: photographs at work at once, None one a core.
+    progress: is told how it goes.
 
     Raises UsageError where an option is wrong, a file cannot be written or the extra `report` is not installed,
     DataError where the photographs cannot be used, BundleError where the bundle cannot be.
@@ -75,17 +78,19 @@ def evaluate(
         make_folder(Path(out))
     if lesions is not None:
         find_annotated(Path(lesions))
-    manifest = read_manifest(data, skip_unreadable=skip_unreadable)
+    manifest = read_manifest(data, skip_unreadable=skip_unreadable, progress=progress)
     if splits is not None:
         manifest = narrow(manifest, Path(splits))
-    predictions = predict_labelled(grader, _labelled(manifest, splits, part), jobs=jobs)
+    predictions = predict_labelled(grader, _labelled(manifest, splits, part, progress), jobs=jobs, progress=progress)
     result = measure(predictions, grader, manifest=manifest, part=part)
     if corruptions:
         entries = sample(predictions.labelled.entries, CORRUPTED, np.random.default_rng(0))
-        result = result.model_copy(update={"robustness": suite(grader, entries, jobs=jobs)})
+        result = result.model_copy(update={"robustness": suite(grader, entries, jobs=jobs, progress=progress)})
     if retest:
         entries = sample(predictions.labelled.entries, RETESTED, np.random.default_rng(0))
-        result = result.model_copy(update={"retest": measure_retest(grader, entries, jobs=jobs)})
+        real = list(real_pairs(predictions))
+        measured = measure_retest(grader, entries, real=real, jobs=jobs, progress=progress)
+        result = result.model_copy(update={"retest": measured})
     if lesions is not None:
         result = result.model_copy(update={"faithfulness": _faithfulness(grader, Path(lesions))})
     if out is not None:
@@ -158,9 +163,11 @@ def predictions_csv(predictions: Predictions) -> str:
     return "".join(lines)
 
 
-def _labelled(manifest: Manifest, splits: Path | str | None, part: str | None) -> LabelledSet:
+def _labelled(
+    manifest: Manifest, splits: Path | str | None, part: str | None, progress: RunProgress | None
+) -> LabelledSet:
     if splits is None or part is None:
-        return LabelledSet.of(manifest)
+        return LabelledSet.of(manifest, progress=progress)
     split = read_splits(Path(splits), manifest)
     if part not in split.names:
         raise UsageError(f"there is no part {part!r} in {splits}; there are: {', '.join(split.names)}")

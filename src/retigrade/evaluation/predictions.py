@@ -20,6 +20,7 @@ from retigrade.grader import Grader, load
 from retigrade.grading import Grading
 from retigrade.icdr import GRADES, Status
 from retigrade.metrics.registry import Sample
+from retigrade.progress import RunProgress
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,9 +31,16 @@ class LabelledSet:
     groups: Integers
 
     @classmethod
-    def of(cls, manifest: Manifest, splits: Splits | None = None, *, part: str | None = None) -> LabelledSet:
+    def of(
+        cls,
+        manifest: Manifest,
+        splits: Splits | None = None,
+        *,
+        part: str | None = None,
+        progress: RunProgress | None = None,
+    ) -> LabelledSet:
         """Take a whole manifest, or one part of a split of it, whose duplicates are then those of the split."""
-        duplicates = find_duplicates(manifest.paths) if splits is None else splits.groups
+        duplicates = find_duplicates(manifest.paths, progress=progress) if splits is None else splits.groups
         groups = independent_groups(manifest, duplicates)
         chosen = np.arange(len(manifest)) if splits is None or part is None else splits.part(part)
         return cls(tuple(manifest.entries[index] for index in chosen), groups[chosen])
@@ -120,10 +128,18 @@ def open_grader(
     return load(bundle, threads=max(1, cpu_count() // jobs), operating_point=operating_point), jobs
 
 
-def predict_labelled(grader: Grader, labelled: LabelledSet, *, jobs: int = 1) -> Predictions:
-    """Grade every photograph, without heatmaps; `jobs` at once."""
+def predict_labelled(
+    grader: Grader, labelled: LabelledSet, *, jobs: int = 1, progress: RunProgress | None = None
+) -> Predictions:
+    """Grade every photograph, without heatmaps; `jobs` at once; progress: is told how it goes."""
     paths = [entry.path for entry in labelled.entries]
-    return Predictions(labelled, tuple(grader.grade_many(paths, jobs=jobs, heat=False)))
+    gradings = (progress or RunProgress()).track(
+        grader.grade_many(paths, jobs=jobs, heat=False),
+        "grading",
+        total=len(paths),
+        kind=lambda grading: grading.status.value,
+    )
+    return Predictions(labelled, tuple(gradings))
 
 
 def worst(predictions: Predictions) -> list[int]:

@@ -21,6 +21,7 @@ from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.metrics.classification import quadratic_kappa
 from retigrade.metrics.estimate import Record
+from retigrade.progress import RunProgress
 
 HEADLINE_SEVERITY = 3
 _NONE = -1  # in place of a grade
@@ -62,12 +63,13 @@ def suite(
     severities: Sequence[int] = SEVERITIES,
     seed: int = 0,
     jobs: int = 1,
+    progress: RunProgress | None = None,
 ) -> Robustness:
     """Grade each photograph clean and under every corruption, applied to the whole frame before its field is found.
 
     A frame that was squeezed is first stretched until its disc is round: turned as it is, it would be no photograph
     that a camera could take. The draws depend on seed, photograph, corruption and severity alone. jobs: photographs at
-    work at once.
+    work at once. progress: is told how it goes.
     """
     kinds = [(name, severity) for name in corruptions for severity in severities]
 
@@ -84,7 +86,9 @@ def suite(
         return grades if len(grades) > 1 else [_NONE] * (1 + len(kinds))
 
     with ThreadPoolExecutor(jobs) as pool:
-        grades = np.array(list(pool.map(answers, range(len(entries)))), dtype=np.int64).reshape(-1, 1 + len(kinds))
+        answered = pool.map(answers, range(len(entries)))
+        tracked = (progress or RunProgress()).track(answered, "grading corrupted photographs", total=len(entries))
+        grades = np.array(list(tracked), dtype=np.int64).reshape(-1, 1 + len(kinds))
     target = np.array([entry.grade for entry in entries], dtype=np.int64)
     graded = grades[:, 0] != _NONE
     target, clean, corrupted = target[graded], grades[graded, 0], grades[graded, 1:]

@@ -173,7 +173,12 @@ def retest(noise: Retest) -> Table:
         ("pairs of photographs of one unchanged eye", noise.pairs),
         ("pairs with one and the same stage", noise.same_grade),
         (f"difference of expected grades within which {QUANTILE:.0%} of the pairs lie", f"{noise.expected_grade:.3f}"),
+        ("pairs that differ by more than the noise of the other half of them", noise.beyond),
     ]
+    if noise.claimed is not None:
+        rows.append((f"pairs that differ by more than the bundle's {noise.claimed:.3f}", noise.beyond_claimed))
+    if noise.real_pairs:
+        rows.append((f"of the data's own {noise.real_pairs} pairs of one eye, beyond the noise", noise.real_beyond))
     return Table(("photographed again", ""), rows)
 
 

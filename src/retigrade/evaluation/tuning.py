@@ -21,6 +21,7 @@ from retigrade.metrics.classification import referral_score, threshold_for_sensi
 from retigrade.metrics.decision import OperatingPoint
 from retigrade.metrics.estimate import Estimate
 from retigrade.metrics.registry import at_operating_point
+from retigrade.progress import RunProgress
 
 TUNED = "tuned"
 PEOPLE = 1000
@@ -64,13 +65,14 @@ def tune(
     prevalence: float = 0.1,
     skip_unreadable: bool = False,
     jobs: int | None = None,
+    progress: RunProgress | None = None,
 ) -> Tuned:
     """Choose the threshold for referral on labelled photographs, and write a bundle that uses it.
 
     data: labelled folders or CSV files. sensitivity: the share of referable photographs to catch, above 0, at most 1.
     out: the new bundle's file, None writes none. bundle: the one to start from, None the shipped one. prevalence: the
     share of the people to be screened who are referable, 0 to 1. skip_unreadable: leave out photographs that cannot be
-    read. jobs: photographs at work at once, None one a core.
+    read. jobs: photographs at work at once, None one a core. progress: is told how it goes.
 
     Raises UsageError where an option is out of range, the sensitivity cannot be met without referring everybody, or the
     extra `report` is not installed; DataError where the photographs cannot be used or are too few, BundleError where
@@ -82,8 +84,9 @@ def tune(
     _check(sensitivity, prevalence)
     path = shipped_bundle() if bundle is None else Path(bundle)
     grader, jobs = open_grader(path, jobs=jobs)
-    manifest = read_manifest(data, skip_unreadable=skip_unreadable)
-    predictions = predict_labelled(grader, LabelledSet.of(manifest), jobs=jobs)
+    manifest = read_manifest(data, skip_unreadable=skip_unreadable, progress=progress)
+    labelled = LabelledSet.of(manifest, progress=progress)
+    predictions = predict_labelled(grader, labelled, jobs=jobs, progress=progress)
     known = learned_from(predictions, grader.bundle.metadata)
     tuned = choose_threshold(predictions, sensitivity=sensitivity, prevalence=prevalence, known=known)
     if out is not None:
