@@ -156,12 +156,10 @@ def subjects(_caller: Reads, given: NamesDep) -> JSONResponse:
 
 
 def _subject(pattern: NamePattern, name: str) -> dict[str, str | None] | None:
-    try:
-        subject = pattern.subject(PurePosixPath(name))
-    except ValueError:
+    found = pattern.subject(PurePosixPath(name))
+    if found is None or found[1]:  # what cannot be read is for a person to type
         return None
-    if subject is None:
-        return None
+    subject, _ = found
     return {
         "patient": subject.patient,
         "eye": None if subject.eye is None else subject.eye.value,
