@@ -18,8 +18,8 @@ from retigrade.evaluation.retest import (
     noise_of,
     photograph_again,
     real_pairs,
-    with_noise,
 )
+from retigrade.evaluation.store_noise import with_noise
 from retigrade.grading import Eye
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye

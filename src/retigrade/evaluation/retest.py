@@ -3,8 +3,6 @@
 Pairs are a photograph and what a second press of the shutter could have made of it: mirrored, turned and moved,
 exposed otherwise, compressed again. Real pairs of one eye are rare in public data; those that a data set has are
 measured beside them. What the pairs differ by is the noise beyond which alone a change over time may be claimed.
-
-python -m retigrade.evaluation.retest --report report.json [--bundle FILE] --out FILE    stores it in a bundle
 """
 
 from __future__ import annotations
@@ -14,30 +12,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from retigrade.arrays import Pixels, Reals
-from retigrade.bundle import read_metadata, reseal, shipped_bundle
 from retigrade.data.manifest import Entry
-from retigrade.errors import DataError, PhotoError
+from retigrade.errors import PhotoError
 from retigrade.evaluation.corruptions import brightness, crop, recompress, rotation
 from retigrade.evaluation.predictions import Predictions
 from retigrade.evaluation.robustness import round_disc
-from retigrade.files import write_whole
 from retigrade.fundus.crop import decode_side
 from retigrade.fundus.decode import decode
-from retigrade.grader import Grader, load
+from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.icdr import GRADES
 from retigrade.metrics.estimate import Estimate, Record
 from retigrade.progress import RunProgress
-
-if TYPE_CHECKING:
-    from retigrade.evaluation.result import EvaluationResult
 
 QUANTILE = 0.98
 """Share of the pairs whose difference stays within the noise: a change claimed of nothing in at most 2 %."""
@@ -197,40 +188,3 @@ def _share_beyond(differences: Reals, noise: float) -> Estimate:
     if not len(differences):
         return Estimate.of(math.nan)
     return Estimate.proportion(float((differences > noise).mean()), len(differences))
-
-
-def with_noise(bundle: bytes, result: EvaluationResult, *, identity: str) -> bytes:
-    """Return a bundle's bytes, sealed anew, that state the noise of an evaluation of it.
-
-    identity: the bundle's. Raises DataError where the evaluation is of another bundle, or measured no noise.
-    """
-    if result.bundle != identity:
-        raise DataError(f"the evaluation is of {result.bundle} and the bundle is {identity}; evaluate this bundle")
-    if result.retest is None:
-        raise DataError("the evaluation measured no noise: it needs --retest, and 100 pairs that get a grade")
-    noise = result.retest.expected_grade
-    return reseal(bundle, read_metadata(bundle).model_copy(update={"retest_noise": noise}))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
-    """The evaluation's report.json, the bundle that it is of, and the new bundle's file."""
-
-    report: Path
-    out: Path
-    bundle: Path | None = None
-
-
-def main(arguments: Arguments) -> None:
-    """Write the bundle; raises RetigradeError where an input cannot be used."""
-    from retigrade.evaluation.result import EvaluationResult
-
-    path = arguments.bundle or shipped_bundle()
-    result = EvaluationResult.read(arguments.report)
-    write_whole(arguments.out, with_noise(path.read_bytes(), result, identity=load(path).bundle.identity))
-
-
-if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Arguments))
