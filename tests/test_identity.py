@@ -52,6 +52,21 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
         identify(of_names("a.jpg"), pattern=NamePattern.of("eyepacs"))
 
 
+@pytest.mark.parametrize(
+    ("names", "fitting"),
+    [
+        (["1_left.jpg", "1_right.jpg"], "eyepacs"),
+        (["P1_OD_2024-05-02.jpg", "P2_OS_2024-05-02.jpg"], "patient-eye-date"),
+        (["a.jpg", "b.jpg"], None),
+        (["1_left.jpg", "b.jpg"], None),
+    ],
+)
+def test_names_that_a_ready_made_pattern_would_read_are_said_to(names: list[str], fitting: str | None) -> None:
+    notes = identify(of_names(*names)).notes
+    words = f"the names look as if they say whose eye it is: --name-pattern {fitting} reads them"
+    assert notes == (() if fitting is None else (words,))
+
+
 def test_one_file_listed_for_two_patients_is_of_neither(tmp_path: Path) -> None:
     inputs = identify(listed(tmp_path, "path,patient\na.jpg,P1\nb.jpg,P2\na.jpg,P3\n"))
     assert [item.subject.patient for item in inputs.items] == [None, "P2", None]

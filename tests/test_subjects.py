@@ -96,6 +96,8 @@ def test_a_pattern_that_matches_nothing_names_a_file() -> None:
     with pytest.raises(UsageError, match=r"not 'a\.png'"):
         NamePattern.of("eyepacs").check_any([PurePath("a.png"), PurePath("b.png")])
     NamePattern.of("eyepacs").check_any([PurePath("a.png"), PurePath("1_left.png")])
+    with pytest.raises(UsageError, match="patient-eye-date fits it"):
+        NamePattern.of("eyepacs").check_any([PurePath("P1_OD_2024-05-02.png")])
 
 
 def test_a_pseudonym_is_steady_for_one_key_and_tells_nothing() -> None:

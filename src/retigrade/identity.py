@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from retigrade.grading import NOBODY, Subject
 from retigrade.inputs import Input, Inputs, Unreadable
-from retigrade.subjects import UNKNOWN, NamePattern, pseudonym
+from retigrade.subjects import UNKNOWN, NamePattern, fitting_pattern, pseudonym
 from retigrade.text import listing, shown
 
 
@@ -30,6 +30,10 @@ def identify(inputs: Inputs, *, pattern: NamePattern | None = None, key: bytes |
         items = tuple(_pseudonymous(item, key) for item in items)
     items = tuple(_refuse_two_patients(items))
     nobody = [shown(item.name) for item in items if item.subject.patient is None]
+    if pattern is None and len(nobody) == len(items) > 1:
+        fitting = fitting_pattern([PurePosixPath(item.name) for item in items])
+        if fitting is not None:
+            notes.append(f"the names look as if they say whose eye it is: --name-pattern {fitting} reads them")
     if 0 < len(nobody) < len(items):
         notes.append(
             f"{len(nobody)} of {len(items)} are of no known patient, and in no list of them: {listing(nobody)}"

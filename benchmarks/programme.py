@@ -1,0 +1,101 @@
+"""What the pictures of a programme's run cost, how large its folder is, and whom EyePACS names speak of.
+
+    python benchmarks/programme.py ../shared/data/aptos2019/colored_images [--eyepacs ../shared/data/eyepacs/train]
+
+The photographs are listed as those of patients with two eyes and two visits, and graded into a folder with and without
+thermal pictures in turn, each in a process of its own. Both visits of an eye are photographs of different people here,
+so the eyes that are compared are compared in vain, at the cost of others.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from retigrade.grading import Eye
+from retigrade.identity import identify
+from retigrade.inputs import expand
+from retigrade.subjects import NamePattern
+from timing import machine
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Photographs, how many of them, how often, and a folder with EyePACS names."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    photographs: int = 1000
+    rounds: int = 2
+    eyepacs: Path | None = None
+
+
+def write_list(path: Path, photographs: list[Path]) -> None:
+    with path.open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(("path", "patient", "eye", "date"))
+        for number, photograph in enumerate(photographs):
+            eye, year = ("right", "left")[number % 2], (2023, 2024)[number // 2 % 2]
+            table.writerow((photograph.resolve(), f"P{number // 4:04}", eye, f"{year}-05-02"))
+
+
+def run(*arguments: str | Path) -> float:
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "retigrade", "grade", *map(str, arguments), "--format", "csv"]
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def megabytes(path: Path) -> float:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
+
+def costs(arguments: Arguments) -> None:
+    photographs = [item.path for item in islice(expand([arguments.folder]).items, arguments.photographs)]
+    seconds: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        listing, out = Path(folder) / "list.csv", Path(folder) / "out"
+        write_list(listing, photographs)
+        for _ in range(arguments.rounds):
+            seconds["without pictures"].append(run(listing, "--out", Path(folder) / "plain", "--no-heat"))
+            seconds["with pictures"].append(run(listing, "--out", out))
+        print(f"{len(photographs)} photographs")
+        for name, values in seconds.items():
+            print(f"{name}: median {statistics.median(values):.1f} s, {min(values):.1f} to {max(values):.1f}")
+        plain, pictures = (statistics.median(seconds[name]) for name in ("without pictures", "with pictures"))
+        print(f"ratio {pictures / plain:.2f}")
+        for name in ("heat", "thumbnails", "aligned", "report.html"):
+            if (out / name).exists():
+                print(f"{name}: {megabytes(out / name):.1f} MB")
+
+
+def names(folder: Path) -> None:
+    eyes = defaultdict(set)
+    items = identify(expand([folder]), pattern=NamePattern.of("eyepacs")).items
+    for item in items:
+        eyes[item.subject.patient].add(item.subject.eye)
+    both = sum(found == {Eye.RIGHT, Eye.LEFT} for found in eyes.values())
+    unknown = sum(item.subject.eye is None for item in items)
+    print(f"{len(items)} names: {len(eyes)} patients, {both} with both eyes; of an unknown eye {unknown}")
+
+
+def main(arguments: Arguments) -> None:
+    print(machine())
+    if arguments.eyepacs:
+        names(arguments.eyepacs)
+    costs(arguments)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
