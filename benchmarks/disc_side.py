@@ -9,7 +9,7 @@ the rule contradicts loudest was looked at; `ON_ITS_SIDE` are those of which the
 discs that experts outlined (IDRiD, another camera) are a second measure.
 
 A warning would be right in nine of ten cases here, where one photograph of twelve lies the wrong way. In a programme
-that confuses one eye of a hundred there would be nearly as many false warnings as true ones. So the program gives none.
+that confuses one eye of a hundred, six of ten warnings would be false. So the program gives none.
 """
 
 from __future__ import annotations

@@ -62,10 +62,6 @@ def page_of(drawn: list[Row]) -> str:
             timelines=list(timelines_of(visits, noise=0.7)),
             metadata=bundle.metadata,
             bundle=bundle.identity,
-            operating_point=None,
-            header="{}",
-            total=len(drawn),
-            skipped=(),
         )
     )
 

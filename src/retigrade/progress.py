@@ -127,7 +127,11 @@ class RunProgress:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in hours, minutes and seconds, such as `1:05:09` or `0:12`."""
+    """Return a time in hours, minutes and seconds, such as `1:05:09` or `0:12`.
+
+    >>> duration(3909), duration(12.2)
+    ('1:05:09', '0:12')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -47,6 +47,9 @@ def parse_eye(text: str) -> Eye | None:
     """Return the eye that a word names in either case, None for an empty one.
 
     Raises ValueError for a word that names no eye.
+
+    >>> parse_eye("OD").value, parse_eye(" Left ").value, parse_eye("")
+    ('right', 'left', None)
     """
     word = text.strip().casefold()
     if not word:
@@ -61,6 +64,12 @@ def parse_date(text: str) -> datetime.date | None:
 
     Year first, a month by its name, or day and month in either order where only one order can be meant.
     Raises ValueError for a date that does not exist, can be read in two ways, or is in another form.
+
+    >>> parse_date("2 May 2024").isoformat(), parse_date("25/04/2024").isoformat()
+    ('2024-05-02', '2024-04-25')
+    >>> parse_date("03/04/2024")
+    Traceback (most recent call last):
+    ValueError: date '03/04/2024' can be read with the day or the month first; write 2024-MM-DD
     """
     text = text.strip()
     if not text:
@@ -120,6 +129,10 @@ class NamePattern:
         """Return whom a file's name speaks of, and why its eye or date cannot be read, by "eye" and "date".
 
         None where the pattern does not match the whole name.
+
+        >>> subject, unread = NamePattern.of("patient-eye-date").subject(PurePath("P001_OD_2024-05-02.jpg"))
+        >>> subject.patient, subject.eye.value, subject.date.isoformat(), unread
+        ('P001', 'right', '2024-05-02', {})
         """
         found = self.expression.fullmatch(path.stem) or self.expression.fullmatch(path.name)
         if found is None:
@@ -162,5 +175,9 @@ def fitting_pattern(paths: Sequence[PurePath]) -> str | None:
 
 
 def pseudonym(patient: str, *, key: bytes) -> str:
-    """Return 16 hexadecimal digits in a patient's place, the same for the same key (HMAC-SHA256, RFC 2104)."""
+    """Return 16 hexadecimal digits in a patient's place, the same for the same key (HMAC-SHA256, RFC 2104).
+
+    >>> pseudonym("Ada Lovelace", key=b"a secret of 16 bytes or more")
+    '3a2aec9b5197376d'
+    """
     return hmac.new(key, patient.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:_PSEUDONYM_DIGITS]

@@ -8,12 +8,20 @@ _LISTED = 5
 
 
 def shown(name: str) -> str:
-    """Return `name` fit for one line of any terminal: what is not printable, or not Unicode, is escaped."""
+    """Return `name` fit for one line of any terminal: what is not printable, or not Unicode, is escaped.
+
+    >>> shown("eye\\n.jpg")
+    'eye\\\\n.jpg'
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
 
 
 def listing(items: Iterable[str], *, between: str = ", ") -> str:
-    """Return the first few of some texts, and how many more there are: "a, b, c and 22 more"."""
+    """Return the first few of some texts, and how many more there are.
+
+    >>> listing("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
     texts = list(items)
     more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
     return between.join(texts[:_LISTED]) + more

@@ -45,9 +45,7 @@ def page_of(rows: list[Row], *, total: int | None = None, comparisons: Sequence[
             comparisons=comparisons,
             metadata=tiny_card(),
             bundle="tiny@000000000000",
-            operating_point=None,
-            header="{}",
-            total=len(rows) if total is None else total,
+            total=total,
             skipped=["notes.txt: not a picture"],
         )
     )

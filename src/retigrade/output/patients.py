@@ -114,7 +114,11 @@ COLUMNS = (
 
 
 def action_of(*, referable: bool, right: EyeStatus, left: EyeStatus) -> Action:
-    """Return what to do for a patient; referable: whether any photograph of the visit is, of whichever eye."""
+    """Return what to do for a patient; referable: whether any photograph of the visit is, of whichever eye.
+
+    >>> action_of(referable=False, right=EyeStatus.GRADED, left=EyeStatus.MISSING).value
+    'rephotograph'
+    """
     if referable:
         return Action.REFER
     both_graded = right is EyeStatus.GRADED and left is EyeStatus.GRADED

@@ -100,6 +100,9 @@ def csv_cell(value: object) -> str:
     A text that a spreadsheet could take for a formula, one that starts with = + - @, a tab or a line break, gets an
     apostrophe in front, and so does one that starts with an apostrophe: programs take one leading apostrophe away.
     Control characters that could speak to a terminal become escapes such as `\\x1b`. The JSON lines change nothing.
+
+    >>> csv_cell(("dark rim", "blurred")), csv_cell("=1+1"), csv_cell(0.25), csv_cell(None)
+    ('dark rim; blurred', "'=1+1", '0.25', '')
     """
     match value:
         case None:

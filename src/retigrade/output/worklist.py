@@ -77,10 +77,10 @@ def worklist_page(
     comparisons: Sequence[Pair] = (),
     metadata: Metadata,
     bundle: str,
-    operating_point: str | None,
-    header: str,
-    total: int,
-    skipped: Sequence[str],
+    operating_point: str | None = None,
+    header: str = "{}",
+    total: int | None = None,
+    skipped: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yield the page in pieces.
 
@@ -102,7 +102,7 @@ def worklist_page(
         threshold=metadata.threshold(operating_point),
         header=header,
         done=len(verdicts),
-        total=total,
+        total=len(verdicts) if total is None else total,
         patients=len({visit.patient for visit in visits}),
         followed=sum(len(timeline.points) > 1 for timeline in timelines),
         compared=len(comparisons),
