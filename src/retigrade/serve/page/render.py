@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
 from retigrade import __version__
+from retigrade.icdr import Status
 from retigrade.metrics.estimate import Estimate
 from retigrade.output.worklist import TILES_SCRIPT, WORKLIST_SCRIPT, json_text, script_text
 from retigrade.report.style import environment
@@ -108,6 +109,7 @@ def _templates() -> jinja2.Environment:
         t=words(),
         version=__version__,
         asset=_address,
+        pictured=lambda item: item.row.status != Status.ERROR,  # what cannot be read has nothing to look at
         patient_address=patient_address,
         add_address=add_address,
         script_words=Markup(json_text(_script_words())),

@@ -118,7 +118,7 @@ const viewers = (() => {
     photo.addEventListener("error", () => {
       photo.hidden = true;
       const absent = figure.querySelector(".absent");
-      if (absent) absent.textContent = page.say("no_preview");
+      if (absent) absent.textContent = page.say(heat ? "no_preview" : "no_preview_at_all");
     });
     if (!photo.getAttribute("src")) {
       figure.classList.add("alone");
