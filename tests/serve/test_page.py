@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
@@ -25,6 +24,7 @@ from retigrade.serve.page.listing import WorklistQuery, list_page, visits_found
 from retigrade.serve.page.words import words
 from retigrade.serve.record import rows_of
 from retigrade.serve.security import new_token
+from retigrade.serve.statistics import drift_of
 from retigrade.serve.tables import GradingRecord, PatientRecord
 from served import HOSTILE, add, csrf_in, make_app, programme, record_of, verdict
 from servers import BASE
@@ -119,7 +119,8 @@ def test_every_word_is_used_and_every_use_has_words() -> None:
     text = "\n".join(path.read_text("utf-8") for path in files)
     called = set(re.findall(r"\bt(?:\.n)?\(\s*['\"]([a-z_0-9.]+)['\"]", text))
     called |= set(re.findall(r'words\(\)\("([a-z_.]+)"', text))
-    called |= {f"script.{key}" for key in re.findall(r'\bsay\((?:failed \? )?"(\w+)"', text)} | {"script.done"}
+    said = re.findall(r'\bsay\(\s*(?:\w+ \? "(\w+)" : )?"(\w+)"', text)
+    called |= {f"script.{key}" for keys in said for key in keys if key}
     known = {re.sub(r"\.(one|other)$", "", key) for key in words().sentences}
     beginnings = ("stage.", "status.", "eye.", "eye_status.", "action.", "advice.", "pattern.", "nav.", "about.stage.",
                   "error.", "statistics.drift_")  # fmt: skip
@@ -335,13 +336,19 @@ def test_statistics_count_the_record(client: TestClient) -> None:
     assert client.get("/statistics?days=soon").status_code == 422
 
 
-def test_drift_is_told_from_chance() -> None:
-    training = (700, 100, 120, 50, 30)
-    assert statistics.drift_of(np.array([70, 10, 12, 5, 3]), training)[1] == "none"
-    assert statistics.drift_of(np.array([3, 1, 1, 0, 0]), training)[1] == "none"
-    assert statistics.drift_of(np.array([7600, 1000, 900, 300, 200]), training)[1] == "small"
-    drift, word = statistics.drift_of(np.array([0, 0, 0, 50, 50]), training)
-    assert (drift, word) == (pytest.approx(0.92), "large")
+@pytest.mark.parametrize(
+    ("grades", "word"),
+    [
+        ((3, 1, 1, 0, 0), "few"),
+        ((70, 10, 12, 5, 3), "none"),
+        ((7600, 1000, 900, 300, 200), "small"),
+        ((0, 0, 0, 50, 50), "large"),
+    ],
+)
+def test_drift_is_told_from_chance(grades: tuple[int, ...], word: str) -> None:
+    drift = drift_of(grades, (700, 100, 120, 50, 30))
+    assert statistics.drift_word(drift, graded=sum(grades)) == word
+    assert statistics.drift_word(drift_of(grades, (1, 1, 1, 1, 0)), graded=1000) == "unknown"
 
 
 def test_names_say_whose_eye_it_is(client: TestClient) -> None:
@@ -430,7 +437,7 @@ def test_a_guessed_token_waits(guarded: tuple[TestClient, dict[str, str]]) -> No
 def test_months_are_in_order(app: FastAPI) -> None:
     service = app.state.service
     with service.database.reading() as session:
-        counted = statistics.statistics(session, service.grader.bundle.metadata.training)
+        counted = statistics.shown(session, service.grader.bundle.metadata.training)
     this = datetime.datetime.now(datetime.UTC).strftime("%Y-%m")
     assert [month.name for month in counted.months] == [this]
     assert f"<title>{this}: 10 photographs" in statistics.months_svg(counted.months)

@@ -73,9 +73,14 @@ def statistics_of(
     *,
     since: datetime.date | None = None,
     until: datetime.date | None = None,
+    bundle: str | None = None,
 ) -> Statistics:
-    """Return the figures; training: how many photographs of each grade the bundle learned from."""
-    bounds = []
+    """Return the figures.
+
+    training: how many photographs of each grade the bundle learned from. bundle: the identity of the one whose gradings
+    are counted, None for all.
+    """
+    bounds = [] if bundle is None else [GradingRecord.bundle == bundle]
     if since is not None:
         bounds.append(GradingRecord.created >= _midnight(since))
     if until is not None:

@@ -124,7 +124,7 @@ def show_statistics(
     """Show what the record comes to."""
     training = service.grader.bundle.metadata.training
     with service.database.reading() as session:
-        counted = statistics.statistics(session, training, days=int(days or 0), bundle=bundle)
+        counted = statistics.shown(session, training, days=int(days or 0), bundle=bundle)
         names = statistics.bundles(session)
     return page(
         request, "statistics.html.j2", caller=caller, place="statistics", found=counted,

@@ -1,4 +1,4 @@
-"""What the record comes to: gradable and referable rates, the mix of stages and its drift, agreement with readers."""
+"""What the statistics page shows beside the figures of `retigrade.serve.statistics`: intervals, months, reasons."""
 
 from __future__ import annotations
 
@@ -9,35 +9,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-from sqlalchemy import ColumnElement, and_, case, extract, func, select
+from sqlalchemy import ColumnElement, case, extract, func, select
 from sqlalchemy.orm import Session
 
-from retigrade.arrays import Integers
-from retigrade.icdr import GRADES, Status
+from retigrade.icdr import Status
 from retigrade.metadata import Training
-from retigrade.metrics.classification import quadratic_kappa_of
 from retigrade.metrics.estimate import Estimate
-from retigrade.serve.page.listing import latest_reading
 from retigrade.serve.page.words import words
 from retigrade.serve.record import now
-from retigrade.serve.tables import GradingRecord, ReadingRecord
+from retigrade.serve.statistics import Drift, Statistics, statistics_of
+from retigrade.serve.tables import GradingRecord
 
 PERIODS = (0, 7, 30, 90, 365)
 """Days that the page offers; 0 is all time."""
 _MONTHS = 24
 _REASONS = 6
-_LARGE_DRIFT = 0.15
-_DRAWS = 2000  # of mixes by chance
-_NO_GRADE = len(GRADES)  # the place of an answer without a grade in the table of agreement
+_LARGE_DRIFT, _CHANCE, _FEWEST = 0.15, 0.05, 30
 _STEP, _HEIGHT, _BOTTOM, _TOP = 64, 190, 22, 22  # of the plot of months, in pixels
 
-Drift = Literal["none", "small", "large"]
+DriftWord = Literal["few", "none", "small", "large", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """One month; gradable, referable: shares, None where of nothing."""
+    """One month; referable: a share, None where of nothing."""
 
     name: str
     photographs: int
@@ -50,109 +45,62 @@ class Month:
         return self.graded / self.photographs if self.photographs else None
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage in the mix; share: of the graded photographs here; training: of those learned from."""
-
-    grade: int
-    count: int
-    share: float
-    training: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """Counts of the gradings in a period.
+class Shown:
+    """The figures of a period, and what is shown with them.
 
-    statuses: photographs of each status. reasons: the most frequent ones for no grade. gradable: of the photographs of
-    a retina that could be read. drift: total variation between the mixes, 0 to 1. confusion: (6, 6), rows the machine,
-    columns the latest reading, the last of each without a grade. agreed: readings with the machine's own answer.
+    gradable, referable, agreement: the figures' rates with intervals. shares: of each grade among those graded.
+    reasons: the most frequent ones for no grade, and how many photographs they are of.
     """
 
-    photographs: int
+    figures: Statistics
     patients: int
-    statuses: dict[str, int]
-    reasons: list[tuple[str, int]]
     gradable: Estimate
     referable: Estimate
-    mix: tuple[Stage, ...]
-    drift: float
-    drift_word: Drift
-    months: tuple[Month, ...]
-    confusion: list[list[int]]
-    read: int
-    agreed: int
     agreement: Estimate
-    kappa: float | None
+    shares: tuple[float, ...]
+    drift: DriftWord
+    reasons: list[tuple[str, int]]
+    months: tuple[Month, ...]
 
     @property
     def graded(self) -> int:
         """Photographs with a grade."""
-        return self.statuses[Status.GRADED]
+        return sum(self.figures.grades)
 
 
-def statistics(session: Session, training: Training, *, days: int = 0, bundle: str = "") -> Statistics:
+def shown(session: Session, training: Training, *, days: int = 0, bundle: str = "") -> Shown:
     """Return what was graded in the last `days` days, 0 for ever, by one bundle, "" for every."""
+    since = (now() - datetime.timedelta(days=days)).date() if days else None
+    figures = statistics_of(session, training.grades, since=since, bundle=bundle or None)
     where: list[ColumnElement[bool]] = []
-    if days:
-        where.append(GradingRecord.created >= now() - datetime.timedelta(days=days))
+    if since is not None:
+        where.append(GradingRecord.created >= datetime.datetime.combine(since, datetime.time(), datetime.UTC))
     if bundle:
         where.append(GradingRecord.bundle == bundle)
-    is_referable = case((GradingRecord.referable.is_(True), 1), else_=0)
-    counted = session.execute(
-        select(GradingRecord.status, GradingRecord.grade, func.count(), func.sum(is_referable))
-        .where(*where)
-        .group_by(GradingRecord.status, GradingRecord.grade)
-    ).all()
-    statuses: Counter[str] = Counter()
-    grades = np.zeros(len(GRADES), np.int64)
-    referable = 0
-    for status, grade, count, refers in counted:
-        statuses[status] += count
-        if grade is not None:
-            grades[grade] += count
-            referable += refers
-    photographs, graded = sum(statuses.values()), int(grades.sum())
-    retinas = graded + statuses[Status.UNGRADABLE]
-    drift, word = drift_of(grades, training.grades)
-    confusion = _confusion(session, where)
-    read, agreed = int(confusion.sum()), int(np.trace(confusion))
-    kappa = quadratic_kappa_of(confusion[:_NO_GRADE, :_NO_GRADE])
-    return Statistics(
-        photographs=photographs,
+    graded = sum(figures.grades)
+    return Shown(
+        figures=figures,
         patients=session.scalar(select(func.count(GradingRecord.patient.distinct())).where(*where)) or 0,
-        statuses={status: statuses[status] for status in Status},
+        gradable=_share(figures.gradable_rate, graded + figures.statuses[Status.UNGRADABLE]),
+        referable=_share(figures.referable_rate, graded),
+        agreement=_share(figures.agreement.rate, figures.agreement.gradings),
+        shares=tuple(count / max(graded, 1) for count in figures.grades),
+        drift=drift_word(figures.drift, graded=graded),
         reasons=_reasons(session, where),
-        gradable=_share(graded, retinas),
-        referable=_share(referable, graded),
-        mix=_mix(grades, training.grades),
-        drift=drift,
-        drift_word=word,
-        months=_months(session, where, is_referable),
-        confusion=confusion.tolist(),
-        read=read,
-        agreed=agreed,
-        agreement=_share(agreed, read),
-        kappa=None if math.isnan(kappa) else kappa,
+        months=_months(session, where),
     )
 
 
-def drift_of(grades: Integers, training: Sequence[int]) -> tuple[float, Drift]:
-    """Return the total variation between two mixes of stages, 0 to 1, and a word on it.
-
-    grades, training: photographs of each grade, (5,). The word is "none" where 95 % of mixes drawn by chance from the
-    training mix lie as far away, or one of them is empty.
-    """
-    count, learned = int(grades.sum()), np.asarray(training, np.float64)
-    if not count or not learned.sum():
-        return 0.0, "none"
-    expected = learned / learned.sum()
-    drift = float(np.abs(grades / count - expected).sum() / 2)
-    drawn = np.random.default_rng(0).multinomial(count, expected, size=_DRAWS) / count
-    by_chance = float(np.quantile(np.abs(drawn - expected).sum(axis=1) / 2, 0.95))
-    if drift <= by_chance:
-        return drift, "none"
-    return drift, "large" if drift >= _LARGE_DRIFT else "small"
+def drift_word(drift: Drift, *, graded: int) -> DriftWord:
+    """Return what to say of a drift among `graded` photographs: whether it is more than chance makes, and how much."""
+    if graded < _FEWEST:
+        return "few"
+    if drift.p_value is None or drift.total_variation is None:
+        return "unknown"
+    if drift.p_value >= _CHANCE:
+        return "none"
+    return "large" if drift.total_variation >= _LARGE_DRIFT else "small"
 
 
 def bundles(session: Session) -> list[str]:
@@ -183,22 +131,16 @@ def months_svg(months: Sequence[Month]) -> str:
     return f'<svg class="months" viewBox="0 0 {wide} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _share(part: int, whole: int) -> Estimate:
-    return Estimate.proportion(part / whole if whole else math.nan, whole)
+def _share(rate: float | None, count: int) -> Estimate:
+    return Estimate.proportion(math.nan if rate is None else rate, count)
 
 
-def _mix(grades: Integers, training: Sequence[int]) -> tuple[Stage, ...]:
-    count, learned = max(int(grades.sum()), 1), max(sum(training), 1)
-    return tuple(
-        Stage(int(grade), int(grades[grade]), grades[grade] / count, training[grade] / learned) for grade in GRADES
-    )
-
-
-def _months(session: Session, where: Sequence[ColumnElement[bool]], referable: ColumnElement[int]) -> tuple[Month, ...]:
+def _months(session: Session, where: Sequence[ColumnElement[bool]]) -> tuple[Month, ...]:
     year, month = (extract(part, GradingRecord.created) for part in ("year", "month"))
     graded = func.sum(case((GradingRecord.grade.is_not(None), 1), else_=0))
+    referable = func.sum(case((GradingRecord.referable.is_(True), 1), else_=0))
     found = session.execute(
-        select(year, month, func.count(), graded, func.sum(referable))
+        select(year, month, func.count(), graded, referable)
         .where(*where)
         .group_by(year, month)
         .order_by(year.desc(), month.desc())
@@ -208,17 +150,6 @@ def _months(session: Session, where: Sequence[ColumnElement[bool]], referable: C
         Month(f"{int(of_year)}-{int(of_month):02d}", count, with_grade, refers / with_grade if with_grade else None)
         for of_year, of_month, count, with_grade, refers in reversed(found)
     )
-
-
-def _confusion(session: Session, where: Sequence[ColumnElement[bool]]) -> Integers:
-    read = latest_reading().label("read")
-    is_read = select(ReadingRecord.id).where(ReadingRecord.grading == GradingRecord.id).exists()
-    pairs = select(GradingRecord.grade, read).where(and_(is_read, *where)).subquery()
-    counted = session.execute(select(pairs.c.grade, pairs.c.read, func.count()).group_by(pairs.c.grade, pairs.c.read))
-    confusion = np.zeros((_NO_GRADE + 1, _NO_GRADE + 1), np.int64)
-    for machine, person, count in counted:
-        confusion[_NO_GRADE if machine is None else machine, _NO_GRADE if person is None else person] += count
-    return confusion
 
 
 def _reasons(session: Session, where: Sequence[ColumnElement[bool]]) -> list[tuple[str, int]]:

@@ -106,8 +106,7 @@ const viewers = (() => {
     figure.querySelector(".whole").addEventListener("click", whole);
     slider?.addEventListener("input", () => figure.style.setProperty("--heat", slider.value / 100));
     figure.querySelector(".choose")?.addEventListener("change", (event) => match(event.target, figure));
-    heat?.addEventListener("load", () => setAspect(heat));
-    if (heat?.complete) setAspect(heat);
+    if (heat) shows(heat, figure.querySelector(".slide > span"), slider, () => setAspect(heat));
     photo.addEventListener("load", () => {
       setAspect(photo);
       photo.hidden = false;
@@ -125,6 +124,22 @@ const viewers = (() => {
       const known = photos.get(figure.dataset.grading);
       if (known) photo.src = known;
     }
+  }
+
+  // A map that is not there must not look like a cool one.
+  function shows(heat, label, slider, then) {
+    const words = label.textContent;
+    function arrived() {
+      const isThere = heat.naturalWidth > 0;
+      label.textContent = isThere ? words : page.say("no_map");
+      slider.disabled = !isThere;
+      if (isThere) then();
+    }
+    if (heat.complete) return arrived();
+    label.textContent = page.say("loading");
+    heat.addEventListener("load", arrived);
+    heat.addEventListener("error", arrived);
+    return undefined;
   }
 
   function attach(grading, file) {
