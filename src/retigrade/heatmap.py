@@ -19,6 +19,7 @@ from retigrade.icdr import GRADES
 
 _STRONGEST = 0.72  # share of the colour where the map is hottest; the photograph stays visible beneath
 _FULL_FROM = 0.35  # heat from which the colour has that share
+_STRIP = 32  # rows of a full-size map that are made at once
 _SHARPNESS = -0.5  # of the cubic kernel; exact for parabolas (Keys, IEEE Trans. ASSP 29, 1981)
 
 
@@ -63,26 +64,41 @@ class Heatmap:
         top, down = _weights(height, cells=rows, middle=field.cy, radius=field.ry, offset=y_offset)
         right, bottom = left + len(across), top + len(down)
         frame = np.zeros((height, width), np.float32)
-        box = frame[top:bottom, left:right]
-        np.matmul(down, self.values @ across.T, out=box)
-        np.clip(box, 0, 1, out=box)
-        # A pixel belongs to the disc if its middle does; row by row this costs less than a mask of the whole frame.
-        middles = (np.arange(top, bottom) + 0.5) / height
-        within = 1 - ((middles - field.cy) / field.ry) ** 2
-        half = np.where(
-            within >= 0, field.rx * np.sqrt(np.clip(within, 0, None)), -1
-        )  # beyond the disc, no pixel at all
-        starts = np.clip(np.ceil((field.cx - half) * width - 0.5), left, right).astype(int)
-        ends = np.clip(np.floor((field.cx + half) * width + 0.5), left, right).astype(int)
-        for row, start, end in zip(range(top, bottom), starts.tolist(), ends.tolist(), strict=True):
-            frame[row, left:start] = 0
-            frame[row, end:right] = 0
+        starts, ends = self._spans(width, height, rows=(top, bottom), columns=(left, right))
+        evidence = self.values @ across.T
+        # Strip by strip, so that what is written is still in the processor's cache when it is clipped and cut.
+        for first in range(top, bottom, _STRIP):
+            last = min(first + _STRIP, bottom)
+            start, end = int(starts[first - top : last - top].min()), int(ends[first - top : last - top].max())
+            if end <= start:
+                continue
+            weights = down[first - top : last - top]
+            cells = np.flatnonzero(weights.any(axis=0))
+            reach = slice(int(cells[0]), int(cells[-1]) + 1)
+            strip = frame[first:last, start:end]
+            np.matmul(weights[:, reach], evidence[reach, start - left : end - left], out=strip)
+            np.clip(strip, 0, 1, out=strip)
+            for row in range(first, last):
+                frame[row, start : starts[row - top]] = 0
+                frame[row, ends[row - top] : end] = 0
+        return frame
+
+    def _spans(
+        self, width: int, height: int, *, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where each row's pixels of disc and window begin and end; a pixel belongs to the disc if its middle does."""
+        field = self.field
         window_left, window_top, window_right, window_bottom = np.rint(
             np.array(field.window) * (width, height, width, height)
         ).astype(int)
-        frame[:window_top], frame[window_bottom:] = 0, 0
-        frame[:, :window_left], frame[:, window_right:] = 0, 0
-        return frame
+        row = np.arange(*rows)
+        within = 1 - (((row + 0.5) / height - field.cy) / field.ry) ** 2
+        half = np.where(within >= 0, field.rx * np.sqrt(np.clip(within, 0, None)), -1)  # beyond the disc, no pixel
+        low, high = max(columns[0], window_left), min(columns[1], window_right)
+        starts = np.clip(np.ceil((field.cx - half) * width - 0.5), low, high).astype(np.int64)
+        ends = np.clip(np.floor((field.cx + half) * width + 0.5), low, high).astype(np.int64)
+        ends[(row < window_top) | (row >= window_bottom)] = low
+        return starts, np.maximum(starts, ends)
 
 
 def colours(heat: Floats) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from retigrade.grader import load
 from retigrade.output.rows import as_row, json_line
 
 pytest.importorskip("ray", reason="Ray is not installed (extra batch)")
+# Ray warns of its own: of what it leaves running, and of what it calls itself.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+    "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
 )
 
 Rows = Callable[[Path | str], list[dict[str, Any]]]
@@ -58,8 +61,11 @@ def s3() -> Iterator[str]:
 def engine(s3: str) -> Iterator[RayEngine]:
     """Ray with two workers, started once for all tests that do not kill it."""
     engine = RayEngine(workers=2)
-    with engine.started():
-        yield engine
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves its processes to themselves
+        with engine.started():
+            yield engine
+        gc.collect()
 
 
 def answers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+_MOST_STARTS = 3
 _STORE_BYTES = 128 * 2**20  # of Ray's object store here: places of parts and outcomes are small
 
 
@@ -82,17 +83,28 @@ class RayEngine:
         address = "local" if self.address is None else self.address
         terminate = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(
-                address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local
-            )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-            raise UsageError(
-                f"Ray cannot be reached at {shown(address)}: {str(error).partition(chr(10))[0]}; start it there with "
-                "`ray start --head`, or leave --address out"
-            ) from error
+            for attempt in range(_MOST_STARTS):
+                try:
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+                    return
+                except (
+                    Exception
+                ) as error:  # Ray's own have no common base; a busy machine may need longer than it waits
+                    ray.shutdown()
+                    if self.address is not None or attempt == _MOST_STARTS - 1:
+                        raise UsageError(self._unreachable(error)) from error
         finally:
             if threading.current_thread() is threading.main_thread() and terminate is not None:
                 signal.signal(signal.SIGTERM, terminate)  # Ray takes it; an interrupt means the same to every command
+
+    def _unreachable(self, error: Exception) -> str:
+        reason = shown(str(error).partition("\n")[0])
+        if self.address is None:
+            return f"Ray cannot be started on this machine: {reason}"
+        return (
+            f"Ray cannot be reached at {shown(self.address)}: {reason}; start it there with `ray start --head`, or "
+            "leave --address out"
+        )
 
     def run(self, parts: Sequence[Part], config: WorkerConfig, *, workers: int) -> Iterator[PartOutcome]:
         """Yield the outcome of each part, as it is ready.

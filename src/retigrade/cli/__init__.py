@@ -21,6 +21,7 @@ from retigrade.cli.grade import GradeCommand
 from retigrade.cli.info import Info
 from retigrade.cli.listen import Listen
 from retigrade.cli.paper import Paper
+from retigrade.cli.quantize import Quantize
 from retigrade.cli.serve import Serve
 from retigrade.cli.train import Train
 from retigrade.cli.tune import Tune
@@ -35,6 +36,7 @@ COMMANDS: dict[str, type[Command]] = {
     "tune": Tune,
     "compare": Compare,
     "ensemble": Ensemble,
+    "quantize": Quantize,
     "paper": Paper,
     "info": Info,
     "batch": BatchCommand,

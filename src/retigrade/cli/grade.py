@@ -100,14 +100,24 @@ class GradeCommand(Command):
 
             make_folder(self.out)
 
+        from concurrent.futures import ThreadPoolExecutor
+
         from retigrade.bundle import cpu_count
         from retigrade.grader import load
-        from retigrade.output.run import run
-        from retigrade.output.stdout import open_output
-        from retigrade.progress import RunProgress
 
         jobs = min(cpu_count(), len(inputs.items)) if self.jobs is None else self.jobs
-        grader = load(self.bundle, threads=max(1, cpu_count() // jobs), operating_point=self.operating_point)
+        # Beside the imports: ONNX Runtime opens and tries the network without holding up Python.
+        with ThreadPoolExecutor(1, thread_name_prefix="retigrade-load") as pool:
+            loading = pool.submit(
+                load, self.bundle, threads=max(1, cpu_count() // jobs), operating_point=self.operating_point
+            )
+            from retigrade.output.run import run
+            from retigrade.output.stdout import open_output
+            from retigrade.progress import RunProgress
+
+            if self.format == "table":
+                import retigrade.output.table  # noqa: F401
+            grader = loading.result()
         hospital = self._hospital(inputs, grader.bundle.identity)
         with RunProgress.on_stderr() as progress:
             output = open_output(sys.stdout, self.format, paths=[str(item) for item in inputs.items])

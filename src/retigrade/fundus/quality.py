@@ -53,7 +53,11 @@ class _Fitted(BaseModel):
 
     def chosen(self, measures: Measures) -> Measures:
         """Return those that the score reads, of measures in the order of `MEASURES`: (..., 40) -> (..., n)."""
-        return measures[..., [MEASURES.index(name) for name in self.measures]]
+        return measures[..., self._places]
+
+    @cached_property
+    def _places(self) -> npt.NDArray[np.int64]:
+        return np.array([MEASURES.index(name) for name in self.measures])
 
     @model_validator(mode="after")
     def _know_them(self) -> Self:
@@ -83,13 +87,18 @@ class Score(_Fitted):
 
     def standard(self, measures: Measures) -> Measures:
         """Return z of measures in the order of `MEASURES`: (..., 40) -> (..., n)."""
-        z = (self.chosen(measures) - np.array(self.centre)) / np.array(self.spread)
+        centre, spread, _ = self._arrays
+        z = (self.chosen(measures) - centre) / spread
         return np.asarray(np.clip(z, -_REACH, _REACH))
 
     def of(self, measures: Measures) -> Measures:
         """Return the score of measures in the order of `MEASURES`: (..., 40) -> (...)."""
         z = self.standard(measures)
-        return np.asarray(self.offset + np.concatenate([z, z**2], axis=-1) @ np.array(self.weights))
+        return np.asarray(self.offset + np.concatenate([z, z**2], axis=-1) @ self._arrays[2])
+
+    @cached_property
+    def _arrays(self) -> tuple[Measures, Measures, Measures]:
+        return np.array(self.centre), np.array(self.spread), np.array(self.weights)
 
 
 class Trees(_Fitted):

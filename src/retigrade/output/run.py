@@ -7,12 +7,11 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retigrade.grader import Grader
 from retigrade.icdr import Status
 from retigrade.inputs import Input, Inputs
-from retigrade.output.comparisons import compare
-from retigrade.output.folder import Listing, OutputFolder
 from retigrade.output.illustrate import EVERY_PNG, HeatPictures, Illustrated, illustrate
 from retigrade.output.journal import Stamp
 from retigrade.output.patients import visits_of
@@ -21,6 +20,9 @@ from retigrade.output.rows import Row, as_row
 from retigrade.output.stdout import Output
 from retigrade.progress import RunProgress
 from retigrade.signals import stop_on_interrupt
+
+if TYPE_CHECKING:
+    from retigrade.output.folder import Listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ def run(
         stop = stack.enter_context(stop_on_interrupt())
         folder = None
         if out is not None:
+            from retigrade.output.folder import OutputFolder  # and all that it writes, which takes time to import
+
             folder = OutputFolder(
                 out,
                 metadata=grader.bundle.metadata,
@@ -124,6 +128,8 @@ def run(
         summary = progress.summary()
         if folder is not None:
             skipped = [f"{skipped.path}: {skipped.reason}" for skipped in inputs.skipped]
+            from retigrade.output.comparisons import compare
+
             timelines = timelines_of(visits_of(folder.rows()), noise=grader.bundle.metadata.retest_noise)
             comparisons = compare(
                 timelines,

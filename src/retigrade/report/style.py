@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import cache
-
-import jinja2
-import markupsafe
+from typing import TYPE_CHECKING
 
 from retigrade.text import shown
+
+if TYPE_CHECKING:
+    import jinja2
+    import markupsafe
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -38,6 +40,8 @@ def environment(*packages: str) -> jinja2.Environment:
     Whatever they show is escaped unless it is Markup. Every template knows `caption` and `colours`, and the filters
     `shown`, which makes any name fit for a page, and `unbroken`, which keeps what stands in brackets on one line.
     """
+    import jinja2  # a quarter of the time in which the command line starts, and few commands write pages
+
     loaders = [jinja2.PackageLoader(package) for package in (*packages, "retigrade.report")]
     made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
@@ -52,4 +56,6 @@ def environment(*packages: str) -> jinja2.Environment:
 
 
 def _unbroken(text: str) -> markupsafe.Markup:
+    import markupsafe
+
     return markupsafe.Markup(_BRACKETS.sub(r'<span class="unbroken">\g<0></span>', str(markupsafe.escape(text))))
