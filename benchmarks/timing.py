@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def in_turn(things: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 2) -> dict[str, float]:
-    """Median seconds of each, run A B C A B C ...; the first `warm` rounds are not counted."""
+def samples(things: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 2) -> dict[str, list[float]]:
+    """Seconds of each in every round, run A B C A B C ...; the first `warm` rounds are not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in things}
     for number in range(warm + rounds):
         for name, thing in things.items():
@@ -16,7 +16,12 @@ def in_turn(things: Mapping[str, Callable[[], object]], *, rounds: int, warm: in
             thing()
             if number >= warm:
                 seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def in_turn(things: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 2) -> dict[str, float]:
+    """Median seconds of each; see `samples`."""
+    return {name: statistics.median(values) for name, values in samples(things, rounds=rounds, warm=warm).items()}
 
 
 def show(seconds: Mapping[str, float]) -> None:

@@ -22,7 +22,7 @@ from retigrade.arrays import Flags, Integers, Pixels
 from retigrade.bundle import Bundle, reseal, strip
 from retigrade.data.cache import canonical
 from retigrade.data.manifest import Entry, Manifest, read_manifest
-from retigrade.data.splits import TEST, TRAIN, VALIDATION, Splits, read_splits
+from retigrade.data.splits import TEST, TRAIN, VALIDATION, Splits, narrow, read_splits
 from retigrade.errors import BundleError, DataError, PhotoError, UsageError, needs_extra
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import Graded, LabelledSet, Predictions, predict_labelled
@@ -130,7 +130,10 @@ def quantize(
     before = Bundle.load(path, threads=1)
     file = path.read_bytes()
     manifest = read_manifest(data, skip_unreadable=skip_unreadable)
-    split = None if splits is None else read_splits(Path(splits), manifest)
+    split = None
+    if splits is not None:
+        manifest = narrow(manifest, Path(splits))
+        split = read_splits(Path(splits), manifest)
     learned, compared = _parts(manifest, split, before.metadata)
     pictures = _pictures(learned, size=before.metadata.input_size)
     model = to_int8(strip(file), pictures)
