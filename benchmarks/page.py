@@ -181,7 +181,7 @@ class Page:
             "# Benchmarks",
             "",
             "Made by `python benchmarks/page.py --keras PYTHON`; every table in one run, each entry once a round. A",
-            "ratio is of the same round, so that it holds on a machine that drifts; medians, and ranges over the rounds.",
+            "ratio is of the same round, so it holds on a machine that drifts; medians, and ranges over the rounds.",
             "Networks other than ours are MobileNetV2 at 224 pixels with five classes and random weights; the bundle",
             "does more than they do: maps, features, colours and the high-resolution head.",
             "",
