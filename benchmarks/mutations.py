@@ -32,7 +32,7 @@ from PIL import Image
 from retigrade.inputs import expand
 
 SLOW = 10.0  # seconds
-ROUND = 25  # references at once; each with its mutants
+ROUND = 100  # references at once; each with its mutants
 SECTOR = 512
 
 # How a photograph is written anew: ending, Pillow's name, options.
@@ -240,8 +240,9 @@ def grade(paths: list[Path], bundle: Path | None, result: Result) -> dict[Path, 
         rows = {}
         for path in paths:
             rows |= run([path], bundle, result) or {}
-    for path, row in rows.items():
-        if float(row["seconds"]) > SLOW:
+    for path in [path for path, row in rows.items() if float(row["seconds"]) > SLOW]:
+        again = run([path], bundle, None)  # alone, as a busy machine makes any file slow
+        if again is None or float(again[path]["seconds"]) > SLOW:
             result.fault("slow", path)
     return rows
 
