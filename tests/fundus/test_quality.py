@@ -187,7 +187,7 @@ class TestMeasures:
         small, large = (measure(crop(photo, phantom.field, size=size)) for size in (SIZE, 448))
         assert small is not None
         assert large is not None
-        assert float(LIMITS.reject.of(large)) == pytest.approx(float(LIMITS.reject.of(small)), abs=1.5)
+        assert float(LIMITS.reject_score(large)) == pytest.approx(float(LIMITS.reject_score(small)), abs=1.5)
 
     def test_turning_the_eye_changes_nothing(self, canonical: Pixels) -> None:
         there, turned = measure(canonical), measure(np.ascontiguousarray(canonical[::-1, ::-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from retigrade.fundus.quality import QualityLimits, Score
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
 from retigrade.training import gate, negatives
-from retigrade.training.gate import Gate, GateSample, fit, fit_trees, main, out_of_fold
+from retigrade.training.gate import Gate, GateSample, GateScores, fit, fit_trees, main, out_of_fold
 
 COUNT = len(MEASURES)
 
@@ -33,7 +34,8 @@ def clouds(*, apart: float, n: int = 200) -> tuple[Measures, np.ndarray]:
 
 def sample_of(measures: Measures, wanted: np.ndarray, picture: np.ndarray) -> GateSample:
     kind = np.where(wanted, "eye", "other")
-    return GateSample(measures, kind, picture, np.where(wanted, "drawn", ""), np.full(len(wanted), ""))
+    nothing, grade = np.full(len(wanted), ""), np.full(len(wanted), -1)
+    return GateSample(measures, kind, picture, np.where(wanted, "drawn", ""), nothing, grade)
 
 
 @pytest.fixture
@@ -92,6 +94,15 @@ class TestNegatives:
         assert np.mean(np.array(scores) >= limits.eye_needed) <= 0.05
 
 
+def test_limits_are_chosen_on_other_photographs_than_those_that_they_judge() -> None:
+    score, fold = np.repeat([0.0, 10.0], 50), np.repeat([0, 1], 50)
+    every = np.ones(100, bool)
+    scores = GateScores(eye=score, anatomy=score, reject=-score, photographs=every, readable=every, good=every)
+    graded, anatomy = scores.verdicts(fold)
+    np.testing.assert_array_equal(graded, fold == 1)  # by the first fold's limits the second passes, not the reverse
+    np.testing.assert_array_equal(anatomy, fold == 1)
+
+
 class TestFit:
     def test_scores_its_own_above_the_rest(self) -> None:
         measures, wanted = clouds(apart=3)
@@ -134,7 +145,7 @@ class TestFit:
         assert np.isfinite(fit(measures, wanted, np.ones(400)).of(measures)).all()
 
 
-def test_out_of_fold_sees_neither_the_photograph_nor_another_view_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_fold_sees_neither_the_photograph_nor_another_view_of_it() -> None:
     measures, wanted = clouds(apart=3, n=60)
     measures[:, 0] = np.arange(120)
     picture = np.arange(120) // 6
@@ -147,13 +158,12 @@ def test_out_of_fold_sees_neither_the_photograph_nor_another_view_of_it(monkeypa
             scored.update(asked)
             return super().of(measures)
 
-    def watched(measures: Measures, wanted: np.ndarray, weight: np.ndarray, **named: object) -> Score:
+    def watched(measures: Measures, wanted: np.ndarray, weight: np.ndarray) -> Score:
         seen.append(set(measures[:, 0].astype(int) // 6))
         return Watched(**fit(measures, wanted, weight).model_dump())
 
     scored: set[int] = set()
-    monkeypatch.setattr(gate, "fit", watched)
-    scores = out_of_fold(sample_of(measures, wanted, picture), wanted, np.ones(120, bool))
+    scores = out_of_fold(sample_of(measures, wanted, picture), wanted, np.ones(120), [watched])
     assert ((scores > 0) == wanted).mean() > 0.9
     assert len(seen) == 5
     assert scored == set(range(20))
@@ -164,7 +174,8 @@ def test_the_command_writes_limits_that_keep_eyes_and_refuse_the_rest(
     tmp_path: Path, scene: Pixels, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "_DRAWN", 10)
-    monkeypatch.setattr(gate, "_TREES", 10)
+    monkeypatch.setitem(gate._TREES, "max_iter", 10)
+    monkeypatch.setitem(gate._TREES_REJECT, "max_iter", 10)
     eyes, others = tmp_path / "eyes", tmp_path / "others"
     lines = ["image,quality"]
     for number in range(15):
@@ -181,9 +192,13 @@ def test_the_command_writes_limits_that_keep_eyes_and_refuse_the_rest(
     for turn in range(4):
         cv2.imwrite(str(others / f"{turn}.png"), np.rot90(scene, turn))
     (others / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    output = tmp_path / "gate.json"
+    output, kept = tmp_path / "gate.json", tmp_path / "measures.npz"
+    arguments = Gate(fundus=(eyes,), not_fundus=others, readable=tmp_path / "quality.csv", measures=kept, output=output)
     with caplog.at_level("INFO", logger="retigrade"):
-        main(Gate(fundus=(eyes,), not_fundus=others, readable=tmp_path / "quality.csv", output=output))
+        main(arguments)
+    first = output.read_bytes()
+    main(replace(arguments, fundus=(), not_fundus=tmp_path / "nowhere"))  # from what was measured
+    assert output.read_bytes() == first
     assert "broken.png" in caplog.text
     assert "labelled reject" in caplog.text
     fitted = json.loads(output.read_text("utf-8"))

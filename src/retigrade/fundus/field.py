@@ -14,6 +14,7 @@ so.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -54,6 +55,17 @@ _RIMLESS = "the rim of the retina is not visible: how much of the eye the pictur
 
 Points = npt.NDArray[np.float64]
 Light = npt.NDArray[np.uint8]
+
+
+class _Edge(NamedTuple):
+    """Where a region begins to be lit: at this share of the way from dark to bright, and at most at this light."""
+
+    share: float
+    highest: float
+
+
+_FADING = _Edge(0.12, 60.0)  # a camera's rim
+_SHARP = _Edge(0.5, 255.0)  # a cut-out's: halfway, as the step is smeared to both sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +128,9 @@ def find_field(photo: Photo) -> Field:
         raise NotAFundus("no retinal disc: all but a sliver of the frame has one colour; is this a fundus photograph?")
     outside = surround_colour(pixels)
     searches = [
-        (part, _Search.of(light))
+        (part, _Search.of(light, edge=edge))
         for part in (window, window.shaved(_SHAVED))
-        for light in _lights(part.of(pixels), outside)
+        for light, edge in _lights(part.of(pixels), outside)
     ]
     for widest in (_WIDEST, _WIDEST_PORTRAIT):
         for part, search in searches:
@@ -144,7 +156,7 @@ def _brightest(pixels: Pixels) -> Light:
     return np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
 
 
-def _lights(pixels: Pixels, outside: Colour | None) -> list[Light]:
+def _lights(pixels: Pixels, outside: Colour | None) -> list[tuple[Light, _Edge]]:
     """What may tell the retina from around it: the difference from a surround that is light, and brightness.
 
     outside: the colour around these pixels, for where their own corners have no surround.
@@ -152,9 +164,9 @@ def _lights(pixels: Pixels, outside: Colour | None) -> list[Light]:
     inside, brightness = surround_colour(pixels), _brightest(pixels)
     colour = outside if inside is None else inside
     if colour is None:
-        return [brightness]
-    difference = cv2.absdiff(pixels, np.broadcast_to(colour, pixels.shape))
-    return [_brightest(np.asarray(difference, np.uint8)), brightness]
+        return [(brightness, _FADING)]
+    difference = _brightest(np.asarray(cv2.absdiff(pixels, np.broadcast_to(colour, pixels.shape)), np.uint8))
+    return [(difference, _SHARP), (difference, _FADING), (brightness, _FADING)]
 
 
 def _rimless(window: Window) -> Field:
@@ -191,8 +203,8 @@ class _Search:
     points: Points
 
     @classmethod
-    def of(cls, light: Light) -> _Search:
-        lit = _lit(_thumb(light))
+    def of(cls, light: Light, *, edge: _Edge = _FADING) -> _Search:
+        lit = _lit(_thumb(light), edge)
         mask = _largest(lit)
         return cls(lit, mask, _boundary(mask))
 
@@ -243,13 +255,13 @@ def _thumb(light: Light) -> Light:
     return np.asarray(cv2.resize(light, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _lit(light: Light) -> Flags:
+def _lit(light: Light, edge: _Edge = _FADING) -> Flags:
     light = np.asarray(cv2.GaussianBlur(light, (3, 3), 0), np.uint8)
-    edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
-    black = float(np.percentile(edge, 2))
+    around = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
+    black = float(np.percentile(around, 2))
     bright = float(np.percentile(light[::3, ::3], 75))  # a sample tells it as well
     # A dark photograph needs a low threshold, a hazy black background a higher one.
-    threshold = min(black + max(6.0, 0.12 * (bright - black)), 60.0)
+    threshold = min(black + max(6.0, edge.share * (bright - black)), edge.highest)
     return np.asarray(light > threshold)
 
 

@@ -16,14 +16,16 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from retigrade.arrays import Pixels
+from retigrade.fundus.bands import STEP, step
 from retigrade.fundus.field import Field as Disc
 from retigrade.fundus.measures import MEASURES, Measures, measure
 from retigrade.icdr import Status
 
 NOT_AN_EYE = "does not look like the back of an eye"
+TORN = "a step in brightness or colour runs across it, as in a damaged file: copy the file again"
 UNUSUAL = "has the shape of a retina in unusual colours or structures: a person must look at it"
 _REACH = 5.0  # deviations from the mean beyond which a measure says no more
 _FAULTS = (
@@ -151,6 +153,11 @@ def _fitted() -> dict[str, Any]:
     return fitted
 
 
+Sum = tuple[Score | Trees, ...]
+"""Scores that are added."""
+_SUM: TypeAdapter[Score | Sum] = TypeAdapter(Score | Sum)
+
+
 class QualityLimits(BaseModel):
     """The limits of the gate.
 
@@ -174,11 +181,16 @@ class QualityLimits(BaseModel):
     eye: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["eye"])))
     eye_trees: Trees = Field(default_factory=lambda: Trees.model_validate_json(json.dumps(_fitted()["eye_trees"])))
     anatomy: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["anatomy"])))
-    reject: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["reject"])))
+    reject: Score | Sum = Field(default_factory=lambda: _SUM.validate_json(json.dumps(_fitted()["reject"])))
 
     def eye_score(self, measures: Measures) -> Measures:
         """How much measures look like those of an eye, a logarithm of odds: (..., 40) -> (...)."""
         return np.asarray(self.eye.of(measures) + self.eye_trees.of(measures))
+
+    def reject_score(self, measures: Measures) -> Measures:
+        """How much measures look like those of a photograph that nobody could read: (..., 40) -> (...)."""
+        parts = (self.reject,) if isinstance(self.reject, Score) else self.reject
+        return np.asarray(sum(part.of(measures) for part in parts))
 
 
 def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
@@ -191,7 +203,7 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
     if measures is None:
         return Quality(0.0, Status.UNGRADABLE, ("too little retina is lit to be read",))
     needed = limits.eye_needed_rimless if disc.filled else limits.eye_needed
-    eye, reject = float(limits.eye_score(measures)) - needed, float(limits.reject.of(measures)) - limits.reject_limit
+    eye, reject = float(limits.eye_score(measures)) - needed, float(limits.reject_score(measures)) - limits.reject_limit
     quality = float(_share(eye / 2) * _share(-reject))
     complaints = _complaints(dict(zip(MEASURES, measures.tolist(), strict=True)), limits)
     if eye < 0:
@@ -200,10 +212,12 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
         if float(limits.anatomy.of(measures)) >= limits.anatomy_needed:
             return Quality(quality, Status.UNGRADABLE, (UNUSUAL,))
         return Quality(0.0, Status.NOT_FUNDUS, (NOT_AN_EYE,))
+    if step(canonical) > STEP:
+        complaints = (*complaints, TORN)
     if complaints:
         return Quality(quality, Status.UNGRADABLE, complaints)
     if reject > 0:
-        return Quality(quality, Status.UNGRADABLE, (f"poor quality, {_fault(measures, limits.reject)}: take it again",))
+        return Quality(quality, Status.UNGRADABLE, (f"poor quality, {_fault(measures, limits.eye)}: take it again",))
     return Quality(quality, Status.GRADED, () if disc.note is None else (disc.note,))
 
 
@@ -228,9 +242,8 @@ def _complaints(named: dict[str, float], limits: QualityLimits) -> tuple[str, ..
     return tuple(reason for found, reason in complaints if found)
 
 
-def _fault(measures: Measures, score: Score) -> str:
-    """What most sets a photograph apart from a readable one."""
-    z = dict(zip(score.measures, score.standard(measures).tolist(), strict=True))
-    return max(((sign * z[name], words) for name, sign, words in _FAULTS if name in z), default=(0.0, "unlike others"))[
-        1
-    ]
+def _fault(measures: Measures, eye: Score) -> str:
+    """What most sets a photograph apart from the usual eye, of what makes one hard to read."""
+    z = dict(zip(eye.measures, eye.standard(measures).tolist(), strict=True))
+    faults = [(sign * z[name], words) for name, sign, words in _FAULTS if name in z]
+    return max(faults, default=(0.0, "unlike others"))[1]

@@ -1,10 +1,11 @@
 """Fit the gate's scores: fundus photographs against pictures of anything else, and readable ones against rejects.
 
-    python -m retigrade.training.gate --fundus DATA... --not-fundus FOLDER [--readable CSV]
+    python -m retigrade.training.gate --fundus DATA... --not-fundus FOLDER [--readable CSV] [--measures FILE]
 
-writes the fitted numbers to `retigrade/fundus/gate.json` and prints, out of fold, what the scores keep and refuse. All
-views of one picture are in one fold. CSV: columns `image` (a file's name without its ending) and `quality`, 0 good, 1
-usable, 2 reject, as EyeQ has them (Fu et al., MICCAI 2019).
+writes the fitted numbers to `retigrade/fundus/gate.json` and prints what the scores keep and refuse: each picture is
+scored by a fit that did not see it, against limits chosen on the other folds. All views of one picture, and the eyes of
+one patient, are in one fold. CSV: columns `image` (a file's name without its ending) and `quality`, 0 good, 1
+usable, 2 reject, as EyeQ has them (Fu et al., MICCAI 2019), and perhaps `origin`, what sets some of a data set apart.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ from retigrade.errors import PhotoError
 from retigrade.files import replacing
 from retigrade.fundus.crop import crop
 from retigrade.fundus.decode import Photo, decode
+from retigrade.fundus.field import find_field
 from retigrade.fundus.measures import MEASURES, SHAPE, Measures, measure
 from retigrade.fundus.quality import Score, Trees
 from retigrade.icdr import GRADES
@@ -36,17 +39,23 @@ from retigrade.training.negatives import SIZE, cast, hue_turned, orange, round_v
 _log = logging.getLogger(__name__)
 
 _FOLDS = 5
-_DRAWN = 200  # fruit, and as many trees; half as many eyes
+_DRAWN = 200  # fruit, and as many trees and eyes
 _COLOURS = 200  # photographs that lend their colours to other pictures
-_KEPT, _KEPT_GOOD, _KEPT_ANATOMY = 0.985, 0.994, 0.998  # shares of photographs that the limits let through
+_KEPT, _KEPT_GOOD, _KEPT_ANATOMY = 0.985, 0.9955, 0.998  # shares of photographs that the limits let through
 _RIMLESS_MARGIN = 1.5  # logarithm of odds: more is asked where no rim was seen
 _STRICT, _STRICT_REJECT = 3.0, 0.03  # inverse strengths of the penalty on the weights
-_TREES, _LEAVES = 100, 8
-_WEIGHT = {"tree": 4.0, "fruit": 2.0, "drawn eye": 2.0}
+_TREES = {"max_iter": 100, "max_leaf_nodes": 8, "learning_rate": 0.12, "l2_regularization": 1, "min_samples_leaf": 15}
+_TREES_REJECT = {
+    "max_iter": 80,
+    "max_leaf_nodes": 6,
+    "learning_rate": 0.08,
+    "l2_regularization": 3,
+    "min_samples_leaf": 20,
+}
+_WEIGHT = {"tree": 4.0, "fruit": 2.0}  # there are few of them
+_ADVANCED, _WEIGHT_ADVANCED = 3, 3.0  # the stages whose refusal costs most, and which are few and look unlike the rest
+_WEIGHT_USABLE = 2.0  # of a photograph that could just be read: it must not be told to be taken again
 _GOOD, _USABLE, _REJECT = "0", "1", "2"
-
-
-_Row = tuple[Measures, str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class Gate:
     readable: Path | None = None
     every: int = 1
     """Use only every n-th photograph that has no quality label."""
+    measures: Path | None = None
+    """Keep what was measured in this file, an NPZ; where it is there already, it is taken instead of the pictures."""
     output: Path = Path(__file__).parents[1] / "fundus" / "gate.json"
 
 
@@ -65,8 +76,8 @@ class Gate:
 class GateSample:
     """Measured pictures.
 
-    measures: (n, 40). kind: of each. picture: equal for views of one. source: data set of a photograph. quality: as
-    labelled, "" where it is not.
+    measures: (n, 40). kind: of each. picture: equal for views of one, and for the eyes of one patient. source: data set
+    of a photograph. quality: as labelled, "" where it is not. grade: 0 to 4, -1 where there is none.
     """
 
     measures: Measures
@@ -74,6 +85,7 @@ class GateSample:
     picture: npt.NDArray[np.int64]
     source: npt.NDArray[np.str_]
     quality: npt.NDArray[np.str_]
+    grade: npt.NDArray[np.int64]
 
     @property
     def eyes(self) -> Flags:
@@ -82,8 +94,14 @@ class GateSample:
 
     @property
     def weight(self) -> Reals:
-        """What is drawn counts for more, as there is less of it."""
-        return np.array([_WEIGHT.get(kind, 1.0) for kind in self.kind.tolist()])
+        """What there is less of counts for more."""
+        weight = np.array([_WEIGHT.get(kind, 1.0) for kind in self.kind.tolist()])
+        return np.where(self.eyes & (self.grade >= _ADVANCED), _WEIGHT_ADVANCED, weight)
+
+    @property
+    def fold(self) -> npt.NDArray[np.int64]:
+        """Which fold each belongs to, 0 to 4."""
+        return self.picture % _FOLDS
 
 
 def fit(
@@ -107,19 +125,15 @@ def fit(
     return blank.model_copy(update={"weights": _plain(model.coef_[0]), "offset": float(f"{model.intercept_[0]:.6g}")})
 
 
-def fit_trees(measures: Measures, wanted: Flags, weight: Reals) -> Trees:
-    """Fit small boosted trees to the same, which see what depends on two measures or more."""
+def fit_trees(measures: Measures, wanted: Flags, weight: Reals, *, options: Mapping[str, float] | None = None) -> Trees:
+    """Fit small boosted trees to the same, which see what depends on two measures or more.
+
+    options: of scikit-learn's `HistGradientBoostingClassifier`.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    model = HistGradientBoostingClassifier(
-        max_iter=_TREES,
-        max_leaf_nodes=_LEAVES,
-        learning_rate=0.12,
-        l2_regularization=1,
-        min_samples_leaf=15,
-        early_stopping=False,
-        random_state=0,
-    ).fit(measures, wanted, sample_weight=_even(wanted, weight))
+    model = HistGradientBoostingClassifier(**(options or _TREES), early_stopping=False, random_state=0)
+    model.fit(measures, wanted, sample_weight=_even(wanted, weight))
     columns: dict[str, list[float]] = {name: [] for name in ("feature", "threshold", "left", "right", "value")}
     roots, depth = [], 1
     for (predictor,) in model._predictors:  # scikit-learn has no public way to its trees
@@ -144,95 +158,182 @@ def fit_trees(measures: Measures, wanted: Flags, weight: Reals) -> Trees:
     )
 
 
-def out_of_fold(
-    sample: GateSample,
-    wanted: Flags,
-    learned: Flags,
-    *,
-    names: Sequence[str] = MEASURES,
-    strict: float = _STRICT,
-    trees: bool = False,
-) -> Reals:
-    """Score every picture by a fit that saw neither it nor another view of it: (n,).
+Fit = Callable[[Measures, Flags, Reals], Score | Trees]
+"""Learns a score from measures, which of them are wanted, and their weights."""
 
-    learned: which may be learned from; all are scored. trees: whether trees are added to the score.
+
+def fit_reject(measures: Measures, wanted: Flags, weight: Reals) -> Score:
+    """Fit a quadratic score of few examples."""
+    return fit(measures, wanted, weight, strict=_STRICT_REJECT)
+
+
+def fit_reject_trees(measures: Measures, wanted: Flags, weight: Reals) -> Trees:
+    """Fit trees to few examples."""
+    return fit_trees(measures, wanted, weight, options=_TREES_REJECT)
+
+
+def fit_anatomy(measures: Measures, wanted: Flags, weight: Reals) -> Score:
+    """Fit a score that does not see colours."""
+    return fit(measures, wanted, weight, names=SHAPE)
+
+
+def out_of_fold(sample: GateSample, wanted: Flags, weight: Reals, fits: Sequence[Fit]) -> Reals:
+    """Score every picture, summed over `fits`, by fits that saw neither it nor another view of it: (n,).
+
+    weight: (n,), 0 for what is not learned from; all are scored.
     """
-    scores = np.empty(len(wanted))
-    fold = sample.picture % _FOLDS
+    scores = np.zeros(len(wanted))
     for held in range(_FOLDS):
-        seen, there = (fold != held) & learned, sample.measures[fold == held]
-        known = sample.measures[seen], wanted[seen], sample.weight[seen]
-        scores[fold == held] = fit(*known, names=names, strict=strict).of(there)
-        if trees:
-            scores[fold == held] += fit_trees(*known).of(there)
+        seen, there = (sample.fold != held) & (weight > 0), sample.fold == held
+        for learn in fits:
+            scores[there] += learn(sample.measures[seen], wanted[seen], weight[seen]).of(sample.measures[there])
     return scores
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GateScores:
+    """Scores of every picture, out of fold, each (n,), and which of them choose the limits."""
+
+    eye: Reals
+    anatomy: Reals
+    reject: Reals
+    photographs: Flags
+    readable: Flags
+    good: Flags
+
+    def limits(self, of: Flags) -> tuple[float, float, float]:
+        """Choose `eye_needed`, `anatomy_needed` and `reject_limit` by some of the pictures."""
+        return (
+            float(np.quantile(self.eye[self.photographs & self.readable & of], 1 - _KEPT)),
+            float(np.quantile(self.anatomy[self.photographs & of], 1 - _KEPT_ANATOMY)),
+            float(np.quantile(self.reject[self.photographs & self.good & of], _KEPT_GOOD)),
+        )
+
+    def verdicts(self, fold: npt.NDArray[np.int64]) -> tuple[Flags, Flags]:
+        """Which are graded, and which have an eye's anatomy, by limits that the other folds chose."""
+        graded, anatomy = np.zeros((2, len(fold)), bool)
+        for held in range(_FOLDS):
+            there = fold == held
+            eye_needed, anatomy_needed, reject_limit = self.limits(~there)
+            graded[there] = (self.eye[there] >= eye_needed) & (self.reject[there] <= reject_limit)
+            anatomy[there] = self.anatomy[there] >= anatomy_needed
+        return graded, anatomy
+
+
 def fit_gate(sample: GateSample) -> dict[str, object]:
-    """Fit the scores and choose their limits out of fold; report what they keep and refuse."""
+    """Fit the scores and choose their limits; report, out of fold, what they keep and refuse."""
     eyes, poor = sample.eyes, sample.quality == _REJECT
-    photographs = sample.kind == "eye"
-    learned = ~(eyes & poor)
-    eye = out_of_fold(sample, eyes, learned, trees=True)
-    needed = float(np.quantile(eye[photographs & ~poor], 1 - _KEPT))
-    shaped = eyes | (sample.kind == "hue")
-    anatomy = out_of_fold(sample, shaped, learned, names=SHAPE)
-    anatomy_needed = float(np.quantile(anatomy[photographs], 1 - _KEPT_ANATOMY))
+    photographs, shaped = sample.kind == "eye", eyes | (sample.kind == "hue")
     # Data sets without a label were published as readable; without them the score would know their cameras.
     labelled = np.isin(sample.source, np.unique(sample.source[photographs & (sample.quality != "")]))
-    judged = photographs & np.where(labelled, np.isin(sample.quality, (_GOOD, _REJECT)), True)
-    reject = out_of_fold(sample, poor, judged, strict=_STRICT_REJECT)
-    limit = float(np.quantile(reject[photographs & (sample.quality == _GOOD)], _KEPT_GOOD))
-    graded = (eye >= needed) & (reject <= limit)
-    for kind in dict.fromkeys(sample.kind.tolist()):
-        _report(f"of kind {kind}", sample.kind == kind, graded, anatomy >= anatomy_needed)
-    for source in sorted(set(sample.source[photographs].tolist())):
-        _report(f"eyes of {source}", photographs & (sample.source == source), graded, anatomy >= anatomy_needed)
-    for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
-        _report(f"labelled {name}", photographs & (sample.quality == label), graded, anatomy >= anatomy_needed)
-
-    def whole(wanted: Flags, of: Flags) -> tuple[Measures, Flags, Reals]:
-        return sample.measures[of], wanted[of], sample.weight[of]
-
-    return {
-        "eye_needed": round(needed, 3),
-        "eye_needed_rimless": round(needed + _RIMLESS_MARGIN, 3),
-        "anatomy_needed": round(anatomy_needed, 3),
-        "reject_limit": round(limit, 3),
-        "eye": fit(*whole(eyes, learned)).model_dump(),
-        "eye_trees": fit_trees(*whole(eyes, learned)).model_dump(),
-        "anatomy": fit(*whole(shaped, learned), names=SHAPE).model_dump(),
-        "reject": fit(*whole(poor, judged), strict=_STRICT_REJECT).model_dump(),
+    judged = photographs & (~labelled | (sample.quality != ""))
+    learned = np.where(eyes & poor, 0, sample.weight)
+    told = np.where(judged, np.where(sample.quality == _USABLE, _WEIGHT_USABLE, 1), 0)
+    targets: Mapping[str, tuple[Flags, Reals, Sequence[Fit]]] = {
+        "eye": (eyes, learned, (fit, fit_trees)),
+        "anatomy": (shaped, learned, (fit_anatomy,)),
+        "reject": (poor, told, (fit_reject, fit_reject_trees)),
     }
+    scores = GateScores(
+        **{name: out_of_fold(sample, *target) for name, target in targets.items()},
+        photographs=photographs,
+        readable=~poor,
+        good=sample.quality == _GOOD,
+    )
+    _report_all(sample, *scores.verdicts(sample.fold))
+    whole = {
+        name: [
+            learn(sample.measures[weight > 0], wanted[weight > 0], weight[weight > 0]).model_dump() for learn in fits
+        ]
+        for name, (wanted, weight, fits) in targets.items()
+    }
+    eye_needed, anatomy_needed, reject_limit = scores.limits(np.ones(len(eyes), bool))
+    return {
+        "eye_needed": round(eye_needed, 3),
+        "eye_needed_rimless": round(eye_needed + _RIMLESS_MARGIN, 3),
+        "anatomy_needed": round(anatomy_needed, 3),
+        "reject_limit": round(reject_limit, 3),
+        "eye": whole["eye"][0],
+        "eye_trees": whole["eye"][1],
+        "anatomy": whole["anatomy"][0],
+        "reject": whole["reject"],
+    }
+
+
+def _report_all(sample: GateSample, graded: Flags, anatomy: Flags) -> None:
+    photographs, poor = sample.kind == "eye", sample.quality == _REJECT
+    chosen = {f"of kind {kind}": sample.kind == kind for kind in dict.fromkeys(sample.kind.tolist())}
+    for source in sorted(set(sample.source[photographs].tolist())):
+        chosen[f"eyes of {source}"] = photographs & (sample.source == source) & ~poor
+        for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
+            chosen[f"{source}, {name}"] = photographs & (sample.source == source) & (sample.quality == label)
+    chosen["good or usable"] = photographs & np.isin(sample.quality, (_GOOD, _USABLE))
+    for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
+        chosen[f"labelled {name}"] = photographs & (sample.quality == label)
+    chosen["severe or worse"] = photographs & (sample.grade >= _ADVANCED) & ~poor
+    for name, which in chosen.items():
+        if which.any():
+            _log.info(
+                "%6d %-26s %6.2f %% graded, %6.2f %% refused but with an eye's anatomy",
+                which.sum(), name, 100 * graded[which].mean(), 100 * (~graded & anatomy)[which].mean(),
+            )  # fmt: skip
 
 
 def main(arguments: Gate) -> None:
     """Measure, fit, report, and write the numbers."""
-    fitted = fit_gate(gather(arguments))
+    fitted = fit_gate(measured(arguments))
     with replacing(arguments.output) as part:
         part.write_text(json.dumps(fitted) + "\n", "utf-8")
 
 
+def measured(arguments: Gate) -> GateSample:
+    """Take what an earlier run measured, or gather it."""
+    if arguments.measures is not None and arguments.measures.exists():
+        with np.load(arguments.measures) as kept:
+            return GateSample(**kept)
+    sample = gather(arguments)
+    if arguments.measures is not None:
+        with replacing(arguments.measures) as part, part.open("wb") as file:
+            np.savez_compressed(file, **{field.name: getattr(sample, field.name) for field in fields(sample)})
+    return sample
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a measured picture comes from; see `GateSample`."""
+
+    kind: str
+    picture: int
+    source: str = ""
+    quality: str = ""
+    grade: int = -1
+
+
+_Row = tuple[Measures, _Origin]
+
+
 def gather(arguments: Gate) -> GateSample:
     """Measure photographs, the same in other colours, drawn eyes and fruit, and views of other pictures."""
-    quality = _qualities(arguments.readable)
+    labels = _labels(arguments.readable)
     entries = [
         entry
         for number, entry in enumerate(read_manifest(list(arguments.fundus)).entries)
-        if number % arguments.every == 0 or Path(entry.name).stem in quality
+        if number % arguments.every == 0 or _label(entry, labels).quality
     ]
     rows: list[_Row] = []
     colours: list[Pixels] = []
+    patients: dict[str, int] = {}
     for number, (entry, pixels) in enumerate(_photographs(entries)):
         rng = np.random.default_rng(number)
-        of = entry.source, quality.get(Path(entry.name).stem, "")
+        patient, label = patients.setdefault(entry.patient, len(patients)), _label(entry, labels)
+        origin = _Origin("eye", patient, f"{entry.source} {label.origin}".strip(), label.quality, int(entry.grade))
         if len(colours) < _COLOURS and number % max(1, len(entries) // _COLOURS) == 0:
             colours.append(pixels)
-        rows += _measured([pixels], "eye", number, *of)
+        rows += _measured([pixels], origin)
         if number % 3 == 0:
-            rows += _measured([cast(pixels, rng)], "cast", number, *of)
+            rows += _measured([cast(pixels, rng)], replace(origin, kind="cast"))
         if number % 3 == 1:
-            rows += _measured([hue_turned(pixels, rng)], "hue", number, *of)
+            rows += _measured([hue_turned(pixels, rng)], replace(origin, kind="hue"))
     rows += _drawn()
     for number, item in enumerate(expand([arguments.not_fundus]).items):
         try:
@@ -240,9 +341,12 @@ def gather(arguments: Gate) -> GateSample:
         except PhotoError as error:
             _log.warning("%s", error)
             continue
-        rows += _measured(round_views(pixels, np.stack(colours), np.random.default_rng(number)), "other", number)
-    measures, kinds, pictures, sources, qualities = zip(*rows, strict=True)
-    return GateSample(np.stack(measures), *map(np.array, (kinds, pictures, sources, qualities)))
+        rows += _measured(
+            round_views(pixels, np.stack(colours), np.random.default_rng(number)), _Origin("other", number)
+        )
+    measures, origins = zip(*rows, strict=True)
+    columns = {field.name: np.array([getattr(origin, field.name) for origin in origins]) for field in fields(_Origin)}
+    return GateSample(measures=np.stack(measures), **columns)
 
 
 def _photographs(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Pixels]]:
@@ -257,40 +361,49 @@ def _drawn() -> list[_Row]:
     rows: list[_Row] = []
     for number in range(_DRAWN):
         rng = np.random.default_rng(number)
-        rows += [*_measured([orange(rng)], "fruit", number), *_measured([tree(rng)], "tree", number)]
-        if number % 2 == 0:
-            grade, size, aspect = GRADES[number // 2 % len(GRADES)], int(rng.integers(200, 420)), rng.uniform(1.2, 1.5)
-            eye = draw_eye(grade=grade, size=size, aspect=float(aspect), cut=float(rng.choice([0, 0.08])), rng=rng)
-            height, width = eye.pixels.shape[:2]
-            photo = Photo(pixels=eye.pixels, width=width, height=height, sha256="")
-            rows += _measured([crop(photo, eye.field, size=SIZE)], "drawn eye", number)
+        rows += _measured([orange(rng)], _Origin("fruit", number))
+        rows += _measured([tree(rng)], _Origin("tree", number))
+        grade, cut = GRADES[number % len(GRADES)], float(rng.choice([0, 0.05, 0.1, 0.2]))
+        eye = draw_eye(
+            grade=grade,
+            size=int(rng.integers(200, 500)),
+            aspect=float(rng.choice([1.0, 1.2, 1.35, 1.5]) if cut < 0.1 else 1.5),
+            cut=cut,
+            eye="left" if rng.random() < 0.5 else "right",
+            notch=bool(rng.random() < 0.3),
+            blur=float(rng.choice([0, 0, 0.003, 0.006])),
+            rng=rng,
+        )
+        height, width = eye.pixels.shape[:2]
+        photo = Photo(pixels=eye.pixels, width=width, height=height, sha256="")
+        rows += _measured([crop(photo, find_field(photo), size=SIZE)], _Origin("drawn eye", number, grade=grade))
     return rows
 
 
-def _measured(
-    pictures: Sequence[Pixels] | Iterator[Pixels], kind: str, number: int, source: str = "", quality: str = ""
-) -> list[_Row]:
-    return [(found, kind, number, source, quality) for pixels in pictures if (found := measure(pixels)) is not None]
+def _measured(pictures: Iterable[Pixels], origin: _Origin) -> list[_Row]:
+    return [(found, origin) for pixels in pictures if (found := measure(pixels)) is not None]
 
 
-def _qualities(path: Path | None) -> dict[str, str]:
+class _Label(NamedTuple):
+    quality: str = ""
+    origin: str = ""
+
+
+def _labels(path: Path | None) -> dict[str, _Label]:
+    """What is known of photographs, by their names without endings."""
     if path is None:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {row["image"]: row["quality"] for row in csv.DictReader(file) if row["quality"]}
+        return {row["image"]: _Label(row["quality"], row.get("origin", "")) for row in csv.DictReader(file)}
+
+
+def _label(entry: Entry, labels: Mapping[str, _Label]) -> _Label:
+    return labels.get(Path(entry.name).stem, _Label())
 
 
 def _even(wanted: Flags, weight: Reals) -> Reals:
     """Weights by which both sides count the same."""
     return np.where(wanted, weight, weight * weight[wanted].sum() / max(float(weight[~wanted].sum()), 1e-9))
-
-
-def _report(name: str, chosen: Flags, graded: Flags, anatomy: Flags) -> None:
-    if chosen.any():
-        _log.info(
-            "%6d %-18s %6.2f %% graded, %6.2f %% refused but with an eye's anatomy",
-            chosen.sum(), name, 100 * graded[chosen].mean(), 100 * (~graded & anatomy)[chosen].mean(),
-        )  # fmt: skip
 
 
 def _plain(values: Reals) -> tuple[float, ...]:
