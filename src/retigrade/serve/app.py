@@ -48,6 +48,7 @@ def create_app(config: ServeConfig, *, grader: Grader | None = None) -> FastAPI:
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.service = service

@@ -124,7 +124,7 @@ def get_patient(patient: _Id, service: ServiceDep, caller: Reads) -> Any:
 @router.put(
     "/{patient:path}",
     response_model=PatientOut,
-    responses={201: {"model": PatientOut}, **described(400, 401, 403, 413, 422, 429, 503)},
+    responses={201: {"model": PatientOut}, **described(400, 401, 403, 404, 413, 422, 429, 503)},
 )
 async def put_patient(patient: _Id, known: PatientIn, response: Response, service: ServiceDep, caller: Writes) -> Any:
     """Enter a patient, or change what is known of them."""
