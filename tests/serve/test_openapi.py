@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-schemathesis = pytest.importorskip("schemathesis", reason="Schemathesis is not installed")
+pytest.importorskip("schemathesis", reason="Schemathesis is not installed")
 
+import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis import checks

@@ -8,34 +8,47 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
 from retigrade.serve.tables import AuditRecord, GradingRecord
 
 FIRST = "0" * 64
 """What the first line is chained to."""
+_LOCKED, _PENDING = "audit_locked", "audit_pending"  # kept with a session
 _LOCK = 7_304_192_011  # of PostgreSQL's advisory locks: one number, the same in every process
 
 
 def lock(session: Session) -> None:
     """Let no other transaction that changes the record run beside this one, until it ends."""
-    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time by itself
+    if session.get_bind().dialect.name == "postgresql" and not session.info.get(_LOCKED):
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        session.info[_LOCKED] = True  # SQLite has one writer at a time by itself
 
 
 def append(session: Session, *, actor: str, action: str, details: Mapping[str, Any]) -> None:
-    """Add one line within the transaction under way; details hold no name of a file and no pixel."""
-    lock(session)
-    count, previous = ending(session)
-    number = count + 1
+    """Have one line added when the transaction under way ends; details hold no name of a file and no pixel."""
     created = datetime.now(UTC).isoformat()
-    record = AuditRecord(
-        number=number, created=created, actor=actor, action=action, details=dict(details), previous=previous, digest=""
-    )
-    record.digest = _digest(record)
-    session.add(record)
-    session.flush()
+    session.info.setdefault(_PENDING, []).append((created, actor, action, dict(details)))
+
+
+def write_pending(session: Session) -> None:
+    """Add the lines of a transaction that is about to end, each chained to the one before: all at once."""
+    lines = session.info.pop(_PENDING, [])
+    if not lines:
+        return
+    lock(session)
+    number, previous = ending(session)
+    values = []
+    for created, actor, action, details in lines:
+        number += 1
+        digest = _digest_of(number, created, actor, action, details, previous)
+        values.append(
+            {"number": number, "created": created, "actor": actor, "action": action, "details": details,
+             "previous": previous, "digest": digest}
+        )  # fmt: skip
+        previous = digest
+    session.execute(insert(AuditRecord), values)
 
 
 def ending(session: Session) -> tuple[int, str]:
@@ -62,7 +75,7 @@ def find_break(session: Session) -> str | None:
             return f"line {expected} was changed"
         expected, previous = expected + 1, record.digest
         if record.action == "grade":
-            graded.add(record.details["grading"])
+            graded.add(record.details.get("grading", ""))
     for identity in session.scalars(select(GradingRecord.id)).yield_per(1000):
         if identity not in graded:
             return f"the line of grading {identity} is missing"
@@ -70,5 +83,8 @@ def find_break(session: Session) -> str | None:
 
 
 def _digest(record: AuditRecord) -> str:
-    line = [record.number, record.created, record.actor, record.action, record.details, record.previous]
-    return hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
+    return _digest_of(record.number, record.created, record.actor, record.action, record.details, record.previous)
+
+
+def _digest_of(*line: object) -> str:
+    return hashlib.sha256(json.dumps(list(line), sort_keys=True).encode()).hexdigest()

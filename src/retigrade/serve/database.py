@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from retigrade.errors import UsageError
+from retigrade.serve import audit
 from retigrade.text import shown
 
 _BUSY_SECONDS = 10.0
@@ -61,9 +62,10 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Yield a session whose changes are on the disk once this returns, or not made at all."""
+        """Yield a session whose changes, with their audit lines, are on the disk once this returns, or not made at all."""
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
+            audit.write_pending(session)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, delete, func, insert, select
 from sqlalchemy.orm import Session, undefer
 
 from retigrade.fundus.field import Field
@@ -58,7 +58,12 @@ def add_grading(
 ) -> GradingRecord:
     """Write a grading with its line in the audit log, or return the one that has the same content."""
     audit.lock(session)
-    if (known := find_content(session, content)) is not None:
+    made: dict[str, GradingRecord] = session.info.setdefault("gradings", {})
+    if content in made:
+        return made[content]
+    with session.no_autoflush:  # what was made in this transaction is written at its end, all at once
+        known = find_content(session, content)
+    if known is not None:
         return known
     subject = grading.subject
     if subject.patient is not None:
@@ -80,6 +85,7 @@ def add_grading(
         geometry=None if grading.heatmap is None else _geometry(grading.heatmap),
     )
     session.add(record)
+    made[content] = record
     audit.append(
         session,
         actor=actor,
@@ -200,11 +206,15 @@ def find_patients(session: Session, *, search: str = "", limit: int = 50, offset
 
 def ensure_patient(session: Session, patient: str) -> PatientRecord:
     """Return a patient, who is entered where they are not known."""
-    record = find_patient(session, patient)
-    if record is None:
-        record = PatientRecord(id=patient, created=now())
-        session.add(record)
-        session.flush()
+    entered: dict[str, PatientRecord] = session.info.setdefault("patients", {})
+    if patient in entered:
+        return entered[patient]
+    with session.no_autoflush:
+        record = find_patient(session, patient)
+        if record is None:  # at once: gradings that are written later in this transaction refer to it
+            session.execute(insert(PatientRecord).values(id=patient, created=now(), alias=str(uuid.uuid4())))
+            record = session.get_one(PatientRecord, patient)
+    entered[patient] = record
     return record
 
 
