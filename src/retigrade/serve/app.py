@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -76,6 +77,12 @@ async def _tidy(service: Service) -> None:
 
 
 def _describe(app: FastAPI) -> None:
-    """Add to the OpenAPI document what problems look like."""
-    document = app.openapi()
-    document["components"]["schemas"]["ProblemOut"] = ProblemOut.model_json_schema(by_alias=True)
+    """Add to the OpenAPI document, which is made when it is first asked for, what problems look like."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        document["components"]["schemas"]["ProblemOut"] = ProblemOut.model_json_schema(by_alias=True)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -62,7 +62,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Yield a session whose changes, with their audit lines, are on the disk once this returns, or not made at all."""
+        """Yield a session; its changes and their audit lines are on the disk once this returns, or not made at all."""
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
             audit.write_pending(session)

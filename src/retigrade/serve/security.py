@@ -23,7 +23,7 @@ from retigrade.serve.problems import Problem
 from retigrade.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 COOKIE, CSRF_HEADER, CSRF_FIELD = "retigrade_session", "X-CSRF-Token", "csrf_token"
 SESSION_SECONDS = 12 * 3600
@@ -269,14 +269,14 @@ def guard_of(request: Request) -> Guard:
     return guard
 
 
-def needs(role: Role, *, form: bool = False) -> Callable[[Request], Caller]:
+def needs(role: Role, *, form: bool = False) -> Callable[[Request], Awaitable[Caller]]:
     """Return a dependency: the caller, who must have this role.
 
     form: whether the route reads a form of the page and calls `check_csrf` with its field itself; any other request
     that changes something in a session of the page needs the header.
     """
 
-    def find(request: Request) -> Caller:
+    async def find(request: Request) -> Caller:  # async, for it waits for nothing and needs no thread of its own
         guard = guard_of(request)
         caller = guard.identify(request)
         request.scope["actor"] = caller.name

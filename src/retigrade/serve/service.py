@@ -181,4 +181,8 @@ def service_of(request: Request) -> Service:
     return service
 
 
-ServiceDep = Annotated[Service, Depends(service_of)]
+async def _service(request: Request) -> Service:  # async, for it waits for nothing and needs no thread of its own
+    return service_of(request)
+
+
+ServiceDep = Annotated[Service, Depends(_service)]

@@ -156,7 +156,7 @@ class _Multipart:
             raise _malformed("no boundary in the Content-Type")
         self._config, self._upload = config, Upload()
         self._header, self._value, self._headers = bytearray(), bytearray(), dict[str, str]()
-        self._field, self._file, self._text = "", None, bytearray()
+        self._field, self._text = "", bytearray()
         self._file: File | None = None
         self._is_complete = False
         callbacks = {
