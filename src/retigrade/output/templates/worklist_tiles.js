@@ -97,9 +97,9 @@ function patient(visit, open) {
       holder.append(element("figcaption", {}, `${line.eye} eye: ${line.words}`));
       return holder;
     })) : null,
-    ...(visit.comparisons || []).map(aligned),
+    visit.comparisons?.length ? element("div", { class: "pairs" }, ...visit.comparisons.map(aligned)) : null,
     element("details", { open },
       element("summary", {}, `${visit.rows.length} photograph${visit.rows.length === 1 ? "" : "s"}`),
       ...visit.rows.map(tile)),
-    element("p", { class: "printed" }, byId("made")?.textContent ?? ""));
+    byId("made") ? element("p", { class: "printed" }, byId("made").textContent) : null);
 }
