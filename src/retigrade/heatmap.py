@@ -7,6 +7,7 @@ mapping, Zhou et al., CVPR 2016), and nothing has to be estimated by gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -103,8 +104,15 @@ class Heatmap:
 
 def colours(heat: Floats) -> Pixels:
     """Return the colour of each value of 0..1, uint8 RGB of the same shape (h, w) and a last axis of 3."""
-    level = np.rint(np.clip(heat, 0, 1) * 255).astype(np.uint8)
-    return np.asarray(cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), np.uint8)
+    level = np.atleast_2d(cv2.convertScaleAbs(np.maximum(heat, 0), alpha=255))  # rounds, and stops at 255
+    return np.asarray(cv2.applyColorMap(level, _colour_table()), np.uint8).reshape(*heat.shape, 3)
+
+
+@cache
+def _colour_table() -> Pixels:
+    """The 256 colours, uint8 (256, 1, 3) RGB."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def opacity(heat: Floats) -> Floats:
@@ -171,11 +179,10 @@ def _weights(size: int, *, cells: int, middle: float, radius: float, offset: flo
     first = max(0, int(np.floor(start * size)))
     end = min(size, int(np.ceil((middle + radius) * size)))
     place = ((np.arange(first, end) + 0.5) / size - start) / (2 * radius) * cells - offset
-    base = np.floor(place).astype(int)
+    cell = np.floor(place)[:, None] + (-1, 0, 1, 2)
     weights = np.zeros((end - first, cells), np.float32)
-    pixels = np.arange(end - first)
-    for step in (-1, 0, 1, 2):
-        np.add.at(weights, (pixels, np.clip(base + step, 0, cells - 1)), _cubic(np.abs(place - base - step)))
+    pixels = np.arange(end - first)[:, None]
+    np.add.at(weights, (pixels, np.clip(cell, 0, cells - 1).astype(int)), _cubic(np.abs(place[:, None] - cell)))
     return first, weights
 
 

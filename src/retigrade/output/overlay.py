@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from retigrade.arrays import Floats, Pixels
 from retigrade.heatmap import Heatmap, colours, opacity
@@ -147,21 +148,17 @@ def fitted(pixels: Pixels, side: int) -> Pixels:
 def as_png(pixels: Pixels) -> bytes:
     """Return uint8 (h, w, 3) RGB as a PNG file."""
     # Run lengths: measured smaller here than the default strategy, in two thirds of its time.
-    return _encoded(
-        ".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    )
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise ValueError(f"OpenCV could not write {pixels.shape} pixels as PNG")
+    return data.tobytes()
 
 
 def as_jpeg(pixels: Pixels) -> bytes:
-    """Return uint8 (h, w, 3) RGB as a JPEG file."""
-    return _encoded(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 84])
-
-
-def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> bytes:
-    done, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-    if not done:
-        raise ValueError(f"OpenCV could not write {pixels.shape} pixels as {suffix}")
-    return data.tobytes()
+    """Return uint8 (h, w, 3) RGB as a JPEG file, its colours at half the size."""
+    whole = np.ascontiguousarray(pixels)
+    return bytes(simplejpeg.encode_jpeg(whole, quality=84, colorspace="RGB", colorsubsampling="420"))
 
 
 def _paste(canvas: Pixels, small: Pixels, left: int, tall: int, layout: Layout) -> None:
@@ -204,7 +201,7 @@ def _second_line(row: Row) -> str:
 
 
 def _colour_bar(canvas: Pixels, left: int, tall: int, layout: Layout) -> None:
-    ramp = np.linspace(1, 0, tall, dtype=np.float32)[:, None].repeat(_BAR_WIDTH, axis=1)
+    ramp = np.linspace(1, 0, tall, dtype=np.float32)[:, None]
     canvas[layout.top : layout.top + tall, left : left + _BAR_WIDTH] = colours(ramp)
     for value in (1.0, 0.5, 0.0):
         middle = layout.top + round((1 - value) * (tall - 1))
@@ -241,6 +238,8 @@ def _width_of(text: str, height: float, *, weight: int = 1) -> int:
 
 def _plain(text: str) -> str:
     """Return text in ASCII: OpenCV's fonts have no more, and some of its releases crash on what is not Unicode."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(character if character.isascii() and character.isprintable() else "?" for character in text)
 
 
