@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse
+from urllib.parse import parse_qs, urlparse
 
+import jsonschema
 import pytest
 
 from gradings import graded, refused
@@ -88,7 +90,9 @@ class Server:
         for entry in bundle["entry"]:
             request, resource = entry["request"], entry["resource"]
             query = request.get("ifNoneExist") or urlparse(request["url"]).query
-            ((system, _, value),) = [unquote(text).partition("|") for text in parse_qs(query)["identifier"]]
+            ((system, _, escaped),) = [text.partition("|") for text in parse_qs(query)["identifier"]]
+            value = re.sub(r"\\([\\,|$])", r"\1", escaped)
+            assert not re.search(r"(?<!\\)[,|$]", escaped)
             assert {"system": system, "value": value} in resource["identifier"]
             key = resource["resourceType"], f"{system}|{value}"
             if request["method"] == "PUT" or key not in self.kept:
@@ -106,6 +110,14 @@ def test_a_second_post_makes_no_double() -> None:
     assert len(server.kept) == 8  # the patient and the device are the same
 
 
+def test_names_within_a_bundle_are_no_identifiers() -> None:
+    """A server gives each entry a name of its own, and some put it wherever the entry's stands in the bundle."""
+    bundle = content(row(Eye.RIGHT), row(Eye.LEFT))
+    names = {entry["fullUrl"] for entry in bundle["entry"]}
+    identifiers = {entry["resource"]["identifier"][0]["value"] for entry in bundle["entry"]}
+    assert not names & identifiers
+
+
 def test_folder(tmp_path: Path) -> None:
     folder = FhirFolder(tmp_path, bundle=BUNDLE)
     folder.add(row(Eye.RIGHT), study="1.2.3")
@@ -117,6 +129,18 @@ def test_folder(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert folder.publish() == 1
     assert [file.read_bytes() for file in (tmp_path / "fhir").iterdir()] == [before]
+
+
+@pytest.mark.parametrize("rows", [(row(Eye.RIGHT), row(Eye.LEFT)), (ungradable(Eye.RIGHT),), (row(None),)])
+def test_valid_by_the_official_schema(rows: tuple[Row, ...]) -> None:
+    """HL7's JSON Schema of R4 (4.0.1, CC0), cut down to the resources that may stand in our bundles."""
+    schema = json.loads((Path(__file__).parent / "fhir_r4.schema.json").read_text())
+    validator = jsonschema.Draft6Validator(schema)
+    assert list(validator.iter_errors(content(*rows))) == []
+    for damage in ({"status": 7}, {"resourceType": "Report"}, {"unknown": "element"}, {"identifier": "text"}):
+        broken = content(*rows)
+        broken["entry"][-1]["resource"] |= damage
+        assert list(validator.iter_errors(broken)), damage
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -9,6 +9,7 @@ systems and never used here.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ _LOINC, _SNOMED, _UCUM, _URI = (
     "http://unitsofmeasure.org",
     "urn:ietf:rfc:3986",
 )
+_SEPARATORS = re.compile(r"[\\,|$]")
 _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _SEVERITY = {
     Eye.LEFT: ("71490-7", "Left eye Diabetic retinopathy severity level by Ophthalmoscopy"),
@@ -76,17 +78,17 @@ def visit_bundle(
         if side is not None or eye.status is not EyeStatus.MISSING
     }
     for observation in observations.values():
-        observation |= {"subject": {"reference": patient}, "device": {"reference": device}}
+        observation |= {"subject": {"reference": _entry(patient)}, "device": {"reference": _entry(device)}}
     entries = [
-        _created(patient, _patient(visit.patient, patient_system), f"{patient_system}|{visit.patient}"),
-        _created(device, _device(bundle, device), f"{_URI}|{device}"),
+        _created(_entry(patient), _patient(visit.patient, patient_system), patient_system, visit.patient),
+        _created(_entry(device), _device(bundle, device), _URI, device),
         *(_updated(_uuid(f"observation {name}", *key), observation) for name, observation in observations.items()),
         _updated(
             report,
             {
                 **_report(visit, identity=report, imaging=imaging),
-                "subject": {"reference": patient},
-                "result": [{"reference": _uuid(f"observation {name}", *key)} for name in observations],
+                "subject": {"reference": _entry(patient)},
+                "result": [{"reference": _entry(_uuid(f"observation {name}", *key))} for name in observations],
             },
         ),
     ]
@@ -117,7 +119,7 @@ class FhirFolder:
             studies = self._studies[visit.patient, visit.date]
             content = visit_bundle(visit, bundle=self._bundle, studies=studies, patient_system=self._system)
             # Patients' names for themselves may be no file names, so the file has the name of the report's identifier.
-            name = content["entry"][-1]["fullUrl"].removeprefix("urn:uuid:")
+            name = content["entry"][-1]["resource"]["identifier"][0]["value"].removeprefix("urn:uuid:")
             write_whole(self._folder / f"{name}.json", (json.dumps(content, indent=1) + "\n").encode())
         return sum(row.patient is None for row in self._rows)
 
@@ -126,18 +128,31 @@ def _uuid(*parts: object) -> str:
     return f"urn:uuid:{uuid.uuid5(_NAMESPACE, chr(0).join(map(str, parts)))}"
 
 
-def _created(full_url: str, resource: dict[str, Any], identifier: str) -> dict[str, Any]:
+def _entry(identity: str) -> str:
+    """Return what the resource with this identifier is called within the bundle.
+
+    It is not the identifier itself: servers put their own identifier of a resource in place of this name, and some of
+    them wherever it stands. The second post would then find nothing that it knows.
+    """
+    return _uuid("entry", identity)
+
+
+def _created(full_url: str, resource: dict[str, Any], system: str, value: str) -> dict[str, Any]:
     """An entry that is made where the server has none with this identifier; what is there is left as it is."""
-    kind = resource["resourceType"]
-    request = {"method": "POST", "url": kind, "ifNoneExist": f"identifier={quote(identifier, safe='')}"}
+    request = {"method": "POST", "url": resource["resourceType"], "ifNoneExist": _condition(system, value)}
     return {"fullUrl": full_url, "resource": resource, "request": request}
 
 
-def _updated(full_url: str, resource: dict[str, Any]) -> dict[str, Any]:
+def _updated(identity: str, resource: dict[str, Any]) -> dict[str, Any]:
     """An entry that takes the place of the one with the same identifier, or is made."""
-    condition = quote(f"{_URI}|{full_url}", safe="")
-    request = {"method": "PUT", "url": f"{resource['resourceType']}?identifier={condition}"}
-    return {"fullUrl": full_url, "resource": resource, "request": request}
+    request = {"method": "PUT", "url": f"{resource['resourceType']}?{_condition(_URI, identity)}"}
+    return {"fullUrl": _entry(identity), "resource": resource, "request": request}
+
+
+def _condition(system: str, value: str) -> str:
+    """Return the search for an identifier; what separates values is escaped (FHIR R4, 3.1.1.4.0)."""
+    escaped = _SEPARATORS.sub(r"\\\g<0>", value)
+    return f"identifier={quote(f'{system}|{escaped}', safe='')}"
 
 
 def _patient(patient: str, system: str) -> dict[str, Any]:
