@@ -8,11 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -107,24 +103,34 @@ def _begin_immediately(connection: Any) -> None:
 
 def _migrate(engine: Engine, *, is_made: bool) -> None:
     """Bring the database to today's schema; UsageError where it is of a newer one, or may not be changed."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(str(resources.files("retigrade.serve"))) / "migrations"))
-    script = ScriptDirectory.from_config(config)
-    known = {revision.revision for revision in script.walk_revisions()}
+    folder = Path(str(resources.files("retigrade.serve"))) / "migrations"
+    known = sorted(path.name.partition("_")[0] for path in (folder / "versions").glob("[0-9]*.py"))
     with engine.begin() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+        current = _revision(connection)
         if current is not None and current not in known:
             raise UsageError(
                 f"the database is of schema {current}, newer than this program: install the version that made it"
             )
-        if current == script.get_current_head():
+        if current == known[-1]:
             if is_made:  # one that cannot be written shows now, not at the first grading
                 connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
             return
         if not is_made:
             raise UsageError("the database has no record of this version: start the server on it once")
+        from alembic import command  # it takes a moment, and most starts do not need it
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(folder))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _revision(connection: Connection) -> str | None:
+    """Return the schema that Alembic has brought a database to, None for an empty one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def _first_line(error: SQLAlchemyError) -> str:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from retigrade.serve.uploads import File
 
 
+_BUSY = 4  # requests for each grading thread, beyond which what is to be written is put together
+
+
 class Service:
     """The state of one server; `app.state.service`."""
 
@@ -48,7 +51,8 @@ class Service:
         self.photos = (
             None if config.keep_photos is None else PhotoStore(config.keep_photos, retention_days=config.retention_days)
         )
-        self.desk, self.writer = Desk(workers=config.workers), Writer(database)
+        self.desk = Desk(workers=config.workers)
+        self.writer = Writer(database, is_busy=lambda: self.admission.waiting > _BUSY * config.workers)
         self.keys_under_way: set[str] = set()
         self._bundle_path = config.bundle or shipped_bundle()
         self._bundle_stamp = _stamp(self._bundle_path)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -24,7 +25,7 @@ from retigrade.inputs import Input
 from retigrade.serve.database import Database
 from retigrade.text import shown
 
-_TOGETHER = 64
+_TOGETHER, _LINGER_SECONDS = 64, 0.1
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -86,9 +87,9 @@ class Writer:
     needs one writer anyhow.
     """
 
-    def __init__(self, database: Database) -> None:
-        """Start the thread."""
-        self._database = database
+    def __init__(self, database: Database, *, is_busy: Callable[[], bool] = lambda: False) -> None:
+        """Start the thread; is_busy: whether so many requests wait that one more moment for each costs nobody any."""
+        self._database, self._is_busy = database, is_busy
         self._waiting: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
@@ -108,9 +109,10 @@ class Writer:
         is_open = True
         while is_open:
             writes = [self._waiting.get()]
-            while len(writes) < _TOGETHER:
+            end = time.monotonic() + (_LINGER_SECONDS if self._is_busy() else 0)
+            while len(writes) < _TOGETHER and writes[-1] is not None:
                 try:
-                    writes.append(self._waiting.get_nowait())
+                    writes.append(self._waiting.get(timeout=max(end - time.monotonic(), 0)))
                 except queue.Empty:
                     break
             is_open = None not in writes
