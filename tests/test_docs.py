@@ -34,7 +34,7 @@ PAGES = sorted(
 AT_ROOT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: \S[^\n]*-->\s*$")
-TRAINS = re.compile(r"^(retigrade train|retigrade ensemble|bundle = retigrade\.train)", re.MULTILINE)
+TRAINS = re.compile(r"^(retigrade (train|ensemble|paper)|bundle = retigrade\.train)", re.MULTILINE)
 LANGUAGES = {"bash", "python", "pycon", "sh", "text", "json", "yaml", "ini"}
 
 
