@@ -30,7 +30,7 @@ from retigrade.serve.workers import Desk, Writer, grade_upload, sha256_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from retigrade.grading import Grading, Subject
+    from retigrade.grading import Subject
     from retigrade.serve.tables import GradingRecord
     from retigrade.serve.uploads import File
 
@@ -153,21 +153,20 @@ class Service:
                 self.counters.count_grading(grading)
                 if grading.status is Status.ERROR:  # it may be for want of memory: another time it is tried again
                     content = secrets.token_hex(32)
-                self.writer.submit(
-                    partial(self._write, grading, sha256=sha256, content=content, actor=actor)
-                ).add_done_callback(finish)
+                write = partial(
+                    record.add_grading,
+                    grading=grading,
+                    sha256=sha256,
+                    content=content,
+                    operating_point=point,
+                    actor=actor,
+                )
+                self.writer.submit(write).add_done_callback(finish)
             except BaseException as error:
                 answer.set_exception(error)
 
         self.desk.submit(work)
         return answer
-
-    def _write(
-        self, grading: Grading, session: record.Session, *, sha256: str, content: str, actor: str
-    ) -> GradingRecord:
-        return record.add_grading(
-            session, grading, sha256=sha256, content=content, operating_point=self.grader.operating_point, actor=actor
-        )
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
