@@ -246,16 +246,20 @@ def latency(count: int, size: int) -> None:
     photos = photographs(size)
     grader = load(threads=1)
     alone, served = [], []
-    with server() as (_, port, _):
+    costs = [0.0, 0.0]
+    with server() as (process, port, _):
 
         async def run() -> None:
             client = Client(port)
             for number in range(count + 10):
                 data = distinct(photos[number % len(photos)], number, "latency")
                 whole = multipart(data)
-                started = time.perf_counter()
+                if number == 10:
+                    costs[1] = cpu_seconds(process)
+                started, spent = time.perf_counter(), time.process_time()
                 grader.grade(data)
                 between = time.perf_counter()
+                costs[0] += time.process_time() - spent if number >= 10 else 0
                 status, _, _ = await client.send(whole)
                 ended = time.perf_counter()
                 assert status == 201, status
@@ -264,10 +268,12 @@ def latency(count: int, size: int) -> None:
                     served.append(ended - between)
 
         asyncio.run(run())
+        costs[1] = cpu_seconds(process) - costs[1]
     added = [(b - a) * 1e3 for a, b in zip(alone, served, strict=True)]
     print(f"{machine()}; {count} photographs of {size} px, one client")
     print(f"in process {statistics.median(alone) * 1e3:.1f} ms, served {statistics.median(served) * 1e3:.1f} ms")
     print(f"added: median {statistics.median(added):.1f} ms, 95 % {sorted(added)[int(0.95 * len(added))]:.1f} ms")
+    print(f"processor ms a photograph: in process {costs[0] / count * 1e3:.1f}, server {costs[1] / count * 1e3:.1f}")
 
 
 def soak(minutes: float, clients: int, size: int) -> None:

@@ -1,18 +1,29 @@
 from __future__ import annotations
 
 import datetime
+import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("sqlalchemy", reason="the extra `serve` is not installed")
 
-from sqlalchemy import inspect, select, text, update
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, inspect, select, text, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import undefer
 
+from retigrade import serve
 from retigrade.errors import UsageError
-from retigrade.serve import audit
+from retigrade.serve import audit, record
 from retigrade.serve.database import Database
-from retigrade.serve.tables import AuditRecord, Base, PatientRecord
+from retigrade.serve.tables import AuditRecord, Base, GradingRecord, PatientRecord
+from retigrade.serve.workers import Writer
+
+NOW = "2026-01-01 00:00:00+00:00"
 
 
 @pytest.fixture
@@ -38,6 +49,54 @@ def test_what_fails_is_not_half_written(database: Database) -> None:
         fail()
     with database.transaction() as session:
         assert session.scalars(select(PatientRecord)).all() == []
+
+
+def test_a_database_of_the_first_schema_keeps_what_it_holds(url: str) -> None:
+    address, folder = make_url(url), Path(serve.__file__).parent / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    engine = create_engine(address)
+    row = {"path": "a.png", "referable": True}
+    values = {"id": "G1", "content": "c" * 64, "created": NOW, "patient": "P1", "bundle": "b", "status": "graded",
+              "row": json.dumps(row), "heat": b"a picture"}  # fmt: skip
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO patients (id, created) VALUES ('P1', :now)"), {"now": NOW})
+        names = ", ".join(values)
+        places = ", ".join(f":{name}" for name in values)
+        connection.execute(text(f"INSERT INTO gradings ({names}) VALUES ({places})"), values)
+    engine.dispose()
+    database = Database(url)
+    with database.reading() as session:
+        (kept,) = session.scalars(select(GradingRecord).options(undefer(GradingRecord.heat)))
+        (patient,) = session.scalars(select(PatientRecord))
+        assert (kept.row, kept.referable, kept.heat, kept.geometry) == (row, True, None, None)
+        assert len(patient.alias) == 36
+    database.close()
+
+
+def test_a_change_that_fails_takes_no_other_along(database: Database) -> None:
+    gate, writer = threading.Event(), Writer(database)
+
+    def enter(patient: str) -> Any:
+        return lambda session: record.put_patient(session, patient, name=None, birth_date=None, actor="nurse")
+
+    def fail(_session: Any) -> None:
+        raise RuntimeError("this one alone")
+
+    writer.submit(lambda _session: gate.wait())  # the others wait together meanwhile
+    waiting = [writer.submit(change) for change in (enter("P1"), fail, enter("P2"), enter("P1"))]
+    gate.set()
+    assert waiting[0].result() is True
+    with pytest.raises(RuntimeError, match="this one alone"):
+        waiting[1].result()
+    assert [future.result() for future in waiting[2:]] == [True, False]
+    writer.close()
+    with database.transaction() as session:
+        assert set(session.scalars(select(PatientRecord.id))) == {"P1", "P2"}
+        assert audit.ending(session)[0] == 3
+        assert audit.find_break(session) is None
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

@@ -87,10 +87,10 @@ def _options(backend: str, busy_seconds: float) -> dict[str, Any]:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Make SQLite keep what it has answered, check its references, and leave transactions to SQLAlchemy."""
+    """Let SQLite keep what it has answered, check references, wipe what is deleted; SQLAlchemy has the transactions."""
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

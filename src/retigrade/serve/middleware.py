@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from retigrade.serve.problems import Problem
+from retigrade.serve.problems import Problem, busy
 from retigrade.serve.uploads import RAW_TYPES
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ACCESS = logging.getLogger("retigrade.serve.access")
 _logger = logging.getLogger(__name__)
-_SMALL = 2**20
+_SMALL, _OPEN = 2**20, 600
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -43,6 +43,7 @@ class Gate:
     def __init__(self, app: ASGIApp, *, config: ServeConfig, counters: Counters, hosts: frozenset[str] | None) -> None:
         """hosts: the names that this server answers to; None for any."""
         self._app, self._config, self._counters, self._hosts = app, config, counters, hosts
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -64,6 +65,7 @@ class Gate:
                     headers.append((b"cache-control", b"no-store"))
             await send(message)
 
+        self._open += 1
         try:
             if (problem := self._refuse(scope)) is not None:
                 await problem.response(request_id)(scope, receive, answer)
@@ -75,6 +77,7 @@ class Gate:
             if status == 500:
                 await problem.response(request_id)(scope, receive, answer)
         finally:
+            self._open -= 1
             route, seconds = getattr(scope.get("route"), "path", "(none)"), time.perf_counter() - started
             self._counters.count_request(method=scope["method"], route=route, status=status, seconds=seconds)
             if ACCESS.isEnabledFor(logging.INFO):
@@ -104,6 +107,8 @@ class Gate:
     def _refuse(self, scope: Scope) -> Problem | None:
         """Return a problem where the request is for another host, or its body is larger than any that is read."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if self._open > _OPEN:
+            return busy(f"{_OPEN} requests are open")
         return self._refuse_size(headers) or self._refuse_host(headers.get(b"host", ""))
 
     def _refuse_size(self, headers: dict[bytes, str]) -> Problem | None:

@@ -25,7 +25,7 @@ from retigrade.serve.middleware import ACCESS
 _SHUTDOWN_SECONDS = 60
 _KEEP_ALIVE_SECONDS = 20
 _HEADER_SECONDS = 15.0
-_CONNECTIONS, _BACKLOG = 800, 2048
+_CONNECTIONS, _BACKLOG = 900, 2048
 
 
 def verify(url: str) -> tuple[str, bool]:
@@ -69,7 +69,6 @@ def make_server(app: FastAPI) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=_CONNECTIONS,
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
@@ -95,6 +94,8 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_headers()
+        if len(self.connections) > _CONNECTIONS:  # each takes a number of the process's open files
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._slow is None and (self.cycle is None or self.cycle.response_complete):
