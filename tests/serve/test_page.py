@@ -208,9 +208,10 @@ def test_the_database_decides_on_actions_as_the_rule_does(tmp_path: Path) -> Non
     with made.state.service.database.reading() as session:
         by_rule = {visit.patient: visit for visit in visits_of(rows_of(session.query(GradingRecord).all()))}
         for action in ("refer", "rephotograph", "rescreen"):
-            listed = {visit.patient for visit in visits_found(session, WorklistQuery(action=action))}  # type: ignore[arg-type]
+            query = WorklistQuery(action=action)  # type: ignore[arg-type]
+            listed = {rows[0].patient for rows in visits_found(session, query)}
             assert listed == {name for name, visit in by_rule.items() if visit.action == action}
-        second = {visit.patient for visit in visits_found(session, WorklistQuery(second="on"))}
+        second = {rows[0].patient for rows in visits_found(session, WorklistQuery(second="on"))}
         assert second == {name for name, visit in by_rule.items() if visit.second_reader}
     made.state.service.close()
 
@@ -318,6 +319,9 @@ def test_exports_hold_what_is_listed(client: TestClient) -> None:
     assert len(visits) == 3
     lines = client.get("/worklist/export?format=json&view=photographs&patient=P2").text.splitlines()
     assert [json.loads(line)["patient"] for line in lines] == ["P2"] * 4
+    photographs = client.get("/worklist/export?format=csv&view=photographs&search=p1_r.jpg").text.splitlines()
+    assert photographs[0].endswith("reader,reader_grade,reader_reason,read_at")
+    assert "Dr B,2,haemorrhages below" in photographs[1]
     answer = client.get("/worklist/export?format=fhir&patient=P2")
     bundle = answer.json()
     addresses = [entry["fullUrl"] for entry in bundle["entry"]]

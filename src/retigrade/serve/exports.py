@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from retigrade.output.patients import patients_csv, visits_of
-from retigrade.output.rows import COLUMNS, Row, csv_cell, csv_record, row_of
+from retigrade.output.rows import COLUMNS, csv_cell, csv_record, row_of
 from retigrade.serve import record
 from retigrade.serve.database import Database
 from retigrade.serve.fhir import FHIR_TYPE, transaction_of
@@ -47,25 +47,25 @@ class ExportFormat(StrEnum):
 
 def export(database: Database, kind: ExportFormat, query: record.Query) -> Iterator[str]:
     """Yield the gradings that a query asks for, all pages of them, oldest first, in pieces."""
+    return write(kind, _with_readings(database, query))
+
+
+def write(kind: ExportFormat, found: Iterable[tuple[GradingRecord, ReadingRecord | None]]) -> Iterator[str]:
+    """Yield gradings with their last readings as a file, in pieces."""
     match kind:
         case ExportFormat.CSV:
             yield csv_record(EXPORT_COLUMNS)
-            for known, reading in _with_readings(database, query):
+            for known, reading in found:
                 values = {**_values(known), **_reading(reading)}
                 yield csv_record([csv_cell(values[name]) for name in EXPORT_COLUMNS])
         case ExportFormat.JSONL:
-            for known, reading in _with_readings(database, query):
+            for known, reading in found:
                 extra = {"id": known.id, "created": known.created.isoformat(), **_reading(reading)}
                 yield json.dumps({**known.row, **extra}, allow_nan=False) + "\n"
         case ExportFormat.PATIENTS:
-            yield patients_csv(visits_of(_rows(database, query)))
+            yield patients_csv(visits_of(row_of(known.row) for known, _ in found))
         case ExportFormat.FHIR:
-            yield json.dumps(transaction_of(_rows(database, query)), allow_nan=False) + "\n"
-
-
-def _rows(database: Database, query: record.Query) -> Iterator[Row]:
-    for known, _ in _with_readings(database, query):
-        yield row_of(known.row)
+            yield json.dumps(transaction_of(row_of(known.row) for known, _ in found), allow_nan=False) + "\n"
 
 
 def _with_readings(database: Database, query: record.Query) -> Iterator[tuple[GradingRecord, ReadingRecord | None]]:

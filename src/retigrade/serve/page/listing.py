@@ -7,21 +7,21 @@ from the rule itself.
 from __future__ import annotations
 
 import datetime
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import ColumnElement, Select, String, and_, case, cast, exists, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from retigrade.grader import LOW_CONFIDENCE
 from retigrade.grading import Eye
 from retigrade.icdr import Status
-from retigrade.output.patients import Action, Visit, visits_of
+from retigrade.output.patients import Action, visits_of
 from retigrade.output.progression import timelines_of
-from retigrade.output.rows import row_of
+from retigrade.output.rows import Row, row_of
 from retigrade.output.worklist import Tile, tile_values, timeline_values, visit_values
 from retigrade.serve.page.items import Item, items_of
 from retigrade.serve.page.render import patient_address
@@ -126,20 +126,25 @@ def _of_patients(session: Session, patients: Sequence[str]) -> list[GradingRecor
     return list(session.scalars(statement.order_by(GradingRecord.date, GradingRecord.created, GradingRecord.id)))
 
 
-def visits_found(session: Session, query: WorklistQuery) -> Iterator[Visit]:
-    """Yield the visits that a query finds, in its order, read some patients at a time."""
+def visits_found(session: Session, query: WorklistQuery) -> Iterator[list[Row]]:
+    """Yield the rows of each visit that a query finds, in its order, read some patients at a time."""
     keys = session.execute(_visits(query)).all()
     for place in range(0, len(keys), _CHUNK):
         chunk = keys[place : place + _CHUNK]
-        records = _of_patients(session, [patient for patient, _ in chunk])
-        visits = {(visit.patient, visit.date): visit for visit in visits_of(row_of(record.row) for record in records)}
+        together: dict[tuple[str | None, str | None], list[Row]] = defaultdict(list)
+        for known in _of_patients(session, [patient for patient, _ in chunk]):
+            row = row_of(known.row)
+            together[row.patient, row.date].append(row)
         for patient, day in chunk:
-            yield visits[patient, None if day is None else day.isoformat()]
+            yield together[patient, None if day is None else day.isoformat()]
 
 
-def photographs_found(session: Session, query: WorklistQuery) -> Iterator[GradingRecord]:
-    """Yield the gradings that a query finds, in its order."""
-    yield from session.scalars(_photographs(query).execution_options(yield_per=_CHUNK))
+def photographs_found(session: Session, query: WorklistQuery) -> Iterator[tuple[GradingRecord, ReadingRecord | None]]:
+    """Return the gradings that a query finds with their latest readings, in its order, read some at a time."""
+    statement = _photographs(query).add_columns(ReadingRecord)
+    statement = statement.outerjoin(ReadingRecord, ReadingRecord.id == _latest(ReadingRecord.id))
+    found = session.execute(statement.execution_options(yield_per=_CHUNK))
+    return ((known, reading) for known, reading in found)
 
 
 def totals(session: Session) -> tuple[int, int]:
@@ -169,10 +174,11 @@ _SECOND: ColumnElement[bool] = _REASONS.contains(LOW_CONFIDENCE, autoescape=True
 _GRADED: ColumnElement[bool] = _G.status == Status.GRADED.value
 
 
-def latest_reading() -> Any:
-    """Return, as SQL, the grade of a grading's latest reading, for a statement about gradings."""
-    statement = select(ReadingRecord.grade).where(ReadingRecord.grading == _G.id).correlate(_G)
-    return statement.order_by(ReadingRecord.created.desc(), ReadingRecord.id.desc()).limit(1).scalar_subquery()
+def _latest(column: Any) -> Any:
+    """Return, as SQL, a column of a grading's latest reading, for a statement about gradings."""
+    reading = aliased(ReadingRecord)
+    statement = select(getattr(reading, column.key)).where(reading.grading == _G.id).correlate(_G)
+    return statement.order_by(reading.created.desc(), reading.id.desc()).limit(1).scalar_subquery()
 
 
 def _photographs(query: WorklistQuery) -> Select[Any]:
@@ -259,8 +265,8 @@ def _of_verdict(query: WorklistQuery) -> list[ColumnElement[bool]]:
         is_read = exists().where(ReadingRecord.grading == _G.id).correlate(_G)
         conditions += {
             "none": [~is_read],
-            "confirmed": [is_read, latest_reading().is_not_distinct_from(_G.grade)],
-            "changed": [is_read, latest_reading().is_distinct_from(_G.grade)],
+            "confirmed": [is_read, _latest(ReadingRecord.grade).is_not_distinct_from(_G.grade)],
+            "changed": [is_read, _latest(ReadingRecord.grade).is_distinct_from(_G.grade)],
         }[query.reading]
     return conditions
 

@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
-from retigrade.output.fhir import visit_bundle
-from retigrade.output.patients import patients_csv, patients_jsonl
-from retigrade.output.rows import csv_header, csv_line, json_line, row_of
+from retigrade.output.patients import patients_csv, patients_jsonl, visits_of
 from retigrade.output.worklist import TILES_SCRIPT, WORKLIST_SCRIPT, filters
+from retigrade.serve.exports import ExportFormat, write
+from retigrade.serve.fhir import transaction_of
 from retigrade.serve.page import listing
 from retigrade.serve.page.listing import WorklistQuery
 from retigrade.serve.page.render import page
 from retigrade.serve.page.words import words
-from retigrade.serve.problems import Problem
 from retigrade.serve.security import Reads
 from retigrade.serve.service import Service, ServiceDep
 
 router = APIRouter()
 
 _ROWS = 60  # in one answer, at most
-_TOGETHER = 500  # lines of an export that are sent at once
-_FHIR_VISITS = 2000
+_TOGETHER = 500  # pieces of an export that are sent at once
 _Format = Literal["csv", "json", "fhir"]
-_TYPES: dict[_Format, str] = {
-    "csv": "text/csv; charset=utf-8",
-    "json": "application/x-ndjson",
-    "fhir": "application/fhir+json",
-}
+_KINDS = {"csv": ExportFormat.CSV, "json": ExportFormat.JSONL, "fhir": ExportFormat.FHIR}
 
 
 @router.get("/worklist")
@@ -66,16 +60,16 @@ def rows(
 
 @router.get("/worklist/export")
 def export(
-    service: ServiceDep, _caller: Reads, query: Annotated[WorklistQuery, Query()], format: _Format = "csv"
+    service: ServiceDep, caller: Reads, query: Annotated[WorklistQuery, Query()], format: _Format = "csv"
 ) -> Response:
-    """Return what the worklist shows as the command line writes it: its CSV, its JSON lines, or one FHIR bundle."""
-    stem = "visits" if format == "fhir" else "patients" if query.view == "patients" else "gradings"
-    suffix = {"csv": "csv", "json": "jsonl", "fhir": "fhir.json"}[format]
-    content = iter([_fhir(service, query)]) if format == "fhir" else _lines(service, query, format)
+    """Return what the worklist shows as a file: visits, or photographs with their readings; or visits as FHIR."""
+    kind = ExportFormat.PATIENTS if query.view == "patients" and format == "csv" else _KINDS[format]
+    name = "patients.jsonl" if query.view == "patients" and format == "json" else kind.file_name
+    service.note(caller.name, "export", {"format": format, "view": query.view}).result()
     return StreamingResponse(
-        content,
-        media_type=_TYPES[format],
-        headers={"Content-Disposition": f'attachment; filename="{stem}.{suffix}"'},
+        _pieces(service, query, kind),
+        media_type=kind.media_type,
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
 
 
@@ -84,32 +78,16 @@ def export_address(format: str, *, patient: str) -> str:
     return f"/worklist/export?{urlencode({'format': format, 'view': 'photographs', 'patient': patient})}"
 
 
-def _lines(service: Service, query: WorklistQuery, format: _Format) -> Iterator[str]:
+def _pieces(service: Service, query: WorklistQuery, kind: ExportFormat) -> Iterator[str]:
     """Yield the file some lines at a time."""
     with service.database.reading() as session:
-        if query.view == "patients":
-            visits = listing.visits_found(session, query)
-            yield patients_csv(visits) if format == "csv" else patients_jsonl(visits)
-            return
-        if format == "csv":
-            yield csv_header()
-        line = csv_line if format == "csv" else json_line
-        lines = (line(row_of(known.row)) for known in listing.photographs_found(session, query))
-        while together := "".join(islice(lines, _TOGETHER)):
-            yield together
-
-
-def _fhir(service: Service, query: WorklistQuery) -> str:
-    """Return one transaction for all visits; what several of them share is in it once."""
-    entries: dict[str, object] = {}
-    with service.database.reading() as session:
-        for count, visit in enumerate(listing.visits_found(session, query), 1):
-            if count > _FHIR_VISITS:
-                raise Problem(
-                    422, seen=f"more than {_FHIR_VISITS} visits", needed="fewer in one FHIR bundle",
-                    attempt="filter the worklist, by dates for instance",
-                )  # fmt: skip
-            best = [eye.best.bundle for eye in visit.eyes if eye.best is not None]
-            bundle = visit_bundle(visit, bundle=best[0] if best else service.grader.bundle.identity)
-            entries.update((entry["fullUrl"], entry) for entry in bundle["entry"])
-    return json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": list(entries.values())}, indent=1)
+        if kind is ExportFormat.FHIR:
+            rows = chain.from_iterable(listing.visits_found(session, query))
+            yield json.dumps(transaction_of(rows), allow_nan=False) + "\n"
+        elif query.view == "patients":
+            found = (visit for rows in listing.visits_found(session, query) for visit in visits_of(rows))
+            yield patients_csv(found) if kind is ExportFormat.PATIENTS else patients_jsonl(found)
+        else:
+            lines = write(kind, listing.photographs_found(session, query))
+            while together := "".join(islice(lines, _TOGETHER)):
+                yield together
