@@ -16,6 +16,8 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+// What is in the page itself need not wait until it is seen: it would be missing in print.
+const loading = (address) => (address.startsWith("data:") ? null : "lazy");
 const linked = (words, address) => (address ? element("a", { href: address }, words) : words);
 const stage = (grade) => (grade === null ? null : element("span", { class: `stage g${grade}` }, STAGES[grade]));
 
@@ -23,7 +25,7 @@ function picture(row) {
   if (!row.thumbnail) return null;
   const words = row.heat ? "photograph and thermal map" : "photograph";
   const image = element("img", {
-    src: row.thumbnail, alt: `${words} of ${row.name}`, loading: "lazy", decoding: "async",
+    src: row.thumbnail, alt: `${words} of ${row.name}`, loading: loading(row.thumbnail), decoding: "async",
   });
   return row.heat ? element("a", { href: row.heat, title: "the thermal map at full size" }, image) : image;
 }
@@ -72,7 +74,7 @@ function eyeCell(name, eye) {
 
 function aligned(pair) {
   const image = pair.picture
-    ? element("img", { src: pair.picture, alt: pair.words, loading: "lazy", decoding: "async" }) : null;
+    ? element("img", { src: pair.picture, alt: pair.words, loading: loading(pair.picture), decoding: "async" }) : null;
   return element("figure", { class: "aligned" },
     image && pair.file ? element("a", { href: pair.file, title: "the photographs at full size" }, image) : image,
     element("figcaption", {}, pair.words));
