@@ -406,3 +406,10 @@ class Always:
 def test_the_shipped_bundle_uses_known_operators() -> None:
     model = onnx.load(shipped_bundle())
     assert {node.op_type for node in model.graph.node} <= OPERATORS
+
+
+def test_the_runtime_leaves_nothing_behind_and_reports_nothing(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", "import retigrade; retigrade.load(threads=1)"]
+    subprocess.run(command, env={**environment, "TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
