@@ -6,7 +6,7 @@ grading = grader.grade("eye.jpg")
 
 import os
 
-# Before ONNX Runtime is imported: some of its releases leave an identifier in the temporary folder and report their use.
+# Before ONNX Runtime is imported: some releases leave an identifier in the temporary folder and report their use.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 TYPE_CHECKING = False  # as typing has it, without the time that importing it takes: `__main__` listens to Ctrl-C soon
