@@ -65,7 +65,7 @@ class _Edge(NamedTuple):
 
 
 _FADING = _Edge(0.12, 60.0)  # a camera's rim
-_SHARP = _Edge(0.5, 255.0)  # a cut-out's: halfway, as the step is smeared to both sides
+_SHARP = _Edge(0.3, 255.0)  # of a cut-out: where its smeared step meets the place at which a rim on black is seen
 
 
 @dataclass(frozen=True, slots=True)
