@@ -45,6 +45,8 @@ class Page:
     """The Python of an environment with tensorflow-cpu and Pillow."""
     rounds: int = 15
     cold_rounds: int = 3
+    compiled: bool = True
+    """Also measure PyTorch compiled, which takes minutes of a compiler."""
     out: Path = Path("docs")
 
     def run(self) -> None:
@@ -112,6 +114,9 @@ class Page:
 
         tables["One inference"]["PyTorch, eager"] = lambda: run(network, one)
         tables["A batch of 32"]["PyTorch, eager"] = lambda: run(network, batch)
+        if not self.compiled:
+            missing.append("PyTorch, compiled (--no-compiled)")
+            return
         try:
             compiled = torch.compile(network)
             run(compiled, one)

@@ -297,7 +297,7 @@ def test_a_dry_run_writes_nothing(
     command = ["batch", str(photographs), "--dry-run", "--bundle", str(bundle), "--price", "0.05", "--workers", "4"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("6 photographs, 0.00 GiB\n")
+    assert re.match(r"6 photographs, 0\.\d MiB\n", printed)
     assert re.search(r"with 4 workers\nabout \d+\.\d\d at 0.05 for an hour of a worker", printed)
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 

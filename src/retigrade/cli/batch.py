@@ -144,7 +144,8 @@ class BatchCommand(Command):
             notice(sentence)
         workers = self.workers or cpu_count()
         unsized = f" ({found.unsized} of unknown size)" if found.unsized else ""
-        print(f"{found.photographs} photographs, {found.bytes / 2**30:.2f} GiB{unsized}")
+        size = f"{found.bytes / 2**30:.2f} GiB" if found.bytes >= 2**30 else f"{found.bytes / 2**20:.1f} MiB"
+        print(f"{found.photographs} photographs, {size}{unsized}")
         print(
             f"{found.mean_seconds * 1e3:.0f} ms each on one core (mean of {found.sampled}, median "
             f"{found.median_seconds * 1e3:.0f} ms), {found.errors} of them could not be read"
