@@ -26,6 +26,9 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+# Of a core, that Ray counts for a worker, though it keeps one busy. Ray fills a node to one half before it takes the
+# next, so that there are as many workers as cores; and those of a node that was lost find room on the others.
+_CPUS = 0.5
 _MOST_STARTS = 3
 _STORE_BYTES = 128 * 2**20  # of Ray's object store here: places of parts and outcomes are small
 
@@ -137,8 +140,14 @@ class RayEngine:
             fn_constructor_args=(config,),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-            num_cpus=None if self.gpus else 1,
+            num_cpus=None if self.gpus else _CPUS,
             num_gpus=self.gpus or None,
         )
-        for row in dataset.iter_rows():
-            yield PartOutcome(**json.loads(row["outcome"]))
+        try:
+            for row in dataset.iter_rows():
+                yield PartOutcome(**json.loads(row["outcome"]))
+        except ray.exceptions.RayError as error:  # a worker that cannot start, most often
+            reason = str(error.cause if isinstance(error, ray.exceptions.RayTaskError) else error).strip()
+            raise UsageError(
+                f"Ray has given up: {shown(reason.splitlines()[-1] if reason else repr(error))}"
+            ) from error

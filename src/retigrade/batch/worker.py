@@ -26,7 +26,7 @@ from retigrade.batch.plan import Part, read_part
 from retigrade.batch.schema import Heat, arrow_schema
 from retigrade.batch.stores import Store, read_photograph
 from retigrade.bundle import Bundle, Device
-from retigrade.errors import UnreadablePhoto, UsageError
+from retigrade.errors import RetigradeError, UnreadablePhoto
 from retigrade.fundus.decode import Photo, decode_bytes
 from retigrade.grader import Grader
 from retigrade.inputs import Input
@@ -95,8 +95,11 @@ class PartWorker:
             table = pa.Table.from_pylist(rows, schema=arrow_schema(self._config.heat))
             self._store.write(name, parquet(table.replace_schema_metadata(self._metadata)))
             marks.clear()
-        except UsageError as error:  # a full disk, or no right to write: no other part would fare better
+        except RetigradeError as error:  # a full disk, or no right to write: no other part would fare better
             return PartOutcome(number=part.number, name=name, counts={}, failure=str(error))
+        except Exception as error:  # ours: said once, rather than tried again and again
+            failure = f"internal error: {type(error).__name__}: {error}"
+            return PartOutcome(number=part.number, name=name, counts={}, failure=failure)
         counts = Counter(str(row["status"]) for row in rows)
         counts["referable"] = sum(bool(row["referable"]) for row in rows)
         return PartOutcome(
