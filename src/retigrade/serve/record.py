@@ -130,7 +130,8 @@ def heatmap_of(record: GradingRecord) -> Heatmap | None:
 
 def find_content(session: Session, content: str) -> GradingRecord | None:
     """Return the grading that a second request for it asks for."""
-    return session.scalars(select(GradingRecord).where(GradingRecord.content == content)).first()
+    identity = session.scalar(select(GradingRecord.id).where(GradingRecord.content == content))
+    return None if identity is None else session.get(GradingRecord, identity)  # most often there is none
 
 
 def find_grading(session: Session, grading: str, *, heat: bool = False) -> GradingRecord | None:

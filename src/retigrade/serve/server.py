@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
@@ -54,6 +55,8 @@ def run(config: ServeConfig) -> None:
         host, port = listener.getsockname()[:2]
         sys.stderr.write(f"retigrade serves at http://{f'[{host}]' if ':' in host else host}:{port}\n")
         sys.stderr.flush()
+        gc.collect()
+        gc.freeze()  # what is there now stays: to look through it again and again would cost every request
         make_server(app).run(sockets=[listener])
     finally:
         listener.close()

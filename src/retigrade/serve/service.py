@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from retigrade.serve.uploads import File
 
 
-_BUSY = 4  # requests for each grading thread, beyond which what is to be written is put together
+_PATIENT = 8  # of so many requests that wait, one more may wait for another's change to be written with its own
 
 
 class Service:
@@ -52,7 +52,7 @@ class Service:
             None if config.keep_photos is None else PhotoStore(config.keep_photos, retention_days=config.retention_days)
         )
         self.desk = Desk(workers=config.workers)
-        self.writer = Writer(database, is_busy=lambda: self.admission.waiting > _BUSY * config.workers)
+        self.writer = Writer(database, together=lambda: self.admission.waiting // _PATIENT)
         self.keys_under_way: set[str] = set()
         self._bundle_path = config.bundle or shipped_bundle()
         self._bundle_stamp = _stamp(self._bundle_path)
@@ -144,8 +144,7 @@ class Service:
                 content = record.content_of(
                     sha256, bundle=self.grader.bundle.identity, operating_point=point, subject=subject
                 )
-                with self.database.reading() as session:
-                    known = record.find_content(session, content)
+                known = self._find(content)
                 if known is not None:
                     answer.set_result(known)
                     return
@@ -167,6 +166,11 @@ class Service:
 
         self.desk.submit(work)
         return answer
+
+    def _find(self, content: str) -> GradingRecord | None:
+        """Return the grading of a photograph that was graded before."""
+        with self.database.reading() as session:
+            return record.find_content(session, content)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

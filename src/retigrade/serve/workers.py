@@ -25,7 +25,7 @@ from retigrade.inputs import Input
 from retigrade.serve.database import Database
 from retigrade.text import shown
 
-_TOGETHER, _LINGER_SECONDS = 64, 0.1
+_TOGETHER, _LINGER_SECONDS = 64, 0.25
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -87,9 +87,9 @@ class Writer:
     needs one writer anyhow.
     """
 
-    def __init__(self, database: Database, *, is_busy: Callable[[], bool] = lambda: False) -> None:
-        """Start the thread; is_busy: whether so many requests wait that one more moment for each costs nobody any."""
-        self._database, self._is_busy = database, is_busy
+    def __init__(self, database: Database, *, together: Callable[[], int] = lambda: 1) -> None:
+        """Start the thread; together: how many changes are worth waiting for, a moment at most, as they will come."""
+        self._database, self._wanted = database, together
         self._waiting: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
@@ -109,10 +109,11 @@ class Writer:
         is_open = True
         while is_open:
             writes = [self._waiting.get()]
-            end = time.monotonic() + (_LINGER_SECONDS if self._is_busy() else 0)
+            end, wanted = time.monotonic() + _LINGER_SECONDS, self._wanted()
             while len(writes) < _TOGETHER and writes[-1] is not None:
+                patience = end - time.monotonic() if len(writes) < wanted else 0
                 try:
-                    writes.append(self._waiting.get(timeout=max(end - time.monotonic(), 0)))
+                    writes.append(self._waiting.get(timeout=max(patience, 0)))
                 except queue.Empty:
                     break
             is_open = None not in writes
