@@ -33,21 +33,23 @@ from timing import machine
 
 @dataclass(frozen=True)
 class Arguments:
-    """Photographs, how many of them, how often, and a folder with EyePACS names."""
+    """Photographs, how many of them, how often, whether with patients, and a folder with EyePACS names."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     photographs: int = 1000
     rounds: int = 2
+    patients: bool = True
     eyepacs: Path | None = None
 
 
-def write_list(path: Path, photographs: list[Path]) -> None:
+def write_list(path: Path, photographs: list[Path], *, patients: bool) -> None:
     with path.open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(("path", "patient", "eye", "date"))
         for number, photograph in enumerate(photographs):
             eye, year = ("right", "left")[number % 2], (2023, 2024)[number // 2 % 2]
-            table.writerow((photograph.resolve(), f"P{number // 4:04}", eye, f"{year}-05-02"))
+            whose = (f"P{number // 4:04}", eye, f"{year}-05-02") if patients else ()
+            table.writerow((photograph.resolve(), *whose))
 
 
 def run(*arguments: str | Path) -> tuple[float, float]:
@@ -70,7 +72,7 @@ def costs(arguments: Arguments) -> None:
     seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         listing, out = Path(folder) / "list.csv", Path(folder) / "out"
-        write_list(listing, photographs)
+        write_list(listing, photographs, patients=arguments.patients)
         for _ in range(arguments.rounds):
             seconds["without pictures"].append(run(listing, "--out", Path(folder) / "plain", "--no-heat"))
             seconds["with pictures"].append(run(listing, "--out", out))

@@ -137,7 +137,10 @@ class NamePattern:
         found = self.expression.fullmatch(path.stem) or self.expression.fullmatch(path.name)
         if found is None:
             return None
-        groups, eye, date, unread = found.groupdict(default=""), None, None, {}
+        groups: dict[str, str] = found.groupdict(default="")
+        eye: Eye | None = None
+        date: datetime.date | None = None
+        unread: dict[str, str] = {}
         try:
             eye = parse_eye(groups.get("eye", ""))
         except ValueError as problem:

@@ -261,7 +261,8 @@ class OutputFolder:
         placed = []
         for record in list(self._records()):
             name = aligned_name(record.name)
-            files, written = tuple(file for file in record.files if file != name), ()
+            files = tuple(file for file in record.files if file != name)
+            written: tuple[Path, ...] = ()
             comparison = by_path.pop(record.row.path, None)
             if comparison is not None and comparison.picture is not None:
                 try:
