@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from parquet_rows import rows_of
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
 from tiny_bundle import write_tiny_bundle
@@ -82,19 +83,6 @@ def memory() -> Iterator[Any]:
     system.rm("/", recursive=True)
     yield system
     system.rm("/", recursive=True)
-
-
-def rows_of(out: Path | str) -> list[dict[str, Any]]:
-    """All rows of a run, by path."""
-    import fsspec
-    import pyarrow.parquet as pq
-
-    system, root = fsspec.core.url_to_fs(str(out))
-    rows: list[dict[str, Any]] = []
-    for name in sorted(system.glob(f"{root}/*.parquet")):
-        with system.open(name, "rb") as file:
-            rows += pq.ParquetFile(file).read().to_pylist()
-    return sorted(rows, key=lambda row: str(row["path"]))
 
 
 @pytest.fixture

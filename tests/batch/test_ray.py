@@ -187,7 +187,7 @@ def kill_a_node(folder: Path, bundle: Path) -> dict[str, Any]:
     """Grade on two nodes of one processor each, and kill one in the middle."""
     from ray.cluster_utils import Cluster
 
-    from conftest import rows_of
+    from parquet_rows import rows_of
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
@@ -209,6 +209,5 @@ def kill_a_node(folder: Path, bundle: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     sys.path.insert(0, str(Path(__file__).parents[1]))
     print(json.dumps(kill_a_node(Path(sys.argv[1]), Path(sys.argv[2]))))
