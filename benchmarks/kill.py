@@ -81,7 +81,7 @@ def kill(grading: list[str], out: Path, *, after: int, pause: float, total: int)
         subprocess.Popen(grading, stdout=stdout, stderr=subprocess.DEVNULL) as process,
     ):
         while rows_kept(out) < after and process.poll() is None:
-            time.sleep(0.02)
+            time.sleep(0.1)  # the journal is long
         time.sleep(pause)
         process.kill()
         now = time.time()
