@@ -399,20 +399,20 @@ def begin(rounds: int) -> None:
     """Print the seconds from the command to the first grading."""
     photograph = photographs(600)[0]
     seconds = []
-    for number in range(rounds):
+    for _ in range(rounds):
         with tempfile.TemporaryDirectory() as name:
             folder, port = Path(name), free_port()
             (folder / "tmp").mkdir()
             started = time.perf_counter()
             process = start(folder, port)
             wait_ready(port)
-            ready = time.perf_counter() - started
+            ready, cost = time.perf_counter() - started, cpu_seconds(process)
             status, _, _ = asyncio.run(Client(port).send(multipart(photograph)))
             seconds.append(time.perf_counter() - started)
-            print(f"ready after {ready:.2f} s, first grading ({status}) after {seconds[-1]:.2f} s")
+            print(f"ready after {ready:.2f} s, first grading ({status}) after {seconds[-1]:.2f} s, ", end="")
+            print(f"processor time until ready {cost:.2f} s")
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-        del number
     print(f"start to first answer, median of {rounds}: {statistics.median(seconds):.2f} s")
 
 
