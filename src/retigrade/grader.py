@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -164,8 +164,11 @@ class Grader:
         except NotAFundus as error:
             return self._refuse(path, Status.NOT_FUNDUS, str(error), photo=photo)
         canonical = crop(photo, field, size=metadata.input_size)
-        with ThreadPoolExecutor(1, thread_name_prefix="retigrade-network") if beside else nullcontext() as pool:
-            running = None if pool is None else pool.submit(self.bundle.run, canonical[None])
+        with ExitStack() as stack:
+            running = None
+            if beside:
+                pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="retigrade-network"))
+                running = pool.submit(self.bundle.run, canonical[None])
             quality = assess(canonical, field, metadata.quality)
             if quality.status is not Status.GRADED:  # whatever the network would say
                 return self._refuse(path, quality.status, *quality.reasons, photo=photo, quality=quality)

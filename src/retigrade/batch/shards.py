@@ -34,7 +34,7 @@ def list_members(address: str, *, version: str | None, skipped: list[Skipped]) -
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
-                    tar.members = []  # type: ignore[misc] - it would keep all of them
+                    tar.members = []  # type: ignore[attr-defined] - it would keep all
                     if member.offset_data + member.size > size:
                         raise tarfile.ReadError("unexpected end of data")
                     key = _key(member.name)

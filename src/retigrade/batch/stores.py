@@ -167,7 +167,10 @@ class Store:
         """Touch nothing yet; UsageError where no package can reach it."""
         self.address = normal(address)
         self.folder = None if is_url(self.address) else Path(self.address)
-        self._system, self._root = (None, "") if self.folder is not None else open_store(self.address)
+        self._system: Any = None
+        self._root = ""
+        if self.folder is None:
+            self._system, self._root = open_store(self.address)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file so that it is there whole or not at all; UsageError where that fails."""
@@ -180,11 +183,9 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes, None where there is none."""
         with reaching(f"{self.address}/{name}"), suppress(FileNotFoundError):
-            return (
-                (self.folder / name).read_bytes()
-                if self.folder is not None
-                else self._system.cat_file(self._path(name))
-            )
+            if self.folder is not None:
+                return (self.folder / name).read_bytes()
+            return bytes(self._system.cat_file(self._path(name)))
         return None
 
     def open(self, name: str) -> BinaryIO:

@@ -31,7 +31,7 @@ from retigrade.fundus.decode import Photo, decode_bytes
 from retigrade.grader import Grader
 from retigrade.inputs import Input
 from retigrade.output.illustrate import HeatPictures, Illustrated, illustrate
-from retigrade.output.rows import Row, as_row
+from retigrade.output.rows import as_row
 
 _AHEAD, _AHEAD_BYTES = 8, 64 * 2**20  # photographs that are fetched while others are graded, and their bytes at most
 _MOST_DEATHS = 2
@@ -133,8 +133,9 @@ class PartWorker:
             yield from zip(verdicts, photographs, strict=True)
 
     def _record(self, verdict: Illustrated, photograph: Photograph) -> dict[str, Any]:
-        subject = {"patient": photograph.patient, "eye": photograph.eye, "date": photograph.date}
-        row: Row = replace(verdict.row, path=photograph.uri, **subject)
+        row = replace(
+            verdict.row, path=photograph.uri, patient=photograph.patient, eye=photograph.eye, date=photograph.date
+        )
         values = asdict(row) | {"size": photograph.size, "etag": photograph.etag}
         if self._config.heat == "bytes":
             values["heat"] = verdict.picture

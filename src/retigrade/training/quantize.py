@@ -316,7 +316,8 @@ def _recalibrated(
         found = math.floor(threshold_for_sensitivity(score, referable, wanted) / _STEP) * _STEP
         return min(round(found, 6), 1.0)
 
-    points, named = [], {}
+    points: list[Point] = []
+    named: dict[str, OperatingPoint] = {}
     for name, point in old.operating_points.items():
         new = threshold(point.threshold)
         referred = at_operating_point(second.sample, new).referred
