@@ -4,14 +4,15 @@
     python benchmarks/dicom.py throughput --count 200
     python benchmarks/dicom.py kill --count 500 --kills 5
 
-Everything is drawn and seeded; nothing but the package with its extra `dicom` is needed. Mutated files are read in
-child processes, so that a crash of a decoder is counted and not suffered.
+Everything is drawn and seeded. `throughput` needs dcmtk, `kill` needs Orthanc (Debian: dcmtk, orthanc). Mutated files
+are read in child processes, so that a crash of a decoder is counted and not suffered.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 import warnings
 from collections import Counter
 from contextlib import ExitStack
@@ -33,8 +35,7 @@ import numpy as np
 from pydicom import dcmread, uid
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+from pynetdicom import AE
 
 from retigrade.arrays import Pixels
 from retigrade.dicom.photograph import list_dicom
@@ -201,29 +202,6 @@ def mutate(count: int) -> None:
 # The node -------------------------------------------------------------------------------------------------------------
 
 
-class Archive:
-    """Counts what it is sent."""
-
-    def __init__(self) -> None:
-        self.received: Counter[tuple[str, str]] = Counter()
-        entity = AE("PACS")
-        entity.maximum_associations = 50
-        for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
-            entity.add_supported_context(sop_class)
-        self.server: Any = entity.start_server(
-            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self.store)]
-        )
-        self.port = int(self.server.server_address[1])
-
-    def store(self, event: Any) -> int:
-        request = event.request
-        self.received[str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)] += 1
-        return 0
-
-    def distinct(self, sop_class: str) -> int:
-        return sum(kind == sop_class for kind, _ in self.received)
-
-
 def images(count: int, size: int) -> list[FileDataset]:
     """JPEG photographs of ten eyes, each under an identity of its own, two to a patient."""
     eyes = [
@@ -356,44 +334,85 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def kill(count: int, size: int, kills: int, jobs: int) -> None:
+class Orthanc:
+    """A real archive, in a folder of its own."""
+
+    def __init__(self, stack: ExitStack, work: Path) -> None:
+        self.http, self.dicom = free_port(), free_port()
+        folder = work / "orthanc"
+        folder.mkdir()
+        settings = {
+            "StorageDirectory": str(folder), "IndexDirectory": str(folder), "HttpPort": self.http,
+            "DicomPort": self.dicom, "DicomAet": "PACS", "DicomCheckCalledAet": True, "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False, "Plugins": [], "OverwriteInstances": False, "MaximumPduLength": 131072,
+        }  # fmt: skip
+        config = folder / "orthanc.json"
+        config.write_text(json.dumps(settings))
+        start(stack, work, "Orthanc", str(config))
+        until_listening(self.http)
+        until_listening(self.dicom)
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", data, timeout=60) as answer:
+            return json.load(answer)
+
+    def instances(self, modality: str) -> int:
+        """How many instances it holds in the series of a modality."""
+        found = self.ask("/tools/find", {"Level": "Series", "Expand": True, "Query": {"Modality": modality}})
+        return sum(len(series["Instances"]) for series in found)
+
+    def references(self) -> Counter[str]:
+        """How many reports there are of each photograph."""
+        found: Counter[str] = Counter()
+        series = self.ask("/tools/find", {"Level": "Series", "Expand": True, "Query": {"Modality": "SR"}})
+        for name in (name for one in series for name in one["Instances"]):
+            (study,) = self.ask(f"/instances/{name}/simplified-tags")["CurrentRequestedProcedureEvidenceSequence"]
+            found[study["ReferencedSeriesSequence"][0]["ReferencedSOPSequence"][0]["ReferencedSOPInstanceUID"]] += 1
+        return found
+
+
+def kill(count: int, size: int, kills: int, jobs: int, work: Path) -> None:
     """Print what is left in queue and archive after a node was killed `kills` times while four senders sent."""
-    datasets = images(count, size)
-    archive, port = Archive(), free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        queue = Path(folder) / "queue"
+    datasets, queue, port = images(count, size), work / "queue", free_port()
+    with ExitStack() as stack:
+        archive = Orthanc(stack, work)
+        log = stack.enter_context((work / "node.log").open("ab"))
         command = [
             sys.executable, "-m", "retigrade", "listen", "--port", str(port), "--queue", str(queue),
-            "--forward", f"PACS@127.0.0.1:{archive.port}", "--jobs", str(jobs),
+            "--forward", f"PACS@127.0.0.1:{archive.dicom}", "--jobs", str(jobs),
         ]  # fmt: skip
         started = time.perf_counter()
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         threads = in_threads(datasets, port, 4)
         rng = np.random.default_rng(3)
+        under_way = []
         for number in range(kills):  # spread over the run by what has been graded, not by the clock
-            while len(list((queue / "done").glob("*.json"))) < (number + 1) * count // (kills + 1):
+            while not queue.exists() or files_in(queue / "done", "") < (number + 1) * count // (kills + 1):
                 time.sleep(0.05)
             time.sleep(float(rng.uniform(0, 0.3)))
             process.send_signal(signal.SIGKILL)
             process.wait()
-            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            under_way.append(files_in(queue / "incoming", "") + files_in(queue / "outgoing", ""))
+            process = subprocess.Popen(command, stdout=log, stderr=log)
         for thread in threads:
             thread.join()
-        while archive.distinct(Comprehensive3DSRStorage) < count and time.perf_counter() - started < 3600:
-            time.sleep(0.1)
-        time.sleep(2)
+        spool = Spool(queue)
+        while (spool.waiting() or spool.outgoing()) and time.perf_counter() - started < 3600:
+            time.sleep(0.5)
+        time.sleep(1)
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
-        spool = Spool(queue)
         print(f"{count} images from 4 senders, node killed {kills} times, {time.perf_counter() - started:.0f} s")
+        print(f"in the queue at each kill: {under_way} files")
         print(f"graded {len(list(spool.records()))}, waiting {len(spool.waiting())}, ", end="")
         print(f"to deliver {len(spool.outgoing())}, dead letters {len(list(spool.dead()))}; SIGTERM: exit code {code}")
-        for name, sop_class in (("reports", Comprehensive3DSRStorage), ("captures", SecondaryCaptureImageStorage)):
-            again = sum(number - 1 for (kind, _), number in archive.received.items() if kind == sop_class)
-            print(
-                f"{name} in the archive: {archive.distinct(sop_class)} distinct; sent again with the same UID: {again}"
-            )
-    archive.server.shutdown()
+        reports = archive.references()
+        expected = {str(dataset.SOPInstanceUID) for dataset in datasets}
+        print(f"Orthanc holds {archive.instances('SR')} reports and {archive.instances('OT')} captures, ", end="")
+        print(f"of {len(reports)} photographs: without one {len(expected - set(reports))}, ", end="")
+        print(f"with more than one {sum(number > 1 for number in reports.values())}")
+        print(f"sent again with the same UID: {(work / 'Orthanc.log').read_text().count('already stored')}")
 
 
 def main() -> None:
@@ -414,7 +433,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
                 throughput(arguments.count, arguments.size, arguments.jobs, Path(folder))
         case "kill":
-            kill(arguments.count, arguments.size, arguments.kills, arguments.jobs)
+            with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
+                kill(arguments.count, arguments.size, arguments.kills, arguments.jobs, Path(folder))
 
 
 if __name__ == "__main__":
