@@ -47,7 +47,7 @@ from retigrade.synthetic import draw_eye
 OP = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 ROOT = "1.2.826.0.1.3680043.8.498.77"
 FALSE_FROM = 16.0  # mean difference, of 255, from which a graded picture is another one than was stored
-SLOW_FROM = 10.0  # seconds for one file
+CHUNK = 1250  # mutated files that one child reads
 
 
 def dataset_of(pixels: Pixels, number: int, *, patient: str = "P1") -> FileDataset:
@@ -168,13 +168,13 @@ def examine(first: int, count: int, results: multiprocessing.Queue[Any]) -> None
                 results.put((number, f"traceback: {type(defect).__name__}: {defect}"[:200], 0.0))
 
 
-def mutate(count: int) -> None:
-    """Print what became of `count` mutated files."""
+def mutate(first: int, count: int) -> None:
+    """Print what became of `count` mutated files, from number `first`."""
     found: dict[int, tuple[str, float]] = {}
-    first, crashes = 0, 0
-    while first < count:
+    begin, end, crashes = first, first + count, 0
+    while first < end:
         results: multiprocessing.Queue[Any] = multiprocessing.Queue()
-        child = multiprocessing.Process(target=examine, args=(first, min(250, count - first), results))
+        child = multiprocessing.Process(target=examine, args=(first, min(CHUNK, end - first), results))
         child.start()
         last = time.monotonic()
         while child.is_alive() or not results.empty():
@@ -192,11 +192,11 @@ def mutate(count: int) -> None:
             crashes += 1
             first = crashed + 1
         else:
-            first += min(250, count - first)
+            first += min(CHUNK, end - first)
     for verdict, number in Counter(verdict for verdict, _ in found.values()).most_common():
         print(f"{number:6d}  {verdict}  e.g. file {next(n for n, (v, _) in found.items() if v == verdict)}")
     slowest = max(seconds for _, seconds in found.values())
-    print(f"{len(found)} files, {crashes} crashes, slowest {slowest:.2f} s")
+    print(f"{len(found)} files from number {begin}, {crashes} crashes, slowest {slowest:.2f} s")
 
 
 # The node -------------------------------------------------------------------------------------------------------------
@@ -419,6 +419,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["mutate", "throughput", "kill"])
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="the first mutated file")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
@@ -428,7 +429,7 @@ def main() -> None:
     arguments = parser.parse_args()
     match arguments.what:
         case "mutate":
-            mutate(arguments.count)
+            mutate(arguments.first, arguments.count)
         case "throughput":
             with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
                 throughput(arguments.count, arguments.size, arguments.jobs, Path(folder))

@@ -18,6 +18,7 @@ from pydicom.encaps import encapsulate
 from dicom_files import STUDY, element, file_of, jpeg, photograph, save, with_jpeg
 from retigrade.arrays import Pixels
 from retigrade.dicom.photograph import check_studies, header_of, list_dicom
+from retigrade.dicom.pixels import READABLE
 from retigrade.errors import NotAFundus, UnreadablePhoto
 from retigrade.fundus import decode
 from retigrade.grading import Acquisition, Eye, Subject
@@ -171,6 +172,14 @@ class TestBadInput:
         assert f"transfer syntax {uid.UID(syntax).name}" in refusal(
             save(tmp_path / "a", photograph(pixels, syntax=syntax))
         )
+
+    def test_every_other_transfer_syntax_is_refused_by_name(self, tmp_path: Path, pixels: Pixels) -> None:
+        others = [syntax for syntax in uid.AllTransferSyntaxes if syntax not in READABLE]
+        assert len(others) + len(READABLE) >= 40
+        for syntax in others:
+            dataset = with_jpeg(pixels, b"nonsense")
+            dataset.file_meta.TransferSyntaxUID = syntax
+            assert f"the transfer syntax {syntax.name}" in refusal(save(tmp_path / "a.dcm", dataset)), syntax
 
     def test_video(self, tmp_path: Path, pixels: Pixels) -> None:
         dataset = with_jpeg(pixels, b"nonsense")

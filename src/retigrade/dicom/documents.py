@@ -242,7 +242,8 @@ def _as_jpeg(picture: bytes) -> tuple[bytes, int, int]:
         cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY,
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
     ]  # fmt: skip
-    return cv2.imencode(".jpg", decoded, options)[1].tobytes(), *decoded.shape[:2]
+    rows, columns = decoded.shape[:2]
+    return cv2.imencode(".jpg", decoded, options)[1].tobytes(), rows, columns
 
 
 def _common(source: Source, row: Row, *, kind: str, number: int) -> dict[str, Value]:

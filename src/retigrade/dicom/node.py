@@ -220,7 +220,11 @@ class Node:
         if problem is not None:
             _logger.warning("set aside: %s", problem)
             self.spool.keep_copy(path, problem)
-        record = {"rows": rows, "study": items[0].study, "patient": items[0].subject.patient, "problem": problem}
+        if not items:  # one that calls itself a directory, as no caller was promised to be taken
+            problem = f"{key}: it holds no picture"
+            self.spool.keep_copy(path, problem)
+        study, patient = (items[0].study, items[0].subject.patient) if items else (None, None)
+        record = {"rows": rows, "study": study, "patient": patient, "problem": problem}
         return Finished(key=key, documents=documents, record=record)
 
     def _check_owner(self, item: Input) -> None:
