@@ -61,7 +61,7 @@ class Association:
         """Send the instance in a DICOM file and return the answer's status.
 
         Raises ValueError where the file cannot be read or the other side does not take its class, AssociationError
-        where the association broke off.
+        where the association broke off; it is then closed.
         """
         meta, body = _split(file)
         sop_class, sop_instance, syntax = meta[0x0002], meta[0x0003], meta[0x0010]
@@ -81,9 +81,13 @@ class Association:
         )
         number = contexts[syntax]
         pieces = [*self._pieces(number, command, _COMMAND), *self._pieces(number, body, 0)]
-        with _translated():
-            self._connection.sendall(b"".join(pieces))
-            return self._status()
+        try:
+            with _translated():
+                self._connection.sendall(b"".join(pieces))
+                return self._status()
+        except AssociationError:
+            self.close()
+            raise
 
     def release(self) -> None:
         """End the association in an orderly way, if the other side still answers."""
