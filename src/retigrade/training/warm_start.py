@@ -182,12 +182,12 @@ def settle_batch_norms(network: nn.Module, photos: Pixels) -> None:
 
             def watch(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
                 values = inputs[0].double()
-                total, squares, count = sums.get(name, (0.0, 0.0, 0))
-                sums[name] = (
-                    total + values.sum((0, 2, 3)),
-                    squares + values.square().sum((0, 2, 3)),
-                    count + values.numel() // values.shape[1],
-                )
+                total, squares = values.sum((0, 2, 3)), values.square().sum((0, 2, 3))
+                count = values.numel() // values.shape[1]
+                if name in sums:
+                    before = sums[name]
+                    total, squares, count = total + before[0], squares + before[1], count + before[2]
+                sums[name] = (total, squares, count)
 
             hooks.append(module.register_forward_pre_hook(watch))
     was_training = network.training
