@@ -40,16 +40,16 @@ class WorklistQuery(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     view: Literal["patients", "photographs"] = "patients"
-    search: str = Field("", max_length=200)
-    patient: str = Field("", max_length=PATIENT_CHARACTERS)
+    search: str = Field(default="", max_length=200)
+    patient: str = Field(default="", max_length=PATIENT_CHARACTERS)
     action: Literal["", "refer", "rephotograph", "rescreen"] = ""
     status: Literal["", "graded", "ungradable", "not_fundus", "error"] = ""
     stage: Literal["", "0", "1", "2", "3", "4"] = ""
     set: Literal["", "0", "1", "2", "3", "4"] = ""
     eye: Literal["", "right", "left", "unknown"] = ""
     reading: Literal["", "none", "confirmed", "changed"] = ""
-    start: datetime.date | None = Field(None, alias="from")
-    end: datetime.date | None = Field(None, alias="to")
+    start: datetime.date | None = Field(default=None, alias="from")
+    end: datetime.date | None = Field(default=None, alias="to")
     referable: Literal["", "on"] = ""
     second: Literal["", "on"] = ""
     sort: Literal["", "urgency", "severity", "name", "date", "quality"] = ""
@@ -157,7 +157,7 @@ def action_counts(session: Session) -> dict[Action, int]:
     """Return how many visits come to each action."""
     groups = _grouped(WorklistQuery()).subquery()
     counted = session.execute(select(groups.c.urgency, func.count()).group_by(groups.c.urgency))
-    counts = Counter(dict(counted.all()))
+    counts: Counter[int] = Counter(dict(counted.all()))
     return {action: counts[urgency] for action, urgency in _URGENCY.items()}
 
 
