@@ -63,7 +63,8 @@ class Parsed:
         try:
             eye = parse_eye(text)
         except ValueError as error:
-            return self._unknown(error)
+            self._count(error)
+            return None
         return None if eye is None else eye.value
 
     def date(self, text: str) -> str | None:
@@ -71,9 +72,10 @@ class Parsed:
         try:
             day = parse_date(text)
         except ValueError as error:
-            return self._unknown(error)
+            self._count(error)
+            return None
         return None if day is None else day.isoformat()
 
-    def _unknown(self, error: ValueError) -> None:
+    def _count(self, error: ValueError) -> None:
         self.unknown += 1
         self.first = self.first or shown(str(error))

@@ -34,7 +34,7 @@ def list_members(address: str, *, version: str | None, skipped: list[Skipped]) -
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
-                    tar.members = []  # type: ignore[attr-defined] - it would keep all
+                    tar.members = []  # type: ignore[attr-defined]  # it would keep all
                     if member.offset_data + member.size > size:
                         raise tarfile.ReadError("unexpected end of data")
                     key = _key(member.name)
@@ -58,8 +58,8 @@ class _opened:  # noqa: N801 - a context manager
 
     def __enter__(self) -> tuple[BinaryIO, int]:
         if is_url(self._address):
-            system, path = open_store(self._address)
-            self._file: Any = system.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
+            system, remote = open_store(self._address)
+            self._file: Any = system.open(remote, "rb", block_size=_BLOCK, cache_type="readahead")
             return self._file, int(self._file.size)
         path = Path(self._address)
         self._file = path.open("rb")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def _local(address: str, listing: Listing, exclude: str | None) -> Iterator[Phot
             yield from read_manifest(str(one), listing.notes, listing.skipped)
         elif is_shard(one.name):
             yield from list_members(str(one), version=_stamp(one)[1], skipped=listing.skipped)
-        elif one == path or is_photograph(one.name, lambda one=one: _head(one)):
+        elif one == path or is_photograph(one.name, partial(_head, one)):
             if not one.exists() and len(matched) == 1:
                 raise FileNotFoundError(str(one))
             yield _of_file(Input(one, one.name))
