@@ -75,7 +75,8 @@ class BundleWeights:
             if folded is None:
                 continue
             epsilon = network.get_submodule(norm).eps
-            values = {"weight": 1.0, "bias": torch.from_numpy(folded.copy()), "running_mean": 0.0}
+            values: dict[str, float | Tensor] = {"weight": 1.0, "running_mean": 0.0}
+            values["bias"] = torch.from_numpy(folded.copy())
             values["running_var"] = 1.0 - float(epsilon)  # type: ignore[arg-type]
             for part, value in values.items():
                 key = f"{norm}.{part}"
