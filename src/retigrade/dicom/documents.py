@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-import simplejpeg
+import simplejpeg  # type: ignore[import-untyped]
 from pydicom.dataset import FileDataset
 from pydicom.encaps import get_frame
 from pydicom.uid import (
@@ -223,7 +223,8 @@ def secondary_capture(source: Source, row: Row, picture: bytes) -> bytes:
 def uncompressed(capture: FileDataset) -> FileDataset:
     """Return a secondary capture with its JPEG decoded, for an archive that takes no JPEG; it stays marked as lossy."""
     data = get_frame(capture.PixelData, 0, number_of_frames=1)
-    pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    pixels = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     capture.PixelData, capture.PhotometricInterpretation = pixels.tobytes(), "RGB"
     capture["PixelData"].is_undefined_length = False
     capture.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -65,7 +65,9 @@ class Comparison:
     def figures_table(self) -> Table:
         """A row for each run."""
         headings = ("run", *(METRICS[key].short for key in MEASURED))
-        rows = [(run.name, *(run.figures[key] for key in MEASURED)) for run in self.runs]
+        rows: list[tuple[str | Estimate, ...]] = [
+            (run.name, *(run.figures[key] for key in MEASURED)) for run in self.runs
+        ]
         return Table(headings, rows, key="figures", title="Figures", note="With 95 % intervals.")
 
     def differences_table(self) -> Table:

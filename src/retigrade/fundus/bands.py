@@ -54,9 +54,7 @@ def step(canonical: Pixels) -> float:
 def _lit(canonical: Pixels) -> Flags:
     """Which pixels show retina, away from the rim and from where the frame cut it off: bool (S, S)."""
     away = round(_SIDE * (1 - _INSIDE) / 2)
-    inside = cv2.copyMakeBorder(
-        circle(_SIDE - 2 * away).astype(np.uint8), *(away,) * 4, cv2.BORDER_CONSTANT, value=(0,)
-    )
+    inside = np.pad(circle(_SIDE - 2 * away), away).astype(np.uint8)
     bright = (cv2.cvtColor(canonical, cv2.COLOR_RGB2HSV)[..., 2] > LIT).astype(np.uint8)
     column = np.ones((_FROM_CUT, 1), np.uint8)
     return np.asarray(cv2.erode(bright & inside, column, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0)

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 import cv2
 import numpy as np
-import simplejpeg
+import simplejpeg  # type: ignore[import-untyped]
 
 from retigrade.arrays import Floats, Pixels
 from retigrade.heatmap import Heatmap, colours, opacity
@@ -140,7 +140,8 @@ def fitted(pixels: Pixels, side: int) -> Pixels:
     # Halved by averages as long as that leaves enough: OpenCV averages over other areas ten times more slowly, and down
     # to a half, linear interpolation leaves out no pixel.
     while max(pixels.shape[:2]) >= 2 * side and min(pixels.shape[:2]) >= 2:
-        pixels = cv2.resize(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        half = pixels.shape[1] // 2, pixels.shape[0] // 2
+        pixels = np.asarray(cv2.resize(pixels, half, interpolation=cv2.INTER_AREA), np.uint8)
     kernel = cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(pixels, size, interpolation=kernel), np.uint8)
 
