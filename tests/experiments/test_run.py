@@ -84,7 +84,8 @@ def test_every_photograph_is_predicted_once_out_of_fold(run: Path, data: Path) -
     np.testing.assert_allclose([sum(row.probabilities) for row in rows], 1, atol=1e-5)
     parts = json.loads((run / "splits.json").read_text())["parts"]
     assert {row.name for row in rows if row.fold == "fold1"} == set(parts["fold1"])
-    labels = {line["path"]: int(line["grade"]) for line in csv.DictReader((data / "labels.csv").open(newline=""))}
+    with (data / "labels.csv").open(newline="") as file:
+        labels = {line["path"]: int(line["grade"]) for line in csv.DictReader(file)}
     assert all(row.target == labels[Path(row.path).name] for row in rows)
 
 

@@ -133,7 +133,11 @@ class Earlier:
             try:
                 with destination.store.open(name) as file:
                     table = pq.ParquetFile(file).read(columns=["path", "size", "etag", "status"])
-            except (pa.ArrowException, OSError):
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # of the store, not of what the file holds
+                    raise UsageError(
+                        f"cannot read {shown(destination.store.address)}/{name}: {error.strerror}; the part stays"
+                    ) from error
                 destination.store.remove(name)
                 damaged.append(name)
                 continue

@@ -19,13 +19,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from retigrade.arrays import Pixels
-from retigrade.fundus.bands import STEP, step
 from retigrade.fundus.field import Field as Disc
 from retigrade.fundus.measures import MEASURES, Measures, measure
 from retigrade.icdr import Status
 
 NOT_AN_EYE = "does not look like the back of an eye"
-TORN = "a step in brightness or colour runs across it, as in a damaged file: copy the file again"
 UNUSUAL = "has the shape of a retina in unusual colours or structures: a person must look at it"
 _REACH = 5.0  # deviations from the mean beyond which a measure says no more
 _FAULTS = (
@@ -212,8 +210,6 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
         if float(limits.anatomy.of(measures)) >= limits.anatomy_needed:
             return Quality(quality, Status.UNGRADABLE, (UNUSUAL,))
         return Quality(0.0, Status.NOT_FUNDUS, (NOT_AN_EYE,))
-    if step(canonical) > STEP:
-        complaints = (*complaints, TORN)
     if complaints:
         return Quality(quality, Status.UNGRADABLE, complaints)
     if reject > 0:

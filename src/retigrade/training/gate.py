@@ -122,7 +122,14 @@ def fit(
     z = blank.standard(measures)
     model = LogisticRegression(C=strict, solver="newton-cholesky")
     model.fit(np.concatenate([z, z**2], axis=1), wanted, sample_weight=_even(wanted, weight))
-    return blank.model_copy(update={"weights": _plain(model.coef_[0]), "offset": float(f"{model.intercept_[0]:.6g}")})
+    # Made anew: a copy would keep the arrays that the blank one has worked out.
+    return Score(
+        measures=blank.measures,
+        centre=blank.centre,
+        spread=blank.spread,
+        weights=_plain(model.coef_[0]),
+        offset=float(f"{model.intercept_[0]:.6g}"),
+    )
 
 
 def fit_trees(measures: Measures, wanted: Flags, weight: Reals, *, options: Mapping[str, float] | None = None) -> Trees:
