@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from retigrade.bundle import OPERATORS, Bundle, read_metadata, reseal, seal, shipped_bundle, strip
+from retigrade.bundle import Bundle, read_metadata, reseal, seal, shipped_bundle, strip
 from retigrade.errors import BundleError
+from retigrade.onnx_file import OPERATORS
 from tiny_bundle import CELLS, CHANNELS, SIZE, tiny_card, tiny_model, write_tiny_bundle
 
 SEALED_CARD = reseal(tiny_model(), tiny_card())

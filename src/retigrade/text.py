@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _LISTED = 5
 
@@ -25,3 +29,10 @@ def listing(items: Iterable[str], *, between: str = ", ") -> str:
     texts = list(items)
     more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
     return between.join(texts[:_LISTED]) + more
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return where a file of JSON is not what it should be, and why: the first of what was found."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "the file"
+    return f"{where}: {problem['msg']}"

@@ -1,7 +1,7 @@
 """The plan of a run: the photographs to grade, written as Parquet beside the results, in parts that workers take.
 
-Workers are told the place of a part alone, and the driver holds no more than these places, however many photographs
-there are.
+A worker gets the position of a part, and the driver holds no more than these positions, however many photographs there
+are.
 """
 
 from __future__ import annotations

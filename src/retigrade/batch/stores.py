@@ -1,6 +1,6 @@
 """Where photographs and results lie: folders of this machine and object stores, through one set of functions.
 
-An address is a path of this machine or an fsspec URL (s3://, gs://, az://, ...). What goes wrong is told in sentences.
+An address is a path of this machine or an fsspec URL (s3://, gs://, az://, ...). Errors are sentences.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def check(
     """Audit labelled photographs before anyone learns from them, as `retigrade check` does.
 
     data: labelled folders or CSV files. splits: a split file to search for what its parts share. size: side in pixels
-    of the canonical pictures. seed: of the shortcut audit's random forest. progress: is told how it goes.
+    of the canonical pictures. seed: of the shortcut audit's random forest. progress: hears of each step.
     The audit's manifest lists what cannot be used as `unreadable` and `unusable`. Raises DataError where a layout is
     not recognised, a grade is wrong, or the split is of other photographs.
     """

@@ -65,7 +65,7 @@ class _Sketch:
 def find_duplicates(photographs: Sequence[Path], *, progress: RunProgress | None = None) -> Groups:
     """Group the photographs that show the same view of one eye, as indices into `photographs`.
 
-    progress: is told how it goes. Raises UnreadablePhoto where one cannot be decoded.
+    progress: hears of each step. Raises UnreadablePhoto where one cannot be decoded.
     """
     pairs = find_pairs(photographs, progress=progress)
     return connected_components(((pair.first, pair.second) for pair in pairs), size=len(photographs))
@@ -75,7 +75,7 @@ def find_pairs(photographs: Sequence[Path], *, progress: RunProgress | None = No
     """Find the pairs that link exact and near duplicates, as indices into `photographs`.
 
     Of equal photographs each is paired with the first alone, and the first stands for all when near ones are sought.
-    progress: is told how it goes. Raises UnreadablePhoto where one cannot be decoded.
+    progress: hears of each step. Raises UnreadablePhoto where one cannot be decoded.
     """
     progress = progress or RunProgress()
     with ThreadPoolExecutor() as pool:

@@ -88,7 +88,7 @@ def audit_shortcut(
 ) -> ShortcutAudit:
     """Tell the grade from the frame by a random forest, cross-validated with patients and duplicates kept together.
 
-    size: side of the square pictures in pixels. progress: is told how it goes. Raises NotAFundus where a photograph has
+    size: side of the square pictures in pixels. progress: hears of each step. Raises NotAFundus where a photograph has
     no retinal disc, UsageError without scikit-learn, DataError where there are too few photographs to tell.
     """
     forest = _forest(seed)

@@ -21,7 +21,7 @@ from retigrade.data.manifest import Manifest
 from retigrade.errors import DataError, LeakError, UsageError
 from retigrade.files import write_whole
 from retigrade.icdr import Grade
-from retigrade.text import shown
+from retigrade.text import first_problem, shown
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -283,9 +283,7 @@ def _read_file(path: Path) -> _SplitFile:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "the file"
-        raise DataError(f"{path}: not a split file ({where}: {problem['msg']})") from error
+        raise DataError(f"{path}: not a split file ({first_problem(error)})") from error
     if file.sha256 != file.digest():
         raise DataError(f"{path}: was altered after it was written; make the split anew")
     return file

@@ -61,7 +61,7 @@ def evaluate(
     much the answer changes when an eye is photographed again, on up to 400 of them. lesions: a folder with
     photos/ and masks/, to measure the heatmap against. model_card: the file for the bundle's model card.
     skip_unreadable: leave out photographs that cannot be read. jobs: photographs at work at once, None one a core.
-    progress: is told how it goes.
+    progress: hears of each step.
 
     Raises UsageError where an option is wrong, a file cannot be written or the extra `report` is not installed,
     DataError where the photographs cannot be used, BundleError where the bundle cannot be.

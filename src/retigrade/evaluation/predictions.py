@@ -131,7 +131,7 @@ def open_grader(
 def predict_labelled(
     grader: Grader, labelled: LabelledSet, *, jobs: int = 1, progress: RunProgress | None = None
 ) -> Predictions:
-    """Grade every photograph, without heatmaps; `jobs` at once; progress: is told how it goes."""
+    """Grade every photograph, without heatmaps; `jobs` at once; progress: hears of each step."""
     paths = [entry.path for entry in labelled.entries]
     gradings = (progress or RunProgress()).track(
         grader.grade_many(paths, jobs=jobs, heat=False),

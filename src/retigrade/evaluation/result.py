@@ -14,6 +14,7 @@ from retigrade.evaluation.robustness import Robustness
 from retigrade.metadata import Figure
 from retigrade.metrics.decision import OperatingPoint
 from retigrade.metrics.estimate import Estimate, Record
+from retigrade.text import first_problem
 
 ALL = "all photographs"
 """The name of the slice that holds every photograph."""
@@ -201,6 +202,4 @@ class EvaluationResult(Record):
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"])) or "the file"
-            raise DataError(f"{path}: not the report of an evaluation ({where}: {problem['msg']})") from error
+            raise DataError(f"{path}: not the report of an evaluation ({first_problem(error)})") from error

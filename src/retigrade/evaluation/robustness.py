@@ -69,7 +69,7 @@ def suite(
 
     A frame that was squeezed is first stretched until its disc is round: turned as it is, it would be no photograph
     that a camera could take. The draws depend on seed, photograph, corruption and severity alone. jobs: photographs at
-    work at once. progress: is told how it goes.
+    work at once. progress: hears of each step.
     """
     kinds = [(name, severity) for name in corruptions for severity in severities]
 

@@ -72,7 +72,7 @@ def tune(
     data: labelled folders or CSV files. sensitivity: the share of referable photographs to catch, above 0, at most 1.
     out: the new bundle's file, None writes none. bundle: the one to start from, None the shipped one. prevalence: the
     share of the people to be screened who are referable, 0 to 1. skip_unreadable: leave out photographs that cannot be
-    read. jobs: photographs at work at once, None one a core. progress: is told how it goes.
+    read. jobs: photographs at work at once, None one a core. progress: hears of each step.
 
     Raises UsageError where an option is out of range, the sensitivity cannot be met without referring everybody, or the
     extra `report` is not installed; DataError where the photographs cannot be used or are too few, BundleError where

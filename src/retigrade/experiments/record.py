@@ -17,7 +17,7 @@ from retigrade.bundle import cpu_count
 from retigrade.errors import DataError, UsageError
 from retigrade.files import write_whole
 from retigrade.metrics.estimate import Estimate
-from retigrade.text import shown
+from retigrade.text import first_problem, shown
 
 RUN = "run.json"
 _PACKAGES = ("torch", "timm", "lightning-fabric", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "scipy")
@@ -97,9 +97,7 @@ class RunRecord(_Part):
                 f"{shown(str(folder))}: is not the folder of a training run: {RUN} cannot be read ({error.strerror})"
             ) from error
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"])) or "the file"
-            raise DataError(f"{path}: not the record of a training run ({where}: {problem['msg']})") from error
+            raise DataError(f"{path}: not the record of a training run ({first_problem(error)})") from error
 
     def check_same(self, other: RunRecord, folder: Path) -> None:
         """Raise UsageError, naming the first difference, where another record is of another run."""

@@ -76,7 +76,7 @@ def train(
     `TrainConfig`. external: labelled folders or CSV files to measure the bundle on, never learned from or chosen on.
     name, license, intended_use: what the bundle says of itself. resume: go on with the run in `out`. skip_unreadable:
     leave unusable photographs out. accelerator: `auto`, `cpu` or `gpu`. mlflow: address of an MLflow server or folder
-    that is told too. progress: is told how it goes.
+    that is told too. progress: hears of each step.
 
     Raises UsageError for wrong options, a folder that cannot be written, or a training whose loss is not a number;
     DataError where the photographs cannot be used; LeakError where an external photograph is among them.

@@ -74,7 +74,7 @@ def run(
     out: the folder for listings, report and thermal pictures, or None. heat: the pictures to make, or None. jobs:
     photos at work at once. resume: take what an earlier run into `out` has done. writers, by the kind of files they
     make, and listings: what else is written into `out`, of each verdict and of all rows. watch: called with each row.
-    progress: is told how it goes.
+    progress: hears of each step.
 
     Raises UsageError where something cannot be written, BundleError where the network fails; the listings in `out` are
     then those that were there, and what was done can be taken up with `resume`.
