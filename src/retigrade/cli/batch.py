@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from retigrade.cli.command import Command, notice
+from retigrade.cli.command import BundleFile, Command, Jobs, OperatingPointName, notice
 from retigrade.errors import UsageError
 from retigrade.icdr import Status
 from retigrade.signals import INTERRUPTED
@@ -40,17 +39,13 @@ class BatchCommand(Command):
     )
     """A Ray cluster: auto, HOST:PORT or ray://HOST:PORT."""
 
-    workers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
+    workers: Jobs = None
     """Workers at once, each with one core."""
 
-    bundle: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the shipped one)")] = (
-        None
-    )
+    bundle: BundleFile = None
     """The network and all that belongs to it."""
 
-    operating_point: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the bundle's own)")
-    ] = None
+    operating_point: OperatingPointName = None
     """From where a photograph is referable; `retigrade info` lists the names."""
 
     heat: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False

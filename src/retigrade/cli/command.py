@@ -6,9 +6,19 @@ import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
 
 from retigrade.text import shown
+
+BundleFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the shipped one)")]
+OperatingPointName = Annotated[
+    str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the bundle's own)")
+]
+Jobs = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")]
+"""Options that several subcommands have."""
 
 
 @dataclass(frozen=True, kw_only=True)

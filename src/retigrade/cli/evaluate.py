@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from retigrade.cli.command import Command, notice
+from retigrade.cli.command import BundleFile, Command, Jobs, OperatingPointName, notice
 
 if TYPE_CHECKING:
     from retigrade.evaluation.result import EvaluationResult
@@ -27,9 +27,7 @@ class Evaluate(Command):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
     """Where the report goes."""
 
-    bundle: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the shipped one)")] = (
-        None
-    )
+    bundle: BundleFile = None
     """The bundle to evaluate."""
 
     splits: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -38,9 +36,7 @@ class Evaluate(Command):
     part: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The part of the split, such as test."""
 
-    operating_point: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the bundle's own)")
-    ] = None
+    operating_point: OperatingPointName = None
     """From where a photograph is referable."""
 
     corruptions: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
@@ -58,7 +54,7 @@ class Evaluate(Command):
     skip_unreadable: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Leave out photographs that are missing or unreadable, and say so."""
 
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
+    jobs: Jobs = None
     """Photographs at work at once."""
 
     def run(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from retigrade.cli.command import Command, notice
+from retigrade.cli.command import BundleFile, Command, Jobs, OperatingPointName, notice
 from retigrade.errors import UsageError
 from retigrade.signals import INTERRUPTED
 
@@ -39,14 +39,10 @@ class GradeCommand(Command):
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Also write gradings.csv, gradings.jsonl, report.html and heat/ here."""
 
-    bundle: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the shipped one)")] = (
-        None
-    )
+    bundle: BundleFile = None
     """The network and all that belongs to it."""
 
-    operating_point: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the bundle's own)")
-    ] = None
+    operating_point: OperatingPointName = None
     """From where a photograph is referable; `retigrade info` lists the names."""
 
     format: Literal["table", "csv", "jsonl"] = "table"
@@ -71,7 +67,7 @@ class GradeCommand(Command):
     dry_run: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """List the photographs and whose eye each is, and grade nothing."""
 
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
+    jobs: Jobs = None
     """Photographs at work at once."""
 
     resume: bool = False

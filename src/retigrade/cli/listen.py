@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from retigrade.cli.command import Command, notice
+from retigrade.cli.command import BundleFile, Command, Jobs, OperatingPointName, notice
 from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,17 +46,13 @@ class Listen(Command):
     queue: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("retigrade-node")
     """The folder of the queue: what waits, what is done, and the dead letters."""
 
-    bundle: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the shipped one)")] = (
-        None
-    )
+    bundle: BundleFile = None
     """The network and all that belongs to it."""
 
-    operating_point: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the bundle's own)")
-    ] = None
+    operating_point: OperatingPointName = None
     """From where a photograph is referable; `retigrade info` lists the names."""
 
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
+    jobs: Jobs = None
     """Photographs at work at once."""
 
     associations: Annotated[int, tyro.conf.arg(metavar="N")] = 16

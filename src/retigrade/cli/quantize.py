@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from retigrade.cli.command import Command, notice
+from retigrade.cli.command import Command, Jobs, notice
 
 if TYPE_CHECKING:
     from retigrade.training.quantize import Quantized
@@ -37,7 +37,7 @@ class Quantize(Command):
     skip_unreadable: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Leave out photographs that are missing or unreadable."""
 
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
+    jobs: Jobs = None
     """Photographs at work at once."""
 
     def run(self) -> int:

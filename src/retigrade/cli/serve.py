@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
-from retigrade.cli.command import Command, notice
+from retigrade.cli.command import BundleFile, Command, Jobs, OperatingPointName, notice
 from retigrade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,17 +35,13 @@ class Serve(Command):
     database: Annotated[str, tyro.conf.arg(metavar="URL")] = "sqlite:///retigrade.db"
     """Where the gradings are kept: sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME."""
 
-    bundle: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the shipped one)")] = (
-        None
-    )
+    bundle: BundleFile = None
     """The network and all that belongs to it."""
 
-    operating_point: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the bundle's own)")
-    ] = None
+    operating_point: OperatingPointName = None
     """From where a photograph is referable; `retigrade info` lists the names."""
 
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
+    jobs: Jobs = None
     """Photographs graded at once."""
 
     token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from retigrade.cli.command import Command, notice
+from retigrade.cli.command import BundleFile, Command, Jobs, notice
 
 if TYPE_CHECKING:
     from retigrade.evaluation.tuning import Tuned
@@ -30,9 +30,7 @@ class Tune(Command):
     out: Annotated[Path, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
     """The new bundle."""
 
-    bundle: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the shipped one)")] = (
-        None
-    )
+    bundle: BundleFile = None
     """The bundle to start from."""
 
     prevalence: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.1
@@ -41,7 +39,7 @@ class Tune(Command):
     skip_unreadable: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Leave out photographs that are missing or unreadable."""
 
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: every core)")] = None
+    jobs: Jobs = None
     """Photographs at work at once."""
 
     def run(self) -> int:
