@@ -312,17 +312,17 @@ class TestManyPhotos:
     ) -> None:
         started = []
 
-        def slow(self: Grader, source: Path, *, heat: bool, beside: bool) -> Grading:
+        def slow(self: Grader, source: Path, *, heat: bool) -> Grading:
             started.append(source)
             time.sleep(0.02)
-            return grade(self, source, heat=heat, beside=beside)
+            return grade(self, source, heat=heat)
 
         def interrupted() -> Iterator[Path]:
             yield from photos
             raise KeyboardInterrupt
 
-        grade = Grader._grade
-        monkeypatch.setattr(Grader, "_grade", slow)
+        grade = Grader.grade
+        monkeypatch.setattr(Grader, "grade", slow)
         gradings = grader.grade_many(interrupted(), jobs=2)
         assert next(gradings).path == str(photos[0])
         with pytest.raises(KeyboardInterrupt):

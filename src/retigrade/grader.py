@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Floats, Pixels
-from retigrade.bundle import Bundle, Device, Outputs, cpu_count, shipped_bundle
+from retigrade.bundle import Bundle, Device, Outputs, shipped_bundle
 from retigrade.errors import BundleError, NotAFundus, SeveralEyes, UnreadablePhoto, UsageError
 from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import MAX_BYTES, Photo, decode, decode_bytes
@@ -88,10 +87,6 @@ class Grader:
         Raises UsageError where an array or image is of another kind, TypeError where the source is none of these,
         BundleError where the network fails on the photo.
         """
-        return self._grade(source, heat=heat, beside=cpu_count() > 1)
-
-    def _grade(self, source: Source, *, heat: bool, beside: bool) -> Grading:
-        """Return the verdict on one photo; beside: run the network while the gate still looks, on another core."""
         started = time.perf_counter()
         try:
             photo = _decode(source, min_side=decode_side(self.bundle.metadata.input_size))
@@ -100,7 +95,7 @@ class Grader:
         except NotAFundus as error:
             grading = self._refuse(_name(source), Status.NOT_FUNDUS, str(error))
         else:
-            grading = self._verdict(photo, _name(source), heat=heat, beside=beside)
+            grading = self._verdict(photo, _name(source), heat=heat)
         if isinstance(source, Input):
             grading = replace(
                 grading,
@@ -113,7 +108,7 @@ class Grader:
     def grade_photo(self, photo: Photo, *, path: str = _PIXELS, heat: bool = True) -> Grading:
         """Return the verdict on a decoded photo, the same as `grade` gives its file; `path` is what it goes by."""
         started = time.perf_counter()
-        grading = self._verdict(photo, path, heat=heat, beside=cpu_count() > 1)
+        grading = self._verdict(photo, path, heat=heat)
         return replace(grading, seconds=time.perf_counter() - started)
 
     def grade_many(self, sources: Iterable[Source], *, jobs: int = 1, heat: bool = True) -> Iterator[Grading]:
@@ -144,7 +139,7 @@ class Grader:
 
     def _grade_or_report(self, source: Source, *, heat: bool) -> Grading:
         try:
-            return self._grade(source, heat=heat, beside=False)
+            return self.grade(source, heat=heat)
         except BundleError:  # no other photo would fare better
             raise
         except UsageError as error:
@@ -155,7 +150,7 @@ class Grader:
             _logger.debug("grading %s failed", _name(source), exc_info=True)
             return self._refuse(_name(source), Status.ERROR, f"internal error: {type(error).__name__}: {error}")
 
-    def _verdict(self, photo: Photo, path: str, *, heat: bool, beside: bool) -> Grading:
+    def _verdict(self, photo: Photo, path: str, *, heat: bool) -> Grading:
         metadata = self.bundle.metadata
         try:
             field = find_field(photo)
@@ -164,15 +159,10 @@ class Grader:
         except NotAFundus as error:
             return self._refuse(path, Status.NOT_FUNDUS, str(error), photo=photo)
         canonical = crop(photo, field, size=metadata.input_size)
-        with ExitStack() as stack:
-            running = None
-            if beside:
-                pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="retigrade-network"))
-                running = pool.submit(self.bundle.run, canonical[None])
-            quality = assess(canonical, field, metadata.quality)
-            if quality.status is not Status.GRADED:  # whatever the network would say
-                return self._refuse(path, quality.status, *quality.reasons, photo=photo, quality=quality)
-            outputs = self.bundle.run(canonical[None]) if running is None else running.result()
+        quality = assess(canonical, field, metadata.quality)
+        if quality.status is not Status.GRADED:
+            return self._refuse(path, quality.status, *quality.reasons, photo=photo, quality=quality)
+        outputs = self.bundle.run(canonical[None])
         if reason := _unlike_training(outputs.features, metadata.out_of_distribution):
             return self._refuse(path, Status.UNGRADABLE, reason, photo=photo, quality=quality)
         return self._decide(path, photo, field, quality, outputs, heat=heat)
