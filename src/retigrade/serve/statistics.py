@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from retigrade.icdr import GRADES, Status
@@ -80,11 +80,7 @@ def statistics_of(
     training: how many photographs of each grade the bundle learned from. bundle: the identity of the one whose gradings
     are counted, None for all.
     """
-    bounds = [] if bundle is None else [GradingRecord.bundle == bundle]
-    if since is not None:
-        bounds.append(GradingRecord.created >= _midnight(since))
-    if until is not None:
-        bounds.append(GradingRecord.created < _midnight(until))
+    bounds = bounds_of(since=since, until=until, bundle=bundle)
     columns = GradingRecord.status, GradingRecord.grade, GradingRecord.referable
     statuses = dict.fromkeys((status.value for status in Status), 0)
     grades, referable = [0] * len(GRADES), 0
@@ -109,7 +105,19 @@ def statistics_of(
     )
 
 
-def _agreement(session: Session, bounds: Sequence[object]) -> Agreement:
+def bounds_of(
+    *, since: datetime.date | None = None, until: datetime.date | None = None, bundle: str | None = None
+) -> list[ColumnElement[bool]]:
+    """Return the conditions that gradings are counted by; None asks for none."""
+    bounds = [] if bundle is None else [GradingRecord.bundle == bundle]
+    if since is not None:
+        bounds.append(GradingRecord.created >= _midnight(since))
+    if until is not None:
+        bounds.append(GradingRecord.created < _midnight(until))
+    return bounds
+
+
+def _agreement(session: Session, bounds: Sequence[ColumnElement[bool]]) -> Agreement:
     place = func.row_number().over(
         partition_by=ReadingRecord.grading, order_by=(ReadingRecord.created.desc(), ReadingRecord.id.desc())
     )
@@ -117,7 +125,7 @@ def _agreement(session: Session, bounds: Sequence[object]) -> Agreement:
     statement = (
         select(readings.c.grade, GradingRecord.grade, func.count())
         .join(GradingRecord, GradingRecord.id == readings.c.grading)
-        .where(readings.c.place == 1, *bounds)  # type: ignore[arg-type]
+        .where(readings.c.place == 1, *bounds)
         .group_by(readings.c.grade, GradingRecord.grade)
     )
     counts, total, agreed = np.zeros((len(GRADES), len(GRADES)), np.int64), 0, 0

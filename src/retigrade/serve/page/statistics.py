@@ -17,7 +17,7 @@ from retigrade.metadata import Training
 from retigrade.metrics.estimate import Estimate
 from retigrade.serve.page.words import words
 from retigrade.serve.record import now
-from retigrade.serve.statistics import Drift, Statistics, statistics_of
+from retigrade.serve.statistics import Drift, Statistics, bounds_of, statistics_of
 from retigrade.serve.tables import GradingRecord
 
 PERIODS = (0, 7, 30, 90, 365)
@@ -73,11 +73,7 @@ def shown(session: Session, training: Training, *, days: int = 0, bundle: str = 
     """Return what was graded in the last `days` days, 0 for ever, by one bundle, "" for every."""
     since = (now() - datetime.timedelta(days=days)).date() if days else None
     figures = statistics_of(session, training.grades, since=since, bundle=bundle or None)
-    where: list[ColumnElement[bool]] = []
-    if since is not None:
-        where.append(GradingRecord.created >= datetime.datetime.combine(since, datetime.time(), datetime.UTC))
-    if bundle:
-        where.append(GradingRecord.bundle == bundle)
+    where = bounds_of(since=since, bundle=bundle or None)
     graded = sum(figures.grades)
     return Shown(
         figures=figures,
