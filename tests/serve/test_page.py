@@ -263,15 +263,22 @@ def first_id(client: TestClient, **query: Any) -> str:
     return address.rpartition("/")[2]
 
 
-def test_a_reading_is_kept_beside_the_machines_grade(client: TestClient) -> None:
+@pytest.fixture(scope="module")
+def twice_read(client: TestClient) -> tuple[str, str]:
+    """A grading that two readers have read, and its page after the first."""
     grading = first_id(client, search="p1_r.jpg")
     csrf = csrf_in(client.get(f"/gradings/{grading}").text)
     form = {"csrf_token": csrf, "grade": "0", "reader": "Dr A", "reason": ""}
     assert client.post(f"/gradings/{grading}/readings", data=form).status_code == 200
-    text = client.get(f"/gradings/{grading}").text
-    assert words()("reading.confirmed") in text
+    once_read = client.get(f"/gradings/{grading}").text
     form |= {"grade": "2", "reader": "Dr B", "reason": "haemorrhages below"}
     client.post(f"/gradings/{grading}/readings", data=form)
+    return grading, once_read
+
+
+def test_a_reading_is_kept_beside_the_machines_grade(client: TestClient, twice_read: tuple[str, str]) -> None:
+    grading, text = twice_read
+    assert words()("reading.confirmed") in text
     text = client.get(f"/gradings/{grading}/card?level=5").text
     assert "Dr A" in text
     assert "haemorrhages below" in text
@@ -313,6 +320,7 @@ def test_another_web_site_sends_no_form(client: TestClient) -> None:
     assert answer.status_code == 403
 
 
+@pytest.mark.usefixtures("twice_read")
 def test_exports_hold_what_is_listed(client: TestClient) -> None:
     visits = client.get("/worklist/export?format=csv&action=refer").text.splitlines()
     assert visits[0].startswith("patient,date,right_status")
