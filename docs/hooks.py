@@ -140,7 +140,7 @@ def _type(value: dict[str, Any]) -> str:
 def bundle() -> str:
     """The bundle's file format: a text, and the fields of its metadata from their classes."""
     from retigrade import metadata as records
-    from retigrade.bundle import OPERATORS
+    from retigrade.onnx_file import OPERATORS
 
     text = (ROOT / "docs" / "reference" / "bundle.md.in").read_text(encoding="utf-8")
     tables = []

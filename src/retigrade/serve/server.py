@@ -129,7 +129,8 @@ class _Protocol(HttpToolsProtocol):
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; UsageError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns off the waiting for full packets (TCP_NODELAY) only where a socket names its protocol
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
