@@ -1,16 +1,19 @@
-"""Targets become part grade and part prediction, which never comes from a teacher that saw the photograph."""
+"""Targets become part grade and part prediction: of teachers that never saw the photograph, or of bundles."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retigrade.arrays import Floats, Integers
+from retigrade.bundle import Bundle
 from retigrade.training.dataset import TrainingData, soft_targets
-from retigrade.training.distillation import cross_fitted_targets
+from retigrade.training.distillation import cross_fitted_targets, distilled_targets, mean_logits
 from retigrade.training.recipe import BEST, Recipe
+from tiny_bundle import write_tiny_bundle
 
 GRADES = np.arange(12) % 5
 DATA = TrainingData(
@@ -43,3 +46,21 @@ def test_targets_come_from_teachers_that_did_not_see_the_photographs() -> None:
     assert after.targets[2] == pytest.approx([0, 0, 1, 0, 0])
     np.testing.assert_array_equal(after.targets[8:], DATA.targets[8:])
     assert after.fingerprint != DATA.fingerprint
+
+
+def test_targets_take_what_bundles_predict() -> None:
+    predicted = np.tile(np.float64([0, 0, 1, 0, 0]), (12, 1))
+    after = distilled_targets(DATA, RECIPE, predicted)
+    assert after.targets[0] == pytest.approx([0.75, 0, 0.25, 0, 0])
+    assert after.targets.dtype == np.float32
+    assert after.fingerprint != DATA.fingerprint
+
+
+def test_bundles_see_photographs_at_their_own_size_and_answer_with_their_mean(tmp_path: Path) -> None:
+    bundle = Bundle.load(write_tiny_bundle(tmp_path / "tiny.onnx"))
+    size = bundle.metadata.input_size
+    photos = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
+    expected = bundle.run(photos).logits
+    np.testing.assert_allclose(mean_logits([bundle, bundle], photos, batch=2), expected, atol=1e-5)
+    large = photos.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_allclose(mean_logits([bundle], large), expected, atol=1e-5)

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from retigrade.errors import UsageError
 from retigrade.training.backbone import HIGH_RESOLUTION_STRIDE
 from retigrade.training.network import Network
+from retigrade.training.recipe import BEST
+from retigrade.training.schedule import make_optimizer
 
 
 def test_an_unknown_backbone_is_told_its_nearest_names() -> None:
@@ -51,6 +53,28 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     (tmp_path / "no.safetensors").write_bytes(b"not weights")
     with pytest.raises(UsageError, match="need a safetensors file"):
         Network("test_efficientnet", weights=tmp_path / "no.safetensors")
+
+
+def test_first_layers_stand_still_while_the_others_learn() -> None:
+    network = Network("test_efficientnet", pretrained=False)
+    network.freeze(4)
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = make_optimizer(network, BEST)
+    network(torch.rand(4, 3, 64, 64) * 255).logits.square().sum().backward()
+    optimizer.step()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    (last,) = (stage["module"] for stage in network.backbone.feature_info if stage["reduction"] == 4)
+    assert changed
+    assert not [
+        name for name in changed if name.startswith(("backbone.conv_stem", "backbone.bn1", f"backbone.{last}."))
+    ]
+    assert any(name.startswith("backbone.blocks.") for name in changed)
+
+
+def test_a_stride_without_a_feature_map_cannot_stand_still() -> None:
+    with pytest.raises(UsageError, match="no feature map of stride 3"):
+        Network("test_efficientnet", pretrained=False).freeze(3)
 
 
 def test_dropout_is_shared_by_all_places() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from retigrade.bundle import Bundle
 from retigrade.cli import main
@@ -28,7 +29,7 @@ from retigrade.metrics.decision import softmax
 from retigrade.training.export import BundleModel, receptive_field_offset, run_model, to_onnx
 from retigrade.training.network import Ensemble, Network, NetworkOutput
 from retigrade.training.progress import EpochResult, Progress
-from retigrade.training.recipe import BEST
+from retigrade.training.recipe import BEST, FURTHER
 from small_data import write_small_data
 
 pytestmark = pytest.mark.slow  # every test here waits for a training
@@ -198,6 +199,7 @@ def test_a_finished_training_is_continued_only_when_asked(
         (["--lesions", "nowhere"], "no photographs in"),
         (["--backbone", "crossvit_tiny_240"], "gives no feature map that can be graded; take one of beit,"),
         (["--recipe", "paper", "--weights", "none.safetensors"], "need a safetensors file"),
+        (["--recipe", "brief", "--distill", "none.onnx"], "take --recipe further"),
     ],
 )
 def test_wrong_options_exit_2_with_one_sentence(
@@ -224,6 +226,28 @@ def test_folds_become_one_ensemble(data: Path, tmp_path: Path) -> None:
     assert 35 < metadata.training.photos <= 50  # all that any of the networks trained on
     result = EvaluationResult.read(tmp_path / "run" / "evaluation.json")
     assert sum(result.statuses.values()) == 50  # each once, by the network that never saw it
+
+
+@pytest.mark.slow
+def test_a_network_that_grades_learns_further_from_bundles(data: Path, trained: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    bundle = train(
+        data,
+        out=tmp_path / "further",
+        recipe=replace(FURTHER, epochs=1, batch=8, size=64, small_size=32),
+        backbone="test_efficientnet",
+        weights=trained / "network.safetensors",
+        distill=(trained / "bundle.onnx",),
+        seed=2,
+        accelerator="cpu",
+        progress=heard,
+    )
+    first, then = (load_file(path.parent / "network.safetensors") for path in (trained / "bundle.onnx", bundle))
+    assert torch.equal(first["backbone.conv_stem.weight"], then["backbone.conv_stem.weight"])
+    assert not torch.equal(first["classify.weight"], then["classify.weight"])
+    known = [sentence for sentence in heard.sentences if "bundle.onnx learned from" in sentence]
+    assert len(known) == 1  # another seed, another split
+    assert "flatter" in known[0]
 
 
 @pytest.mark.slow

@@ -25,9 +25,9 @@ class Train(Command):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")]
     """Where everything is written."""
 
-    recipe: Literal["best", "robust", "brief", "paper"] = "best"
+    recipe: Literal["best", "robust", "brief", "further", "paper"] = "best"
     """Ours, ours with augmentation for cameras and files unlike those trained on, ours in a third of the epochs and
-    without teachers, or the publication's."""
+    without teachers, ours for a network that grades already, or the publication's."""
 
     backbone: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mobilenetv2_100"
     """A network of timm by its name."""
@@ -72,6 +72,9 @@ class Train(Command):
 
     mirror: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Let the bundle look at the mirror image too: better by a little, twice the time."""
+
+    distill: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...", help_behavior_hint="")] = ()
+    """Bundles to learn from beside the grades, with --recipe further: their mean prediction is part of each target."""
 
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: from the backbone)")] = None
     """The bundle's name."""

@@ -56,6 +56,7 @@ def train(
     lr: float | None = None,
     lesions: Path | None = None,
     mirror: bool = False,
+    distill: Sequence[Path] = (),
     name: str | None = None,
     license: str = UNSTATED,
     intended_use: str = UNSTATED,
@@ -68,15 +69,15 @@ def train(
 ) -> Path:
     """Train on labelled photographs and write a bundle; returns its path, `out/bundle.onnx`.
 
-    data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs, the
-    logs and checkpoints, and the run's record: run.json, history.csv, predictions.csv, folds.csv, figures/. recipe:
-    `best`, `robust`, `brief`, `paper`, or one of your own; size, epochs, batch, lr: in place of the recipe's. backbone:
-    one of timm. weights: what to start from, a safetensors file or a bundle, in place of timm's ImageNet weights;
-    random_start: start from random weights. validation, test, folds, leave_source_out, lesions, mirror: see
-    `TrainConfig`. external: labelled folders or CSV files to measure the bundle on, never learned from or chosen on.
-    name, license, intended_use: what the bundle says of itself. resume: go on with the run in `out`. skip_unreadable:
-    leave unusable photographs out. accelerator: `auto`, `cpu` or `gpu`. mlflow: address of an MLflow server or folder
-    that is told too. progress: hears of each step.
+    data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs,
+    the logs and checkpoints, and the run's record: run.json, history.csv, predictions.csv, folds.csv, figures/.
+    recipe: `best`, `robust`, `brief`, `further`, `paper`, or one of your own; size, epochs, batch, lr: in place of
+    the recipe's. backbone: one of timm. weights: what to start from, a safetensors file or a bundle, in place of
+    timm's ImageNet weights; random_start: start from random weights. validation, test, folds, leave_source_out,
+    lesions, mirror, distill: see `TrainConfig`. external: labelled folders or CSV files to measure the bundle on,
+    never learned from or chosen on. name, license, intended_use: what the bundle says of itself. resume: go on with
+    the run in `out`. skip_unreadable: leave unusable photographs out. accelerator: `auto`, `cpu` or `gpu`. mlflow:
+    address of an MLflow server or folder that is told too. progress: hears of each step.
 
     Raises UsageError for wrong options, a folder that cannot be written, or a training whose loss is not a number;
     DataError where the photographs cannot be used; LeakError where an external photograph is among them.
@@ -162,6 +163,7 @@ def _config(options: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
             pretrained=not options["random_start"],
             seed=options["seed"],
         ),
+        distill=tuple(options["distill"]),
         name=options["name"] or f"retigrade-{options['backbone']}".lower(),
         **{key: options[key] for key in _AS_THEY_ARE},
     )

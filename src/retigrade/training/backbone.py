@@ -71,6 +71,23 @@ def high_resolution_stage(backbone: Any) -> int | None:
     return strides.index(HIGH_RESOLUTION_STRIDE)
 
 
+def first_layers(backbone: Any, stride: int) -> list[nn.Module]:
+    """The layers up to the last feature map of a stride, in pixels; UsageError where there is no such map."""
+    strides = [stage["reduction"] for stage in backbone.feature_info]
+    if stride not in strides:
+        raise UsageError(f"this backbone has no feature map of stride {stride}: it has {sorted(set(strides))}")
+    last = [stage["module"] for stage in backbone.feature_info if stage["reduction"] == stride][-1]
+    layers: list[nn.Module] = []
+    is_inside = False
+    for name, module in backbone.named_modules():
+        was_inside, is_inside = is_inside, f"{name}.".startswith(f"{last}.")
+        if was_inside and not is_inside:
+            break
+        if name and not last.startswith(f"{name}."):  # what holds others stays as it is
+            layers.append(module)
+    return layers
+
+
 def suited(recipe: Recipe, name: str) -> tuple[Recipe, list[str]]:
     """The recipe as far as a backbone can follow it, and a sentence on each thing that it cannot."""
     backbone, _ = create_backbone(name, pretrained=False, size=recipe.size)

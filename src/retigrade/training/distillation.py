@@ -1,19 +1,21 @@
-"""Cross-fitted distillation: targets mixed with what networks that never saw a photograph predict for it.
+"""Distillation: targets mixed with what other networks predict, cross-fitted or of finished bundles.
 
-The training photographs are cut into shares; for each share, a teacher that learned from the others alone predicts it,
-and the targets become a mixture of grade and prediction. A grade that nobody else would give pulls less, and the
-probability of the stages beside it comes from what the photograph shows (Northcutt, Jiang and Chuang, "Confident
-Learning", JAIR 2021, for predictions from outside; Hinton, Vinyals and Dean, 2015, for learning from them).
+Cross-fitted: the training photographs are cut into shares; for each share, a teacher that learned from the others
+alone predicts it, and the targets become a mixture of grade and prediction. A grade that nobody else would give pulls
+less, and the probability of the stages beside it comes from what the photograph shows (Northcutt, Jiang and Chuang,
+"Confident Learning", JAIR 2021, for predictions from outside; Hinton, Vinyals and Dean, 2015, for learning from them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
-from retigrade.arrays import Floats, Integers
+from retigrade.arrays import Floats, Integers, Pixels, Reals
+from retigrade.bundle import Bundle
 from retigrade.data.manifest import Manifest
 from retigrade.data.splits import Splits, within
 from retigrade.metrics.decision import softmax
@@ -47,3 +49,25 @@ def cross_fitted_targets(
         predicted = softmax(teach(name, apart, shorter, unseen))
         targets[unseen] = (1 - recipe.teacher_weight) * targets[unseen] + recipe.teacher_weight * predicted
     return replace(data, targets=targets.astype(np.float32), fingerprint=f"{data.fingerprint} with teachers")
+
+
+def distilled_targets(data: TrainingData, recipe: Recipe, predicted: Reals) -> TrainingData:
+    """The training data with targets of which `recipe.teacher_weight` is predicted, float (N, 5), rows sum to 1."""
+    targets = (1 - recipe.teacher_weight) * data.targets + recipe.teacher_weight * predicted
+    return replace(data, targets=targets.astype(np.float32), fingerprint=f"{data.fingerprint} with bundles")
+
+
+def mean_logits(bundles: Sequence[Bundle], photos: Pixels, *, batch: int = 32) -> Floats:
+    """The mean over bundles of their logits for prepared photographs, uint8 (N, S, S, 3), each at its own size."""
+    means = []
+    for begin in range(0, len(photos), batch):
+        part = photos[begin : begin + batch]
+        means.append(np.mean([bundle.run(_resized(part, bundle.metadata.input_size)).logits for bundle in bundles], 0))
+    return np.concatenate(means).astype(np.float32)
+
+
+def _resized(photos: Pixels, size: int) -> Pixels:
+    if photos.shape[1] == size:
+        return np.ascontiguousarray(photos)
+    kind = cv2.INTER_AREA if size < photos.shape[1] else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(photo, (size, size), interpolation=kind) for photo in photos])

@@ -117,6 +117,8 @@ class Trainer:
         )
         if start.weights is not None and start.weights.suffix == ".onnx":
             settle_from_bundle(network, start.weights, data.photos, data.train)
+        if recipe.frozen_stride:
+            network.freeze(recipe.frozen_stride)
         network = network.to(memory_format=torch.channels_last)
         self.steps = max(1, len(data.train) // recipe.batch)
         self.network, self.optimizer = fabric.setup(network, make_optimizer(network, recipe))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
@@ -24,7 +24,13 @@ from torch import Tensor, nn
 from retigrade.errors import UsageError
 from retigrade.files import write_whole
 from retigrade.icdr import GRADES
-from retigrade.training.backbone import HIGH_RESOLUTION_STRIDE, as_feature_map, create_backbone, high_resolution_stage
+from retigrade.training.backbone import (
+    HIGH_RESOLUTION_STRIDE,
+    as_feature_map,
+    create_backbone,
+    first_layers,
+    high_resolution_stage,
+)
 from retigrade.training.weights import StartingWeights, colour_statistics
 
 _HIGH_RESOLUTION_CHANNELS = 128
@@ -81,8 +87,22 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classify = _linear_head(channels)
         self.high_resolution = HighResolutionHead(self.backbone) if high_resolution else None
+        self._frozen: list[nn.Module] = []
         if start:
             start.load_into(self, self.backbone)
+
+    def freeze(self, stride: int) -> None:
+        """Let the backbone's layers down to the feature map of a stride stand still, their norms' statistics too."""
+        self._frozen = first_layers(self.backbone, stride)
+        for layer in self._frozen:
+            layer.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all layers but those that stand still."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
 
     def forward(self, photos: Tensor) -> NetworkOutput:
         """Answer for a batch of photos."""

@@ -38,11 +38,11 @@ from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.metadata import Metadata
 from retigrade.metrics.decision import softmax
-from retigrade.metrics.fitting import fit_prior
+from retigrade.metrics.fitting import fit_prior, fit_temperature
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
 from retigrade.training.describe import UNSTATED, Evidence, Origin, make_metadata
-from retigrade.training.distillation import cross_fitted_targets, teacher_shares
+from retigrade.training.distillation import cross_fitted_targets, distilled_targets, mean_logits, teacher_shares
 from retigrade.training.export import concatenated, receptive_field_offset, run_model, to_onnx
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
 from retigrade.training.loop import Pick, Start, fit, predict
@@ -63,7 +63,8 @@ class TrainConfig:
     validation, test: the shares of the photographs that are set aside; of several folds, validation is the share of
     those that a fold learns from. folds: 0 trains one network on one split; K trains K networks, each tested on its own
     fold. leave_source_out: the folds are the data sets, each tested by a network that learned from the others. lesions:
-    a folder of annotated photographs for lesion supervision. mirror: the bundle looks at the mirror image too.
+    a folder of annotated photographs for lesion supervision. mirror: the bundle looks at the mirror image too. distill:
+    bundles whose mean prediction becomes a part of the targets, as large as the recipe's teacher_weight.
     """
 
     recipe: Recipe
@@ -74,6 +75,7 @@ class TrainConfig:
     leave_source_out: bool = False
     lesions: Path | None = None
     mirror: bool = False
+    distill: tuple[Path, ...] = ()
     name: str
     license: str = UNSTATED
     intended_use: str = UNSTATED
@@ -89,6 +91,11 @@ class TrainConfig:
         if not self.cross_validated and self.validation + self.test >= 1:
             raise UsageError(
                 f"--validation {self.validation:g} and --test {self.test:g} leave no photographs to learn from"
+            )
+        if self.distill and (self.recipe.teachers or not self.recipe.teacher_weight):
+            raise UsageError(
+                f"--distill goes with a recipe whose targets leave room for it; {self.recipe.name} does not: "
+                "take --recipe further"
             )
         if self.lesions is not None:
             find_annotated(self.lesions)  # a wrong folder must not wait for the training
@@ -187,6 +194,8 @@ class _Run:
                 return predict(network, self.photos, unseen, fabric=self.fabric)
 
             data = cross_fitted_targets(data, recipe, shares=shares, teach=teach)
+        if config.distill:
+            data = self._distilled(data, fold)
         network = self._fit(data, recipe, folder)
         if not self.fabric.is_global_zero:
             return None
@@ -270,6 +279,21 @@ class _Run:
         return fit(
             data, recipe, self.config.start, fabric=self.fabric, folder=folder, progress=self.progress, pick=pick
         ).network
+
+    def _distilled(self, data: TrainingData, fold: Fold) -> TrainingData:
+        """The training data with targets that are in part what finished bundles predict, calibrated on validation."""
+        bundles = [Bundle.load(path) for path in self.config.distill]
+        entries, unseen = self.manifest.entries, np.concatenate([fold.validation, fold.test])
+        for path, bundle in zip(self.config.distill, bundles, strict=True):
+            if known := sum(bundle.metadata.training.learned_from(entries[index].sha256) for index in unseen):
+                self.progress.note(
+                    f"{path.name} learned from {known} of the {len(unseen)} photographs that validate or test: figures "
+                    "on them flatter what learns from it"
+                )
+        logits, calibrate = mean_logits(bundles, self.photos), fold.validation
+        weights = equal_sources(self.manifest.sources[calibrate])
+        temperature = fit_temperature(logits[calibrate], data.grades[calibrate], weights=weights)
+        return distilled_targets(data, self.config.recipe, softmax(logits, temperature=temperature))
 
     def _supervise_lesions(self, network: Network, data: TrainingData, fold: Fold) -> tuple[str, ...]:
         """Lesion supervision by the annotated photographs of no eye that this fold must not see; their SHA-256."""

@@ -57,8 +57,9 @@ class Recipe:
     graders differ by one stage. ema_decay: of the exponential moving average of the weights, 0 for none. match_crops:
     cut at random so that the frame cannot tell the grade. high_resolution: weight of the loss of the high-resolution
     head by itself, 0 for a network without. teachers: networks trained first, each on a share of the photographs, to
-    predict the rest, 0 for none; teacher_weight: the share of a target that is such a prediction; teacher_epochs: the
-    share of the epochs that teachers are trained for.
+    predict the rest, 0 for none; teacher_weight: the share of a target that is such a prediction, or that of bundles
+    given to learn from; teacher_epochs: the share of the epochs that teachers are trained for. frozen_stride: the
+    backbone's layers down to the feature map of this stride stand still, 0 for none.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Recipe:
     teachers: int = 0
     teacher_weight: float = 0.0
     teacher_epochs: float = 0.5
+    frozen_stride: int = 0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def __post_init__(self) -> None:
@@ -166,6 +168,11 @@ BRIEF = replace(
 )
 """One network and few epochs, for many photographs and a processor alone; half of `robust`'s augmentation."""
 
+FURTHER = replace(
+    BRIEF, name="further", epochs=9, lr=4e-4, size=288, small_size=224, teacher_weight=0.4, frozen_stride=4
+)
+"""For a network that grades already and is to learn from more photographs, larger ones, and other bundles."""
+
 PAPER = Recipe(
     name="paper",
     epochs=100,
@@ -197,4 +204,4 @@ PAPER = Recipe(
     ),
 )
 
-RECIPES = {recipe.name: recipe for recipe in (BEST, ROBUST, BRIEF, PAPER)}
+RECIPES = {recipe.name: recipe for recipe in (BEST, ROBUST, BRIEF, FURTHER, PAPER)}

@@ -14,8 +14,9 @@ _WARM_UP = 10.0  # steps after which the moving average forgets about as slowly 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer; norms and biases are not decayed."""
-    weights = [value for value in network.parameters() if value.ndim > 1]
-    norms_and_biases = [value for value in network.parameters() if value.ndim <= 1]
+    moving = [value for value in network.parameters() if value.requires_grad]
+    weights = [value for value in moving if value.ndim > 1]
+    norms_and_biases = [value for value in moving if value.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": norms_and_biases, "weight_decay": 0.0},
