@@ -6,6 +6,7 @@ mapping, Zhou et al., CVPR 2016), and nothing has to be estimated by gradients.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,6 +22,7 @@ from retigrade.icdr import GRADES
 _STRONGEST = 0.72  # share of the colour where the map is hottest; the photograph stays visible beneath
 _FULL_FROM = 0.35  # heat from which the colour has that share
 _STRIP = 32  # rows of a full-size map that are made at once
+_LARGE = 60_000  # strips times columns from which several threads make them, about two megapixels
 _SHARPNESS = -0.5  # of the cubic kernel; exact for parabolas (Keys, IEEE Trans. ASSP 29, 1981)
 
 
@@ -67,21 +69,34 @@ class Heatmap:
         frame = np.zeros((height, width), np.float32)
         starts, ends = self._spans(width, height, rows=(top, bottom), columns=(left, right))
         evidence = self.values @ across.T
-        # Strip by strip, so that what is written is still in the processor's cache when it is clipped and cut.
-        for first in range(top, bottom, _STRIP):
-            last = min(first + _STRIP, bottom)
-            start, end = int(starts[first - top : last - top].min()), int(ends[first - top : last - top].max())
-            if end <= start:
-                continue
-            weights = down[first - top : last - top]
-            cells = np.flatnonzero(weights.any(axis=0))
-            reach = slice(int(cells[0]), int(cells[-1]) + 1)
-            strip = frame[first:last, start:end]
-            np.matmul(weights[:, reach], evidence[reach, start - left : end - left], out=strip)
-            np.clip(strip, 0, 1, out=strip)
-            for row in range(first, last):
-                frame[row, start : starts[row - top]] = 0
-                frame[row, ends[row - top] : end] = 0
+        nearest = np.argmax(down != 0, axis=1), down.shape[1] - np.argmax(down[:, ::-1] != 0, axis=1)
+
+        def fill(strips: range) -> None:
+            # Strip by strip in one small buffer, which stays in the processor's cache until it is cut and clipped.
+            buffer = np.empty(_STRIP * len(across), np.float32)
+            for first in strips:
+                last = min(first + _STRIP, bottom)
+                begin, stop = starts[first - top : last - top, None], ends[first - top : last - top, None]
+                cells = slice(nearest[0][first - top : last - top].min(), nearest[1][first - top : last - top].max())
+                reach = evidence[cells, begin.min() - left : stop.max() - left]
+                warm = np.flatnonzero(reach.any(axis=0))
+                if not len(warm):
+                    continue
+                column = begin.min() + np.arange(warm[0], warm[-1] + 1)
+                strip = buffer[: (last - first) * len(column)].reshape(last - first, len(column))
+                np.matmul(down[first - top : last - top, cells], reach[:, warm[0] : warm[-1] + 1], out=strip)
+                entering, leaving = (int(np.searchsorted(column, edge)) for edge in (begin.max(), stop.min()))
+                np.putmask(strip[:, :entering], column[:entering] < begin, 0)
+                np.putmask(strip[:, leaving:], column[leaving:] >= stop, 0)
+                np.clip(strip, 0, 1, out=frame[first:last, column[0] : column[-1] + 1])
+
+        strips = range(top, bottom, _STRIP)
+        threads = cv2.getNumThreads() if len(strips) * len(across) > _LARGE else 1
+        if threads < 2:
+            fill(strips)
+        else:
+            with ThreadPoolExecutor(threads, thread_name_prefix="retigrade-heat") as pool:
+                list(pool.map(fill, (strips[number::threads] for number in range(threads))))
         return frame
 
     def _spans(
@@ -179,10 +194,11 @@ def _weights(size: int, *, cells: int, middle: float, radius: float, offset: flo
     first = max(0, int(np.floor(start * size)))
     end = min(size, int(np.ceil((middle + radius) * size)))
     place = ((np.arange(first, end) + 0.5) / size - start) / (2 * radius) * cells - offset
-    cell = np.floor(place)[:, None] + (-1, 0, 1, 2)
+    cell, pixels = np.floor(place), np.arange(end - first)
     weights = np.zeros((end - first, cells), np.float32)
-    pixels = np.arange(end - first)[:, None]
-    np.add.at(weights, (pixels, np.clip(cell, 0, cells - 1).astype(int)), _cubic(np.abs(place[:, None] - cell)))
+    for step in (-1, 0, 1, 2):
+        near = cell + step
+        weights[pixels, np.clip(near, 0, cells - 1).astype(int)] += _cubic(np.abs(place - near)).astype(np.float32)
     return first, weights
 
 

@@ -49,8 +49,7 @@ def crop(photo: Photo, field: Field, *, size: int) -> Pixels:
     )
     shrinks = box.shape[0] > size or box.shape[1] > size
     square = cv2.resize(box, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    square[~circle(size)] = 0
-    return np.asarray(square)
+    return np.asarray(cv2.bitwise_and(square, square, mask=circle(size).view(np.uint8)), np.uint8)
 
 
 @lru_cache(maxsize=8)

