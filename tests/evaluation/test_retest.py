@@ -11,7 +11,7 @@ from predictions_by_hand import entry
 from retigrade.bundle import read_metadata
 from retigrade.errors import DataError
 from retigrade.evaluation.predictions import LabelledSet, Predictions
-from retigrade.evaluation.result import EvaluationResult
+from retigrade.evaluation.result import STORED, EvaluationResult, Photographs, Slice
 from retigrade.evaluation.retest import (
     FEWEST_PAIRS,
     PairOfGradings,
@@ -19,9 +19,10 @@ from retigrade.evaluation.retest import (
     photograph_again,
     real_pairs,
 )
-from retigrade.evaluation.store_noise import with_noise
+from retigrade.evaluation.store_figures import with_figures
 from retigrade.grading import Eye
 from retigrade.icdr import Grade
+from retigrade.metrics.estimate import Estimate
 from retigrade.synthetic import draw_eye
 from tiny_bundle import write_tiny_bundle
 
@@ -84,15 +85,22 @@ def test_real_pairs_are_those_of_one_eye_on_one_day_and_of_one_view() -> None:
     assert found == [(2.1, 2.11), (2.13, 2.14)]
 
 
-def test_the_noise_is_stored_in_the_bundle_that_it_is_of(tmp_path: Path) -> None:
+def test_figures_and_noise_are_stored_in_the_bundle_that_they_are_of(tmp_path: Path) -> None:
     data, noise = write_tiny_bundle(tmp_path / "tiny.onnx").read_bytes(), noise_of(pairs(200))
     assert noise is not None
-    result = EvaluationResult.model_construct(bundle="tiny@0", retest=noise)
-    assert read_metadata(with_noise(data, result, identity="tiny@0")).retest_noise == noise.expected_grade
+    half = Estimate(value=0.5, low=0.4, high=0.6)
+    drawn = Slice.model_construct(name="drawn", photos=9, graded=8, figures=dict.fromkeys(STORED, half))
+    tested = Photographs.model_construct(part="test")
+    result = EvaluationResult.model_construct(bundle="tiny@0", retest=noise, sources=(drawn,), photographs=tested)
+    stored = read_metadata(with_figures(data, result, identity="tiny@0"))
+    assert stored.retest_noise == noise.expected_grade
+    assert {(figure.set, figure.metric, figure.estimate) for figure in stored.figures} == {
+        ("drawn, test", key, half) for key in STORED
+    }
     with pytest.raises(DataError, match="the evaluation is of tiny@0 and the bundle is tiny@1"):
-        with_noise(data, result, identity="tiny@1")
+        with_figures(data, result, identity="tiny@1")
     with pytest.raises(DataError, match="measured no noise"):
-        with_noise(data, EvaluationResult.model_construct(bundle="tiny@0", retest=None), identity="tiny@0")
+        with_figures(data, EvaluationResult.model_construct(bundle="tiny@0", retest=None), identity="tiny@0")
 
 
 def test_a_second_photograph_is_another_picture_of_the_same_eye() -> None:

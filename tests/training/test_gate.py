@@ -97,7 +97,7 @@ class TestNegatives:
 def test_limits_are_chosen_on_other_photographs_than_those_that_they_judge() -> None:
     score, fold = np.repeat([0.0, 10.0], 50), np.repeat([0, 1], 50)
     every = np.ones(100, bool)
-    scores = GateScores(eye=score, anatomy=score, reject=-score, photographs=every, readable=every, good=every)
+    scores = GateScores(eye=score, anatomy=score, reject=-score, photographs=every, readable=every, rejected=every)
     graded, anatomy = scores.verdicts(fold)
     np.testing.assert_array_equal(graded, fold == 1)  # by the first fold's limits the second passes, not the reverse
     np.testing.assert_array_equal(anatomy, fold == 1)

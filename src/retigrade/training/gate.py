@@ -41,7 +41,8 @@ _log = logging.getLogger(__name__)
 _FOLDS = 5
 _DRAWN = 200  # fruit, and as many trees and eyes
 _COLOURS = 200  # photographs that lend their colours to other pictures
-_KEPT, _KEPT_GOOD, _KEPT_ANATOMY = 0.985, 0.9955, 0.998  # shares of photographs that the limits let through
+_KEPT, _KEPT_ANATOMY = 0.997, 0.998  # shares of photographs that the limits let through
+_REFUSED = 0.61  # share of those called unusable that the limit of their score refuses: somewhat more than 0.6
 _RIMLESS_MARGIN = 1.5  # logarithm of odds: more is asked where no rim was seen
 _STRICT, _STRICT_REJECT = 3.0, 0.03  # inverse strengths of the penalty on the weights
 _TREES = {"max_iter": 100, "max_leaf_nodes": 8, "learning_rate": 0.12, "l2_regularization": 1, "min_samples_leaf": 15}
@@ -54,7 +55,7 @@ _TREES_REJECT = {
 }
 _WEIGHT = {"tree": 4.0, "fruit": 2.0}  # there are few of them
 _ADVANCED, _WEIGHT_ADVANCED = 3, 3.0  # the stages whose refusal costs most, and which are few and look unlike the rest
-_WEIGHT_USABLE = 2.0  # of a photograph that could just be read: it must not be told to be taken again
+_WEIGHT_USABLE = 4.0  # of a photograph that could just be read: it must not be told to be taken again
 _GOOD, _USABLE, _REJECT = "0", "1", "2"
 
 
@@ -69,6 +70,8 @@ class Gate:
     """Use only every n-th photograph that has no quality label."""
     measures: Path | None = None
     """Keep what was measured in this file, an NPZ; where it is there already, it is taken instead of the pictures."""
+    altered: str = "restored"
+    """The origin whose photographs were altered: they are learned from, and choose no limit of quality."""
     output: Path = Path(__file__).parents[1] / "fundus" / "gate.json"
 
 
@@ -199,21 +202,24 @@ def out_of_fold(sample: GateSample, wanted: Flags, weight: Reals, fits: Sequence
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GateScores:
-    """Scores of every picture, out of fold, each (n,), and which of them choose the limits."""
+    """Scores of every picture, out of fold, each (n,), and which of them choose the limits.
+
+    photographs: of eyes; readable: those neither altered nor called unusable; rejected: called unusable, not altered.
+    """
 
     eye: Reals
     anatomy: Reals
     reject: Reals
     photographs: Flags
     readable: Flags
-    good: Flags
+    rejected: Flags
 
     def limits(self, of: Flags) -> tuple[float, float, float]:
         """Choose `eye_needed`, `anatomy_needed` and `reject_limit` by some of the pictures."""
         return (
             float(np.quantile(self.eye[self.photographs & self.readable & of], 1 - _KEPT)),
             float(np.quantile(self.anatomy[self.photographs & of], 1 - _KEPT_ANATOMY)),
-            float(np.quantile(self.reject[self.photographs & self.good & of], _KEPT_GOOD)),
+            float(np.quantile(self.reject[self.rejected & of], 1 - _REFUSED)),
         )
 
     def verdicts(self, fold: npt.NDArray[np.int64]) -> tuple[Flags, Flags]:
@@ -227,9 +233,13 @@ class GateScores:
         return graded, anatomy
 
 
-def fit_gate(sample: GateSample) -> dict[str, object]:
-    """Fit the scores and choose their limits; report, out of fold, what they keep and refuse."""
+def fit_gate(sample: GateSample, *, altered: str) -> dict[str, object]:
+    """Fit the scores and choose their limits; report, out of fold, what they keep and refuse.
+
+    altered: see `Gate`.
+    """
     eyes, poor = sample.eyes, sample.quality == _REJECT
+    is_altered = np.char.endswith(sample.source, f" {altered}")
     photographs, shaped = sample.kind == "eye", eyes | (sample.kind == "hue")
     # Data sets without a label were published as readable; without them the score would know their cameras.
     labelled = np.isin(sample.source, np.unique(sample.source[photographs & (sample.quality != "")]))
@@ -244,10 +254,10 @@ def fit_gate(sample: GateSample) -> dict[str, object]:
     scores = GateScores(
         **{name: out_of_fold(sample, *target) for name, target in targets.items()},
         photographs=photographs,
-        readable=~poor,
-        good=sample.quality == _GOOD,
+        readable=~poor & ~is_altered,
+        rejected=photographs & poor & ~is_altered,
     )
-    _report_all(sample, *scores.verdicts(sample.fold))
+    _report_all(sample, *scores.verdicts(sample.fold), is_altered=is_altered)
     whole = {
         name: [
             learn(sample.measures[weight > 0], wanted[weight > 0], weight[weight > 0]).model_dump() for learn in fits
@@ -267,16 +277,17 @@ def fit_gate(sample: GateSample) -> dict[str, object]:
     }
 
 
-def _report_all(sample: GateSample, graded: Flags, anatomy: Flags) -> None:
+def _report_all(sample: GateSample, graded: Flags, anatomy: Flags, *, is_altered: Flags) -> None:
     photographs, poor = sample.kind == "eye", sample.quality == _REJECT
     chosen = {f"of kind {kind}": sample.kind == kind for kind in dict.fromkeys(sample.kind.tolist())}
     for source in sorted(set(sample.source[photographs].tolist())):
         chosen[f"eyes of {source}"] = photographs & (sample.source == source) & ~poor
         for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
             chosen[f"{source}, {name}"] = photographs & (sample.source == source) & (sample.quality == label)
-    chosen["good or usable"] = photographs & np.isin(sample.quality, (_GOOD, _USABLE))
-    for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
-        chosen[f"labelled {name}"] = photographs & (sample.quality == label)
+    for part, which in (("", photographs), ("unaltered, ", photographs & ~is_altered)):
+        chosen[f"{part}good or usable"] = which & np.isin(sample.quality, (_GOOD, _USABLE))
+        for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
+            chosen[f"{part}labelled {name}"] = which & (sample.quality == label)
     chosen["severe or worse"] = photographs & (sample.grade >= _ADVANCED) & ~poor
     for name, which in chosen.items():
         if which.any():
@@ -288,7 +299,7 @@ def _report_all(sample: GateSample, graded: Flags, anatomy: Flags) -> None:
 
 def main(arguments: Gate) -> None:
     """Measure, fit, report, and write the numbers."""
-    fitted = fit_gate(measured(arguments))
+    fitted = fit_gate(measured(arguments), altered=arguments.altered)
     with replacing(arguments.output) as part:
         part.write_text(json.dumps(fitted) + "\n", "utf-8")
 
