@@ -1,7 +1,8 @@
 """Write docs/benchmarks.md and its picture: Retigrade beside what others would use.
 
     pip install '.[train]' openvino && python -m venv keras && keras/bin/pip install tensorflow-cpu pillow
-    python benchmarks/page.py --keras keras/bin/python [--rounds 15] [--only cold training] [--out docs]
+    python -m venv alone && alone/bin/pip install .
+    python benchmarks/page.py --keras keras/bin/python --python alone/bin/python [--rounds 15] [--only cold training]
 
 Each round of a section runs every entry once, so that a drifting machine drifts for all of them; a ratio is taken
 within a round, and its median and range are over the rounds. Every section's values are kept in benchmarks.json beside
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -67,6 +69,10 @@ class Page:
     """Measure these sections anew, and take the others from benchmarks.json."""
     compiled: bool = True
     """Also measure PyTorch compiled, which takes a minute of a compiler."""
+    clock: Literal["wall", "processor"] = "wall"
+    """processor: seconds of processors, for a machine that does other work too."""
+    python: Path = Path(sys.executable)
+    """For cold starts: an environment with `pip install .` alone, as the other packages of this one take time too."""
     out: Path = Path("docs")
 
     def run(self) -> None:
@@ -74,7 +80,9 @@ class Page:
         kept = self.out / "benchmarks.json"
         results = json.loads(kept.read_text("utf-8")) if self.only and kept.exists() else {}
         with tempfile.TemporaryDirectory() as folder:
-            self._measure_all(results, Bench(Path(folder), self.keras, self.rounds, self.compiled), kept)
+            self._measure_all(
+                results, Bench(Path(folder), self.keras, self.rounds, self.compiled, self.clock, self.python), kept
+            )
         print((self.out / "benchmarks.md").read_text("utf-8"))
 
     def _measure_all(self, results: dict[str, dict], bench: Bench, kept: Path) -> None:
@@ -95,9 +103,10 @@ def measure(name: str, bench: Bench) -> dict[str, object]:
     finally:
         bench.close()
     used = "one core" if cpu_count() == 1 else f"{cpu_count()} cores"
-    when, load = time.strftime("%Y-%m-%d"), f"load {os.getloadavg()[0]:.1f} at its end"
+    load = f"{os.getloadavg()[0]:.1f}"
+    clock = "wall clock" if bench.clock == "wall" else "processor time, as the machine did other work too"
     return {
-        "measured": f"{when} on {used} of {machine()}, {load}",
+        "measured": f"{time.strftime('%Y-%m-%d')} on {used} of {machine()}, load {load} at the end; {clock}",
         "missing": sorted(set(bench.missing)),
         "tables": [asdict(table) for table in tables],
     }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -22,7 +24,7 @@ from retigrade.fundus.decode import decode
 from retigrade.fundus.field import find_field
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
-from timing import samples
+from timing import processor_seconds, samples
 
 SEVEN, TWELVE = 2158, 2848  # shorter sides that make so many megapixels at 3:2
 OURS = "Retigrade"
@@ -54,6 +56,8 @@ class Bench:
     keras: Path | None
     rounds: int
     compiled: bool
+    clock: Literal["wall", "processor"]
+    python: Path
     missing: list[str] = field(default_factory=list)
 
     @cached_property
@@ -61,7 +65,7 @@ class Bench:
         if self.keras is None:
             self.missing.append("Keras on TensorFlow (--keras PYTHON)")
             return None
-        return KerasWorker(self.keras)
+        return KerasWorker(self.keras, clock=self.clock)
 
     def close(self) -> None:
         worker = self.__dict__.pop("worker", None)
@@ -82,10 +86,10 @@ class Bench:
         return cv2.cvtColor(eye.pixels, cv2.COLOR_RGB2BGR)
 
     def in_turn(self, things: dict[str, Callable[[], object]], *, rounds: int | None = None, warm: int = 2):
-        return {
-            name: [1e3 * second for second in seconds]
-            for name, seconds in samples(things, rounds=rounds or self.rounds, warm=warm).items()
-        }
+        """Milliseconds of each, by the clock."""
+        clock = time.perf_counter if self.clock == "wall" else processor_seconds
+        measured = samples(things, rounds=rounds or self.rounds, warm=warm, clock=clock)
+        return {name: [1e3 * second for second in seconds] for name, seconds in measured.items()}
 
 
 def network(bench: Bench) -> list[Table]:
@@ -223,6 +227,8 @@ def cold(bench: Bench) -> list[Table]:
     script.write_text(SCRIPT)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if bench.python != Path(sys.executable):
+        environment.pop("PYTHONPATH", None)
 
     def call(*command: str | Path) -> str:
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -232,9 +238,9 @@ def cold(bench: Bench) -> list[Table]:
         "import resource, sys, retigrade; retigrade.load().grade(sys.argv[1]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
-    programs: dict[str, tuple[str | Path, ...]] = {OURS: (sys.executable, "-c", ours, path)}
+    programs: dict[str, tuple[str | Path, ...]] = {OURS: (bench.python, "-c", ours, path)}
     times: dict[str, Callable[[], object]] = {
-        f"{OURS} (retigrade grade)": lambda: call(sys.executable, "-m", "retigrade", "grade", path)
+        f"{OURS} (retigrade grade)": lambda: call(bench.python, "-m", "retigrade", "grade", path)
     }
     if bench.keras is None:
         bench.missing.append("Keras on TensorFlow (--keras PYTHON)")

@@ -7,6 +7,9 @@ without a word of Python, and a closed stream must be opened before a file can t
 import os
 import sys
 
+# pydantic would look for plug-ins in every installed package, which takes as long as grading a photograph.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 from retigrade.signals import ignore_interrupts, leave_on_interrupt
 
 
