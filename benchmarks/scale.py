@@ -2,12 +2,14 @@
 
     pip install '.[batch]'
     python benchmarks/scale.py rates [--json FILE]
-    python benchmarks/scale.py ray --photographs 20000 [--workers 1 2 4 8]
+    python benchmarks/scale.py photographs FOLDER --count 20000 [--data ../shared/data/aptos2019 ...]
+    python benchmarks/scale.py ray FOLDER [--workers 1 2 4 8]
     python benchmarks/scale.py simulate [--json FILE] [--workers 1000] [--photographs 1e8]
     python benchmarks/scale.py price --seconds 0.03 --core-hour 0.04
 
 `rates` grades drawn eyes as JPEG of several sizes, and writes the processor seconds of each photograph; `simulate`
-draws from them. `ray` grades one folder by `grade_many` and on Ray, in turn, and watches the driver's memory.
+draws from them. `photographs` makes a folder; `ray` grades it by `grade_many` and on Ray, and watches the driver's
+memory.
 """
 
 from __future__ import annotations
@@ -21,15 +23,22 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import cv2
 import numpy as np
 import tyro
 
-from retigrade import load
+from retigrade import Grader, UnreadablePhoto, load
+from retigrade.bundle import cpu_count
+from retigrade.fundus.decode import decode
 from retigrade.icdr import GRADES
+from retigrade.inputs import expand
 from retigrade.synthetic import draw_eye
 from timing import machine
+
+if TYPE_CHECKING:
+    from retigrade.batch.run import BatchOutcome
 
 SIZES = {"0.07 Mpx": 224, "0.8 Mpx": 712, "3 Mpx": 1424, "7 Mpx": 2136, "12 Mpx": 2848}
 """Shorter sides, at the aspect 1.5 of most cameras."""
@@ -84,58 +93,101 @@ def draw(folder: Path, side: int, count: int) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class OnRay:
-    """The same photographs by `grade_many` and on Ray with several numbers of workers."""
+class Photographs:
+    """Many small photographs, all different: those of labelled folders and drawn eyes, encoded again."""
 
-    photographs: int = 1000
-    workers: tuple[int, ...] = (1, 2, 4, 8)
-    side: int = 712
+    folder: Annotated[Path, tyro.conf.Positional]
+    data: tuple[Path, ...] = ()
+    """Folders of photographs; without any, all are drawn eyes."""
+    count: int = 20000
+    side: int = 512
+    """Shorter side at most; none is enlarged."""
+    drawn: int = 50
+    """Eyes that are drawn."""
 
     def run(self) -> None:
+        if self.folder.exists():
+            raise SystemExit(f"{self.folder} is there already")
+        sources: list[Path] = []
+        if self.data:
+            sources = [item.path for item in expand(list(self.data)).items]
+            sources = sources[:: max(1, len(sources) // (self.count - self.drawn))]
+        with tempfile.TemporaryDirectory() as folder:
+            sources += draw(Path(folder, "drawn"), self.side, self.drawn)
+            for number in range(self.count):
+                path = self.folder / f"{number // 1000:03d}" / f"{number:06d}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(self._again(sources[number % len(sources)], turn=number // len(sources)))
+        print(f"{self.count} photographs made of {len(sources)} in {self.folder}")
+
+    def _again(self, path: Path, *, turn: int) -> bytes:
+        """Encode a photograph, a little smaller and at another quality each turn."""
+        try:
+            pixels = decode(path, min_side=self.side).pixels
+        except UnreadablePhoto:
+            return path.read_bytes()
+        scale = min(1.0, self.side / min(pixels.shape[:2])) * (1 - 0.01 * (turn % 20))
+        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 92 - turn % 8]
+        return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """The same photographs by `grade_many` and on Ray with several numbers of workers.
+
+    `grade_many` has a sample of them, half before and half after Ray, so that a drifting machine does for both.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    workers: tuple[int, ...] = (0,)
+    """0: one a core."""
+    sample: int = 4000
+
+    def run(self) -> None:
+        paths = sorted(self.folder.rglob("*.jpg"))
+        rng = np.random.default_rng(0)
+        sample = [paths[index] for index in rng.permutation(len(paths))[: self.sample]]
+        cores = cpu_count()
+        print(f"{machine()}, {cores} of them used, load {os.getloadavg()[0]:.1f}; {len(paths)} photographs", flush=True)
+        grader = load(threads=1)
+        alone = [grading_rate(grader, sample[::2], cores)]
+        runs = {workers or cores: self._run(workers or cores) for workers in self.workers}
+        alone.append(grading_rate(grader, sample[1::2], cores))
+        rate = statistics.mean(alone)
+        print(f"grade_many, {cores} jobs: {alone[0]:.1f} and {alone[1]:.1f} a second")
+        for workers, (outcome, whole, memory) in runs.items():
+            note = " (more workers than cores)" if workers > cores else ""
+            counts = ", ".join(f"{count} {status}" for status, count in outcome.counts.items())
+            print(f"Ray, {workers} workers{note}: {outcome.rate:.1f} a second, {outcome.rate / rate:.2f} x grade_many")
+            print(f"  {whole:.0f} s with Ray's start and end, {outcome.seconds:.0f} s of them grading; {counts}")
+            quarters = [memory[round(share * (len(memory) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
+            print(f"  driver's memory by quarters of the run: {', '.join(f'{mib:.0f}' for mib in quarters)} MiB")
+
+    def _run(self, workers: int) -> tuple[BatchOutcome, float, list[float]]:
         from retigrade.batch.engine import RayEngine
         from retigrade.batch.run import run_batch
 
-        cores = os.cpu_count() or 1
-        print(machine())
-        with tempfile.TemporaryDirectory() as folder:
-            photos = Path(folder, "photos")
-            spread(photos, draw(Path(folder, "drawn"), self.side, _EYES), self.photographs)
-            alone = self._alone(photos, cores)
-            print(f"grade_many, {cores} jobs: {alone:.1f} photographs a second")
-            for workers in self.workers:
-                memory = [resident()]
-                with RayEngine(workers=workers).started():
-                    outcome = run_batch(
-                        str(photos),
-                        out=str(Path(folder, f"out{workers}")),
-                        engine=RayEngine(workers=workers),
-                        watch=lambda _outcome, memory=memory: memory.append(resident()),
-                    )
-                note = " (more workers than cores)" if workers > cores else ""
-                quarter = len(memory) // 4
-                print(
-                    f"Ray, {workers} workers: {outcome.rate:.1f} a second, {outcome.rate / alone:.2f} x{note}; driver "
-                    f"{memory[quarter]:.0f} MiB after a quarter, {memory[-1]:.0f} at the end"
-                )
-
-    @staticmethod
-    def _alone(photos: Path, jobs: int) -> float:
-        grader = load(threads=1)
-        paths = sorted(photos.rglob("*.jpg"))
-        for _ in grader.grade_many(paths[:20], jobs=jobs, heat=False):
-            pass
+        memory: list[float] = []
         started = time.perf_counter()
-        count = sum(1 for _ in grader.grade_many(paths, jobs=jobs, heat=False))
-        return count / (time.perf_counter() - started)
+        with tempfile.TemporaryDirectory() as out:
+            outcome = run_batch(
+                str(self.folder),
+                out=f"{out}/results",
+                engine=RayEngine(workers=workers),
+                plan=lambda _planned: memory.append(resident()),
+                watch=lambda _outcome: memory.append(resident()),
+            )
+        return outcome, time.perf_counter() - started, memory
 
 
-def spread(folder: Path, drawn: list[Path], count: int) -> None:
-    """Make so many files that differ in a few bytes behind the end of the picture."""
-    files = [path.read_bytes() for path in drawn]
-    for number in range(count):
-        path = folder / f"{number // 1000:03d}" / f"{number:06d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(files[number % len(files)] + number.to_bytes(4, "big"))
+def grading_rate(grader: Grader, paths: list[Path], jobs: int) -> float:
+    """Photographs a second."""
+    for _ in grader.grade_many(paths[:20], jobs=jobs, heat=False):
+        pass
+    started = time.perf_counter()
+    count = sum(1 for _ in grader.grade_many(paths, jobs=jobs, heat=False))
+    return count / (time.perf_counter() - started)
 
 
 def resident() -> float:
@@ -235,7 +287,7 @@ class Price:
         print(f"reading {read:.2f}; together {cores + read:.2f} a million photographs")
 
 
-COMMANDS = {"rates": Rates, "ray": OnRay, "simulate": Simulate, "price": Price}
+COMMANDS = {"rates": Rates, "photographs": Photographs, "ray": OnRay, "simulate": Simulate, "price": Price}
 
 if __name__ == "__main__":
     sys.exit(tyro.extras.subcommand_cli_from_dict(dict(COMMANDS), prog="scale").run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 def processor_seconds() -> float:
     """What this process and those that it waited for have taken of processors: other work hardly prolongs it."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def samples(

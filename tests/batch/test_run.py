@@ -16,7 +16,9 @@ import jsonschema
 import pytest
 
 from retigrade import files
+from retigrade.batch import plan
 from retigrade.batch.destination import Destination
+from retigrade.batch.photographs import Photograph
 from retigrade.batch.plan import write_plan
 from retigrade.batch.run import BatchOutcome, forecast, run_batch
 from retigrade.batch.sources import list_source
@@ -231,6 +233,22 @@ def png_header(width: int, height: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     )
+
+
+def test_parts_are_so_many_that_no_worker_waits_long_for_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sizes(count: int) -> list[int]:
+        photographs = (Photograph(uri=str(number)) for number in range(count))
+        store = Store(str(tmp_path / str(count)))
+        return [part.photographs for part in write_plan(photographs, store, folder="plan", workers=2, size=None)]
+
+    few = sizes(20)
+    assert (sum(few), len(few)) == (20, 3)
+    some = sizes(6400)
+    assert (sum(some), set(some)) == (6400, {100})
+    monkeypatch.setattr(plan, "_MOST_HELD", 3000)
+    assert sizes(3500) == [1000, 1000, 1000, 500]
 
 
 def test_a_photograph_of_300_megapixels_is_an_error_row(

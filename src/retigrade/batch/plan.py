@@ -22,7 +22,8 @@ _Item = TypeVar("_Item")
 PART = 1000
 """Photographs in a part of a large run."""
 _SMALLEST = 8
-_PARTS_A_WORKER = 8  # in a small run, so that no worker waits long for the last one
+_PARTS_A_WORKER = 32  # in a small run, so that no worker waits long for the last one
+_MOST_HELD = 300_000  # photographs that are counted before the size of a part is chosen; of more, parts are whole
 _PARTS_A_FILE = 100
 _SCHEMA = pa.schema(
     [
@@ -49,8 +50,9 @@ def write_plan(
     """Write a plan into `folder` of the store and return its parts; size: photographs in a part, None chooses it."""
     stream = iter(photographs)
     if size is None:
-        first = list(islice(stream, PART * _PARTS_A_WORKER * workers))
-        size = max(_SMALLEST, min(PART, -(-len(first) // (_PARTS_A_WORKER * workers))))
+        first = list(islice(stream, min(PART * _PARTS_A_WORKER * workers, _MOST_HELD)))
+        size = PART if len(first) == _MOST_HELD else -(-len(first) // (_PARTS_A_WORKER * workers))
+        size = max(_SMALLEST, min(PART, size))
         stream = chain(first, stream)
     parts: list[Part] = []
     for number, several in enumerate(_groups(_groups(stream, size), _PARTS_A_FILE)):

@@ -1,7 +1,9 @@
 """A bundle in eight bits: the same network with weights and activations as int8, checked against the one it came from.
 
 Static quantization by ONNX Runtime (QuantizeLinear and DequantizeLinear in the graph, weights by channel in seven bits,
-which no processor's eight-bit products overflow). The head stays in floating point: maps must average to the logits.
+which no processor's eight-bit products overflow). The head stays in floating point: maps must average to the logits. So
+do the first convolutions, whose few channels take seven bits badly. What is then still off in the logits, on average
+over the photographs that calibrate, is taken out of the head's bias (Nagel et al., ICCV 2019).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from retigrade.arrays import Flags, Integers, Pixels
+from retigrade.arrays import Flags, Floats, Integers, Pixels
 from retigrade.bundle import Bundle, reseal, strip
 from retigrade.data.cache import canonical
 from retigrade.data.manifest import Entry, Manifest, read_manifest
@@ -45,6 +47,7 @@ _CALIBRATION = 200  # photographs that the ranges of activations are read from
 _FEWEST_CALIBRATION = 16
 _STEP = 1e-6
 _TYPICAL = 0.99  # quantile of the distances of known photographs, by which the detector's limit is scaled
+_FLOATING = 4  # convolutions at the start
 _KINDS = ("Conv", "Add", "Clip", "Relu", "Gemm", "MatMul")
 _ACTIVATIONS = frozenset({"Clip", "Relu", "HardSwish", "HardSigmoid", "Sigmoid", "Mul", "Gelu", "Erf"})
 _ROUNDS = 30  # of each network, in turn, for the ratio of their speeds
@@ -163,7 +166,10 @@ def quantize(
     )
     if quantized.complaints:
         why = "; ".join(quantized.complaints)
-        raise BundleError(f"{before.identity} in eight bits is worse: {why}; nothing is written")
+        raise BundleError(
+            f"{before.identity} in eight bits, {quantized.bytes[1] / 1e6:.1f} MB and {quantized.speedup:.2f} times as "
+            f"fast, is worse: {why}; nothing is written"
+        )
     write_whole(Path(out), sealed)
     return quantized
 
@@ -204,11 +210,43 @@ def to_int8(model: bytes, pictures: Pixels) -> bytes:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(_KINDS),
-                nodes_to_exclude=_head(network.graph),
+                nodes_to_exclude=[*_first(network.graph), *_head(network.graph)],
             )
-            return made.read_bytes()
+            return _unbiased(onnx.load(str(made)), model, pictures)
     finally:
         logger.setLevel(level)
+
+
+def _unbiased(quantized: Any, model: bytes, pictures: Pixels) -> bytes:
+    """Take the mean error of the logits on these pictures out of the head's bias; the maps move with them."""
+    import onnx
+
+    mean, mean_after = (_mean_logits(file, pictures) for file in (model, quantized.SerializeToString()))
+    head = set(_head(quantized.graph))
+    biases = {node.input[2] for node in quantized.graph.node if node.name in head and node.op_type in ("Conv", "Gemm")}
+    for tensor in quantized.graph.initializer:
+        if tensor.name in biases and tuple(tensor.dims) == mean.shape:
+            value = onnx.numpy_helper.to_array(tensor) + (mean - mean_after)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value.astype(np.float32), tensor.name))
+            break
+    return bytes(quantized.SerializeToString())
+
+
+def _mean_logits(model: bytes, pictures: Pixels) -> Floats:
+    import onnxruntime as ort  # type: ignore[import-untyped]
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    logits = [session.run(["logits"], {"photo": picture[None]})[0][0] for picture in pictures]
+    return np.asarray(np.mean(logits, axis=0), np.float32)
+
+
+def _first(graph: Any) -> list[str]:
+    """The names of the nodes up to the last of the first convolutions."""
+    convolutions = [number for number, node in enumerate(graph.node) if node.op_type == "Conv"]
+    last = convolutions[min(_FLOATING, len(convolutions)) - 1] if convolutions else -1
+    return [node.name for node in graph.node[: last + 1]]
 
 
 def _head(graph: Any) -> list[str]:
