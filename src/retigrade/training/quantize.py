@@ -47,7 +47,7 @@ _CALIBRATION = 200  # photographs that the ranges of activations are read from
 _FEWEST_CALIBRATION = 16
 _STEP = 1e-6
 _TYPICAL = 0.99  # quantile of the distances of known photographs, by which the detector's limit is scaled
-_FLOATING = 4  # convolutions at the start
+_FLOATING = 0.2  # of the convolutions, those at the start
 _KINDS = ("Conv", "Add", "Clip", "Relu", "Gemm", "MatMul")
 _ACTIVATIONS = frozenset({"Clip", "Relu", "HardSwish", "HardSigmoid", "Sigmoid", "Mul", "Gelu", "Erf"})
 _ROUNDS = 30  # of each network, in turn, for the ratio of their speeds
@@ -223,7 +223,7 @@ def _unbiased(quantized: Any, model: bytes, pictures: Pixels) -> bytes:
 
     mean, mean_after = (_mean_logits(file, pictures) for file in (model, quantized.SerializeToString()))
     head = set(_head(quantized.graph))
-    biases = {node.input[2] for node in quantized.graph.node if node.name in head and node.op_type in ("Conv", "Gemm")}
+    biases = {name for node in quantized.graph.node if node.name in head for name in node.input[2:]}
     for tensor in quantized.graph.initializer:
         if tensor.name in biases and tuple(tensor.dims) == mean.shape:
             value = onnx.numpy_helper.to_array(tensor) + (mean - mean_after)
@@ -245,8 +245,8 @@ def _mean_logits(model: bytes, pictures: Pixels) -> Floats:
 def _first(graph: Any) -> list[str]:
     """The names of the nodes up to the last of the first convolutions."""
     convolutions = [number for number, node in enumerate(graph.node) if node.op_type == "Conv"]
-    last = convolutions[min(_FLOATING, len(convolutions)) - 1] if convolutions else -1
-    return [node.name for node in graph.node[: last + 1]]
+    end = convolutions[int(_FLOATING * len(convolutions))] if convolutions else 0
+    return [node.name for node in graph.node[:end]]
 
 
 def _head(graph: Any) -> list[str]:
