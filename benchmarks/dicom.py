@@ -25,6 +25,7 @@ import time
 import urllib.request
 import warnings
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ from retigrade.synthetic import draw_eye
 OP = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 ROOT = "1.2.826.0.1.3680043.8.498.77"
 FALSE_FROM = 16.0  # mean difference, of 255, from which a graded picture is another one than was stored
+WARM = 12  # photographs that grader and node see before they are measured
 CHUNK = 1250  # mutated files that one child reads
 
 
@@ -254,41 +256,50 @@ def throughput(count: int, size: int, jobs: int, work: Path) -> None:
     """
     folder, paths = work / "images", []
     folder.mkdir()
-    for number, dataset in enumerate(images(count, size)):
+    for number, dataset in enumerate(images(WARM + count, size)):
         paths.append(folder / f"{number}.dcm")
         paths[-1].write_bytes(bytes_of(dataset))
+    warm, paths = paths[:WARM], paths[WARM:]  # what is loaded once is no part of either
     grader = load(threads=1)
     items = [item for path in paths for item in list_dicom(path, path.name)]
-    list(grader.grade_many(items[:10], jobs=jobs))  # what is loaded once is no part of either
+    list(grader.grade_many(items[:WARM], jobs=jobs))
     started, busy = time.perf_counter(), time.process_time()
     for _ in grader.grade_many(items, jobs=jobs):
         pass
     alone, busy = count / (time.perf_counter() - started), time.process_time() - busy
 
-    archive, archive_port, port, queue = work / "archive", free_port(), free_port(), work / "queue"
+    archive, queue = work / "archive", work / "queue"
+    archive_port, port = free_ports(2)
     archive.mkdir()
     with ExitStack() as stack:
         run = partial(start, stack, work)
-        run("storescp", "+xa", "-aet", "PACS", "-od", str(archive), str(archive_port))
+        kept = run("storescp", "+xa", "-aet", "PACS", "-od", str(archive), str(archive_port))
         node = run(
             sys.executable, "-m", "retigrade", "listen", "--port", str(port), "--queue", str(queue),
             "--forward", f"PACS@127.0.0.1:{archive_port}", "--jobs", str(jobs),
         )  # fmt: skip
-        until_listening(archive_port)
-        until_listening(port)
-        time.sleep(1)
+        kept.until_listening(archive_port)
+        node.until_listening(port)
+
+        def send(files: list[Path]) -> None:
+            run("storescu", "-xy", "-aec", "RETIGRADE", "127.0.0.1", str(port), *map(str, files))
+
+        def wait(condition: Callable[[], bool]) -> float:
+            """Return the time once it holds."""
+            end = time.perf_counter() + 60 + 10 * count / alone
+            while not condition():
+                time.sleep(0.02)
+                if time.perf_counter() > end:
+                    sys.exit(f"the node did not come to an end: {files_in(archive, 'SR')} reports; {node.said()}")
+            return time.perf_counter()
+
+        send(warm)
+        wait(lambda: files_in(archive, "SR") >= WARM and not files_in(queue / "outgoing", ""))
         started, busy_before = time.perf_counter(), cpu_seconds(node.pid)
         for first in range(4):
-            run("storescu", "-xy", "-aec", "RETIGRADE", "127.0.0.1", str(port), *map(str, paths[first::4]))
-        graded = delivered = 0.0
-        while not delivered:
-            time.sleep(0.02)
-            if not graded and files_in(queue / "done", "") >= count:
-                graded = count / (time.perf_counter() - started)
-            if graded and files_in(archive, "SR") >= count:
-                delivered = count / (time.perf_counter() - started)
-            if time.perf_counter() - started > 60 + 5 * count / alone:
-                sys.exit(f"the node did not come to an end: {files_in(queue / 'done', '')} done")
+            send(paths[first::4])
+        graded = count / (wait(lambda: files_in(queue / "done", "") >= WARM + count) - started)
+        delivered = count / (wait(lambda: files_in(archive, "SR") >= WARM + count) - started)
         node_busy = cpu_seconds(node.pid) - busy_before
     print(f"{count} photographs of {size} px, {jobs} jobs: grade_many {alone:.1f}/s, node {graded:.1f}/s graded,")
     print(f"{delivered:.1f}/s with report and capture in the archive: ratio {delivered / alone:.2f}")
@@ -300,16 +311,40 @@ def files_in(folder: Path, prefix: str) -> int:
     return sum(path.name.startswith(prefix) for path in folder.iterdir())
 
 
-def start(stack: ExitStack, work: Path, *command: str) -> subprocess.Popen[bytes]:
-    """Start a process that ends with the stack; what it says goes to a file."""
-    log = stack.enter_context((work / f"{Path(command[0]).name}.log").open("ab"))
-    process = subprocess.Popen(command, stdout=log, stderr=log)
+class Started:
+    """A process of the benchmark's own; what it says goes to a file in the work folder."""
 
-    def end() -> None:
-        process.terminate()
-        process.wait(60)
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self._log, self._name = log, Path(command[0]).name
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(command, stdout=file, stderr=file)
+        self.pid = self._process.pid
 
-    stack.callback(end)
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+
+    def said(self) -> str:
+        """Its last words."""
+        return self._log.read_text(errors="replace").strip()[-2000:] or "it says nothing"
+
+    def until_listening(self, port: int) -> None:
+        """Wait until it takes connections; end the benchmark with its last words where it does not."""
+        for _ in range(600):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))  # or a connection may come from the very port that it goes to
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            if (code := self._process.poll()) is not None:
+                sys.exit(f"{self._name} ended with exit code {code} before it listened on port {port}: {self.said()}")
+            time.sleep(0.1)
+        sys.exit(f"{self._name} does not listen on port {port} after a minute: {self.said()}")
+
+
+def start(stack: ExitStack, work: Path, *command: str) -> Started:
+    """Start a process that ends with the stack."""
+    process = Started(command, work / f"{Path(command[0]).name}.log")
+    stack.callback(process.end)
     return process
 
 
@@ -319,26 +354,27 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def until_listening(port: int) -> None:
-    for _ in range(600):
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now, all different, and out of the range that the system deals from.
+
+    One of that range may be given to any connection's near end before the program that it is meant for has started.
+    """
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: list[int] = []
+    for port in np.random.default_rng().permutation(np.arange(10_000, low)):
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    sys.exit(f"nobody listens on port {port}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+            if probe.connect_ex(("127.0.0.1", int(port))) != 0:
+                found.append(int(port))
+        if len(found) == count:
+            return found
+    sys.exit(f"there are no {count} free ports from 10000 to {low}")
 
 
 class Orthanc:
     """A real archive, in a folder of its own."""
 
     def __init__(self, stack: ExitStack, work: Path) -> None:
-        self.http, self.dicom = free_port(), free_port()
+        self.http, self.dicom = free_ports(2)
         folder = work / "orthanc"
         folder.mkdir()
         settings = {
@@ -348,9 +384,9 @@ class Orthanc:
         }  # fmt: skip
         config = folder / "orthanc.json"
         config.write_text(json.dumps(settings))
-        start(stack, work, "Orthanc", str(config))
-        until_listening(self.http)
-        until_listening(self.dicom)
+        process = start(stack, work, "Orthanc", str(config))
+        process.until_listening(self.http)
+        process.until_listening(self.dicom)
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -374,7 +410,7 @@ class Orthanc:
 
 def kill(count: int, size: int, kills: int, jobs: int, work: Path) -> None:
     """Print what is left in queue and archive after a node was killed `kills` times while four senders sent."""
-    datasets, queue, port = images(count, size), work / "queue", free_port()
+    datasets, queue, (port,) = images(count, size), work / "queue", free_ports(1)
     with ExitStack() as stack:
         archive = Orthanc(stack, work)
         log = stack.enter_context((work / "node.log").open("ab"))

@@ -79,17 +79,14 @@ def _tag_of(keyword: str) -> tuple[int, str]:
 
 
 def _element(tag: int, vr: str, value: Value) -> bytes:
-    match value:
-        case list():
-            body = b"".join(part for item in value for part in (_item(len(item)), item))
-            return _framed(tag, vr, body)
-        case float() if vr == "FD":
-            return _framed(tag, vr, struct.pack("<d", value))
-        case int() if vr == "US":
-            return _framed(tag, vr, struct.pack("<H", value))
-        case _:
-            data = str(value).encode("utf-8", "replace")  # a lone surrogate, of a name that is no Unicode, becomes "?"
-            return _framed(tag, vr, data + (b"\0" if vr == "UI" else b" ") * (len(data) % 2))
+    if isinstance(value, list):
+        return _framed(tag, vr, b"".join([part for item in value for part in (_item(len(item)), item)]))
+    if vr == "FD" and isinstance(value, float):
+        return _framed(tag, vr, struct.pack("<d", value))
+    if vr == "US" and isinstance(value, int):
+        return _framed(tag, vr, struct.pack("<H", value))
+    data = str(value).encode("utf-8", "replace")  # a lone surrogate, of a name that is no Unicode, becomes "?"
+    return _framed(tag, vr, data + (b"\0" if vr == "UI" else b" ") if len(data) % 2 else data)
 
 
 def _item(length: int) -> bytes:
@@ -97,6 +94,9 @@ def _item(length: int) -> bytes:
 
 
 def _framed(tag: int, vr: str, data: bytes) -> bytes:
-    if vr in _LONG:
-        return struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, vr.encode(), 0, len(data)) + data
-    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(data)) + data
+    return _head(tag, vr) + struct.pack("<I" if vr in _LONG else "<H", len(data)) + data
+
+
+@lru_cache(maxsize=256)
+def _head(tag: int, vr: str) -> bytes:
+    return struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode()) + (b"\0\0" if vr in _LONG else b"")

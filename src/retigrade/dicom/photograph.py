@@ -36,11 +36,15 @@ class Loaded:
     photo: tuple[Photo, int, int | None] | None = None
 
     def read(self, frame: int, *, name: str, min_side: int | None) -> Photo:
-        """Decode a frame, unless the last one decoded has the pixels that it would get."""
+        """Decode a frame, unless the last one decoded has the pixels that it would get, or more.
+
+        So grade before you draw: a frame decoded for a larger picture would be graded at another scale than its file.
+        """
         if self.photo is not None:
             photo, number, side = self.photo
             # Decoded for less, yet large enough: at the same scale, since that is the smallest which serves.
-            enough = min_side is not None and side is not None and side <= min_side <= min(photo.pixels.shape[:2])
+            large = None if side is None else max(side, min(photo.pixels.shape[:2]))
+            enough = min_side is not None and large is not None and min_side <= large
             if number == frame and (side == min_side or enough):
                 return photo
         photo = decode_frame(self.dataset, frame, name=name, sha256=self.sha256, min_side=min_side)

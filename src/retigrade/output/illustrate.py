@@ -14,7 +14,7 @@ from typing import Literal
 from retigrade.errors import UnreadablePhoto
 from retigrade.grading import Grading
 from retigrade.inputs import Input
-from retigrade.output.overlay import LARGE, PICTURE_SIDE, SMALL, as_jpeg, as_png, pair, picture, views
+from retigrade.output.overlay import LARGE, SMALL, as_jpeg, as_png, pair, picture, views
 from retigrade.output.rows import Row, as_row
 from retigrade.text import shown
 
@@ -93,11 +93,11 @@ def draw(
 
 def _drawn(grading: Grading, row: Row, item: Input, heat: HeatPictures, *, thumbnail: bool) -> Illustrated:
     # Read once more, and small: carrying pixels through every layer would cost more memory than this costs time.
-    photo = item.read(min_side=PICTURE_SIDE)
+    layout = SMALL if heat.format == "jpeg" else LARGE
+    photo = item.read(min_side=layout.sharp)
     if photo.sha256 != grading.sha256:
         raise UnreadablePhoto(f"{shown(grading.path)}: it has changed since")
     wanted = grading.heatmap if heat.only == "all" or grading.referable else None
-    layout = SMALL if heat.format == "jpeg" else LARGE
     photograph, thermal_map = views(photo.pixels, wanted, side=_THUMBNAIL if wanted is None else layout.box)
     small = as_jpeg(pair(photograph, thermal_map, side=_THUMBNAIL)) if thumbnail else None
     if thermal_map is None:
