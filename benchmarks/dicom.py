@@ -47,7 +47,7 @@ from retigrade.synthetic import draw_eye
 
 OP = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 ROOT = "1.2.826.0.1.3680043.8.498.77"
-FALSE_FROM = 16.0  # mean difference, of 255, from which a graded picture is another one than was stored
+FALSE_FROM = 16.0  # mean difference, of 255, from which a picture is plainly another one than was stored
 WARM = 12  # photographs that grader and node see before they are measured
 CHUNK = 1250  # mutated files that one child reads
 
@@ -147,6 +147,7 @@ def examine(first: int, count: int, results: multiprocessing.Queue[Any]) -> None
     pixels = draw_eye(grade=Grade.MODERATE, size=320, rng=np.random.default_rng(2)).pixels
     originals = {kind: base(kind, pixels) for kind in BASES}
     grader = load(threads=1)
+    true_grade = grader.grade(pixels).grade
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.dcm"
         for number in range(first, first + count):
@@ -161,7 +162,8 @@ def examine(first: int, count: int, results: multiprocessing.Queue[Any]) -> None
                         found = item.read().pixels
                         same = found.shape == pixels.shape
                         gap = float(np.abs(found.astype(float) - pixels).mean()) if same else 255.0
-                        verdict = "graded, another picture" if gap > FALSE_FROM else "graded"
+                        verdict = "graded" if grading.grade == true_grade else "graded, another grade"
+                        verdict += f", mean difference above {FALSE_FROM:.0f}" if gap > FALSE_FROM else ""
                     if any("internal error" in reason for reason in grading.reasons):
                         verdict = f"internal error: {grading.reasons[0]}"
                     results.put((number, verdict, time.perf_counter() - started))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -240,6 +241,51 @@ def test_document_that_the_archive_refuses_is_a_dead_letter(start: Callable[...,
         assert "status 0xC000" in next(iter(node.spool.dead()))[1]
     finally:
         archive.server.shutdown()
+
+
+def test_dead_letters_are_taken_up_again(start: Callable[..., Node], pixels: Pixels) -> None:
+    archive = Archive(status=0xC000)
+    try:
+        node = start(forward=archive.peer)
+        assert send(node.port, photograph(pixels), photograph(pixels, number=2, PixelData=b"\0\0")) == [0, 0]
+        until(lambda: len(list(node.spool.dead())) == 3)
+        node.stop()
+        archive.status = 0
+        node.spool.revive()
+        assert len(node.spool.outgoing()) == 2
+        assert len(node.spool.waiting()) == 1
+        again = start(forward=archive.peer)
+        until(lambda: len(archive.kept) == 2 and len(list(again.spool.dead())) == 1)  # what cannot be read stays so
+        assert len(done(again)) == 2
+    finally:
+        archive.server.shutdown()
+
+
+def test_records_are_forgotten_after_some_days(tmp_path: Path, grader: Grader) -> None:
+    spool = Spool(tmp_path / "node")
+    keys = [name * 40 for name in "abcd"]
+    for key in keys:
+        spool.finish([Finished(key=key, documents={}, record={"rows": [], "study": key, "patient": "P"})])
+    for folder, key in (("outgoing", "b"), ("dead", "c")):  # needed for what has not arrived
+        (tmp_path / "node" / folder / f"{key * 40}.1.sr.dcm").write_bytes(b"")
+    long_ago = time.time() - 31 * 86_400
+    for key in keys[:3]:
+        os.utime(tmp_path / f"node/done/{key}.json", (long_ago, long_ago))
+    node = Node(grader, tmp_path / "node", NodeConfig(port=0, keep_days=30))
+    node.start()
+    node.stop()
+    assert [spool.is_done(key) for key in keys] == [False, True, True, True]
+
+
+def test_two_nodes_on_one_queue(start: Callable[..., Node], tmp_path: Path) -> None:
+    node = start()
+    half = tmp_path / "node/outgoing/.half.tmp"
+    half.write_bytes(b"half")
+    with pytest.raises(UsageError, match="another node works on the queue"):
+        start()
+    assert list(Spool(tmp_path / "node").dead()) == []
+    assert half.exists()  # which the first node is writing
+    assert send(node.port) == [0]
 
 
 def test_full_disk_is_answered_as_such(

@@ -15,8 +15,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
-from dicom_files import STUDY, element, file_of, jpeg, photograph, save, with_jpeg
+from dicom_files import OP_8, STUDY, element, file_of, jpeg, photograph, save, with_jpeg
 from retigrade.arrays import Pixels
+from retigrade.dicom.dataset import read_dataset, text_of
 from retigrade.dicom.photograph import check_studies, header_of, list_dicom
 from retigrade.dicom.pixels import READABLE
 from retigrade.errors import NotAFundus, UnreadablePhoto
@@ -206,6 +207,28 @@ class TestBadInput:
         expected = "nested too deeply" if length is None else "holds no picture"  # which is looked into one deep
         assert expected in refusal(tmp_path / "a.dcm")
 
+    @pytest.mark.parametrize(
+        ("stored", "text"),
+        [
+            (b"P001", "P001"),
+            (b"P001\0", "P001"),
+            (b" P  001 ", "P 001"),
+            (b"A\\B", "A"),  # of several values the first
+            (b"A\tB\x07", "A B"),
+            (b"  ", None),
+            (b"", None),
+            ("Müller".encode(), "Müller"),
+        ],
+    )
+    def test_text_of_one_line(self, tmp_path: Path, stored: bytes, text: str | None) -> None:
+        body = element((8, 5), b"CS", b"ISO_IR 192") + element((8, 0x16), b"UI", OP_8.encode())
+        (tmp_path / "a.dcm").write_bytes(file_of(body + element((0x10, 0x20), b"LO", stored)))
+        with (tmp_path / "a.dcm").open("rb") as file:
+            dataset = read_dataset(file, name="a.dcm", pixels=False)
+        assert text_of(dataset, "PatientID") == text
+        assert dataset.get("PatientID") is not None
+        assert text_of(dataset, "PatientID") == text  # converted by pydicom meanwhile
+
     def test_millions_of_elements(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("retigrade.dicom.dataset._READS", 10_000)
         body = element((8, 0x16), b"UI", b"1.2.840.10008.5.1.4.1.1.77.1.5.1")
@@ -245,6 +268,13 @@ class TestBadInput:
         dataset = with_jpeg(pixels, b"nonsense")
         dataset.PixelData = b"\xfe\xff\0\xe0\0\0\0\0"  # an empty offset table, and nothing after it
         assert "is no JPEG" in refusal(save(tmp_path / "a.dcm", dataset))
+
+    @pytest.mark.parametrize("change", [-30, -2, 6])
+    def test_bytes_lost_or_added_in_compressed_pixels(self, tmp_path: Path, pixels: Pixels, change: int) -> None:
+        whole = save(tmp_path / "a.dcm", with_jpeg(pixels, jpeg(pixels))).read_bytes()
+        middle = len(whole) - 300
+        (tmp_path / "a.dcm").write_bytes(whole[:middle] + b"\7" * change + whole[middle - min(change, 0) :])
+        assert "the compressed pixel data" in refusal(tmp_path / "a.dcm")
 
     def test_run_length_bomb(self, tmp_path: Path, pixels: Pixels) -> None:
         segment = b"\x81\0" * 2**12  # 128 zeros each, where a plane has 1,920

@@ -46,6 +46,9 @@ class Listen(Command):
     queue: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("retigrade-node")
     """The folder of the queue: what waits, what is done, and the dead letters."""
 
+    keep_days: Annotated[int, tyro.conf.arg(metavar="N")] = 30
+    """Days for which records of graded photographs are kept; one that comes again after that is graded again."""
+
     bundle: BundleFile = None
     """The network and all that belongs to it."""
 
@@ -73,6 +76,9 @@ class Listen(Command):
     dead_letters: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """List what could not be graded or delivered, and why, and end."""
 
+    retry: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Take up the dead letters again: deliver the documents, grade the photographs anew."""
+
     def run(self) -> int:
         """Listen until interrupted."""
         if find_spec("pynetdicom") is None:
@@ -90,13 +96,13 @@ class Listen(Command):
 
         grader = load(self.bundle, threads=1, operating_point=self.operating_point)
         node = Node(grader, self.queue, config)
-        node.start()
+        node.start(retry=self.retry)
         try:
             notice(f"{config.aet} listens on {config.host}:{node.port}; queue: {self.queue}; research use only")
             if config.host not in _LOOPBACK and not (config.allow and config.tls):
                 notice("reachable from other machines without --allow and TLS: anyone there can send and be graded")
             if letters := len(list(node.spool.dead())):
-                notice(f"{letters} dead letters; --dead-letters lists them")
+                notice(f"{letters} dead letters; --dead-letters lists them, --retry takes them up")
             threading.Event().wait()
         except KeyboardInterrupt:
             notice("ends when the photographs under way are done; what waits is taken up at the next start")
@@ -121,6 +127,7 @@ class Listen(Command):
             forward=None if self.forward is None else Peer.of(self.forward),
             jobs=self.jobs or cores,
             associations=self.associations,
+            keep_days=self.keep_days,
             tls=self._listener_tls(),
             forward_tls=self._sender_tls(),
         )

@@ -11,6 +11,7 @@ import logging
 import queue
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ _SUCCESS, _OUT_OF_RESOURCES, _REFUSED = 0x0000, 0xA700, 0x0124  # PS3.7, annex C
 _FAILURES = 2  # internal errors with one image until it waits for the next start
 _PICTURES = HeatPictures(format="jpeg")
 _PDU_BYTES = 2**17  # that a caller may send at once: fewer pieces are sooner put together
+_POLL = 0.005  # seconds
+_SWEEP = 3600.0  # seconds between two looks for old records
+_DAY = 86_400.0
 _UNFILED = 32  # images graded and not filed yet, at most
 _DISK_WAIT = 10.0  # seconds until a full disk is tried again
 _config.LOG_HANDLER_LEVEL = "none"  # the text of messages that nobody reads takes as long as receiving an image
@@ -48,7 +52,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """How a node listens. allow: the calling AE titles let in, all where empty. tls: of the listener and the sender."""
+    """How a node listens. allow: the calling AE titles let in, all where empty. tls: of the listener and the sender.
+
+    keep_days: for how long it remembers what it graded; an image that comes again after that is graded again.
+    """
 
     aet: str = "RETIGRADE"
     host: str = "127.0.0.1"
@@ -58,10 +65,13 @@ class NodeConfig:
     jobs: int = 1
     associations: int = 16
     max_bytes: int = MAX_BYTES
+    keep_days: int = 30
     tls: ssl.SSLContext | None = None
     forward_tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
+        if self.keep_days < 1:
+            raise UsageError(f"records are kept for 1 day or more, got {self.keep_days}")
         for title in (self.aet, *self.allow):
             if not AE_TITLE.fullmatch(title) or "\\" in title:
                 raise UsageError(f"an AE title has 1 to 16 printable ASCII characters, got {title!r}")
@@ -79,7 +89,8 @@ class Node:
         self._stopping = threading.Event()
         self._owners = threading.Lock()
         self._received: dict[int, int] = {}
-        self._patients: dict[str, str | None] = {}
+        self._patients: dict[str, tuple[str | None, float]] = {}  # of a study: its patient, and when it was last seen
+        self._swept = 0.0
         self._failures: dict[str, int] = {}
         self._server: Any = None
         self._sender = (
@@ -98,14 +109,22 @@ class Node:
         """The port that it listens on."""
         return int(self._server.server_address[1])
 
-    def start(self) -> None:
-        """Take up what an earlier process left, and listen. UsageError where the port is not to be had."""
+    def start(self, *, retry: bool = False) -> None:
+        """Take up what an earlier process left, and listen; retry: dead letters, too.
+
+        Raises UsageError where queue or port are not to be had.
+        """
+        self.spool.claim()
+        if retry:
+            self.spool.revive()
+        self._sweep()
         for record in self.spool.records():
             if record.get("study"):
-                self._patients.setdefault(record["study"], record.get("patient"))
+                self._patients.setdefault(record["study"], (record.get("patient"), time.time()))
         for key in self.spool.waiting():
             self._keys.put(key)
         handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, self._open),
             (evt.EVT_C_ECHO, lambda event: _SUCCESS),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_PDU_RECV, self._count),
@@ -118,6 +137,7 @@ class Node:
                 (config.host, config.port), block=False, ssl_context=config.tls, evt_handlers=handlers
             )
         except OSError as problem:
+            self.spool.release()
             raise UsageError(f"cannot listen on {config.host}:{config.port}: {problem.strerror or problem}") from None
         for thread in (self._filer, *self._workers):
             thread.start()
@@ -125,9 +145,12 @@ class Node:
             self._sender.start()
 
     def stop(self) -> None:
-        """Let nobody in any more, finish the photographs under way, and end; the next start takes up what waits."""
+        """Let nobody in any more, finish the photographs under way, and end; a new node takes up what waits."""
+        server, self._server = self._server, None
+        if server is None:
+            return
         self._stopping.set()
-        self._server.shutdown()
+        server.shutdown()
         while True:  # what waits lies in the spool
             try:
                 self._keys.get_nowait()
@@ -141,6 +164,7 @@ class Node:
         self._filer.join()
         if self._sender is not None:
             self._sender.stop()
+        self.spool.release()
 
     def _entity(self) -> AE:
         config = self._config
@@ -170,6 +194,10 @@ class Node:
         if key is not None:
             self._keys.put(key)
         return _SUCCESS
+
+    def _open(self, event: Event) -> None:
+        """Let an association's thread look for what has come every 5 ms, not every one: an idle caller costs less."""
+        event.assoc.dul._run_loop_delay = _POLL
 
     def _count(self, event: Event) -> None:
         """Break off an association whose message grows beyond the limit: it would be kept in memory whole."""
@@ -231,7 +259,8 @@ class Node:
         if item.study is None:
             return
         with self._owners:
-            owner = self._patients.setdefault(item.study, item.subject.patient)
+            owner, _ = self._patients.get(item.study, (item.subject.patient, 0.0))
+            self._patients[item.study] = owner, time.time()
         if owner != item.subject.patient:
             raise UnreadablePhoto(f"{item.name}: its study names another patient already, no document is filed")
 
@@ -239,7 +268,14 @@ class Node:
 
     def _file(self) -> None:
         """Bring what is done to the disk: everything that waits, at once."""
-        while (first := self._finished.get()) is not None:
+        while True:
+            self._sweep()
+            try:
+                first = self._finished.get(timeout=_SWEEP)
+            except queue.Empty:
+                continue
+            if first is None:
+                return
             images, ended = [first], False
             while not ended:
                 try:
@@ -253,6 +289,19 @@ class Node:
             self._keep(images)
             if ended:
                 return
+
+    def _sweep(self) -> None:
+        """Forget what was graded long ago, once in a while."""
+        now = time.time()
+        if now - self._swept < _SWEEP:
+            return
+        self._swept, limit = now, now - self._config.keep_days * _DAY
+        try:
+            self.spool.forget(before=limit)
+        except OSError as problem:
+            _logger.warning("old records cannot be removed: %s", problem.strerror)
+        with self._owners:
+            self._patients = {study: owner for study, owner in self._patients.items() if owner[1] >= limit}
 
     def _keep(self, images: list[Finished]) -> None:
         """Write images' documents and records, again until the disk takes them or the node ends."""

@@ -57,6 +57,7 @@ READABLE = (*sorted(_NATIVE), *sorted(_JPEG), *_PLUGINS)
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 _DECODING = 12  # bytes a pixel, and a byte of its samples: what decoding takes at most
 _UNSHIFTED: Any = {"correct_unused_bits": False}  # pydicom's own way with bits that are not stored at the low end
+_ITEM = b"\xfe\xff\x00\xe0"
 _ENCODED_MARGIN = 2**16  # bytes by which an encoded frame may exceed twice its decoded size
 
 Refuse = Callable[[str], UnreadablePhoto]
@@ -129,12 +130,23 @@ def _encoded(dataset: FileDataset, frame: int, layout: _Layout, refuse: Refuse) 
     """Return one frame's compressed bytes."""
     try:
         with hushed():
+            whole = _is_whole(dataset.PixelData)
             data = get_frame(dataset.PixelData, frame - 1, number_of_frames=layout.frames)
     except Exception as problem:  # whatever a damaged offset table or item makes of it
         raise refuse(f"the compressed pixel data has no frame {frame} ({problem})") from None
+    if not whole:
+        raise refuse("the compressed pixel data is damaged (its items are not as long as they say)")
     if len(data) > 2 * layout.frame_bytes + _ENCODED_MARGIN:
         raise refuse(f"its compressed frame of {len(data)} bytes is larger than the pixels that it declares")
     return data
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether pixel data is items, one behind the other, up to its end (PS3.5, A.4): no byte was lost or added."""
+    at = 0
+    while data[at : at + 4] == _ITEM and at + 8 <= len(data):
+        at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+    return at == len(data)
 
 
 def _decoded(dataset: FileDataset, frame: int, layout: _Layout, refuse: Refuse) -> Pixels:

@@ -1,7 +1,7 @@
 """The node's queue on disk: what was accepted is there until it is graded, what was made until it is delivered.
 
     incoming/KEY.dcm            accepted, not graded yet
-    done/KEY.json               graded: its rows; written before the image leaves `incoming`
+    done/KEY.json               graded: its rows; written before the image leaves `incoming`, kept for some days
     outgoing/KEY.FRAME.KIND.dcm documents to deliver, once KEY is done
     dead/NAME.dcm, NAME.txt     what could not be graded or delivered, and why
 
@@ -18,11 +18,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from retigrade.errors import UsageError
 from retigrade.files import make_folder, sync_folder, write_together, write_whole, writing
+from retigrade.text import shown
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps a second node off
+    fcntl = None  # type: ignore[assignment]
 
 _INCOMING, _DONE, _OUTGOING, _DEAD = "incoming", "done", "outgoing", "dead"
+_LOCK = "lock"
 _WRITERS = 16  # files that wait for the disk at once
 
 
@@ -36,18 +44,43 @@ class Finished:
 
 
 class Spool:
-    """The folders of one node; safe to share between its threads, not between processes."""
+    """The folders of one node; safe to share between its threads, and to read from other processes."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folders and remove what a killed process left half-written; UsageError where that fails."""
+        """Make the folders; UsageError where that fails."""
         self.folder = folder
         self._pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="retigrade-write")
         self._lock = threading.Lock()
         self._arriving: dict[str, threading.Event] = {}
         for name in (_INCOMING, _DONE, _OUTGOING, _DEAD):
             make_folder(folder / name)
-            for left in (folder / name).glob(".*.tmp"):
+        self._claim: BinaryIO | None = None
+
+    def claim(self) -> None:
+        """Take the folders for this process, and remove what a killed one left half-written.
+
+        Raises UsageError where another node works on them.
+        """
+        lock = self.folder / _LOCK
+        with writing(lock):
+            self._claim = lock.open("ab")
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self.release()
+                raise UsageError(
+                    f"another node works on the queue {shown(str(self.folder))}: name another folder with --queue"
+                ) from None
+        for name in (_INCOMING, _DONE, _OUTGOING, _DEAD):
+            for left in (self.folder / name).glob(".*.tmp"):
                 left.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Leave the folders to another process; the system does so, too, when this one ends."""
+        if self._claim is not None:
+            self._claim.close()
+        self._claim = None
 
     def accept(self, data: bytes) -> str | None:
         """Keep a received file and return its key once it is on the disk; None where the same was accepted before.
@@ -110,6 +143,33 @@ class Spool:
         """Yield what was recorded of each graded image."""
         for path in sorted((self.folder / _DONE).glob("*.json")):
             yield json.loads(path.read_bytes())
+
+    def forget(self, *, before: float) -> int:
+        """Remove the records of images that were graded before this time, in seconds since 1970; returns their number.
+
+        Those of which a document still waits or is a dead letter stay.
+        """
+        needed = {path.name.split(".")[0] for name in (_OUTGOING, _DEAD) for path in (self.folder / name).glob("*.dcm")}
+        removed = 0
+        for path in (self.folder / _DONE).glob("*.json"):
+            if path.stem not in needed and path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+    def revive(self) -> int:
+        """Take up the dead letters again: documents are delivered, images graded anew; returns their number."""
+        letters = [path for path, _ in self.dead()]
+        for path in letters:
+            key, *rest = path.name.removesuffix(".dcm").split(".")
+            if not rest:  # an image; before it may be graded again, it must not count as done
+                self._record(key).unlink(missing_ok=True)
+            target = self.folder / (_OUTGOING if rest else _INCOMING) / path.name
+            with writing(target):
+                path.replace(target)
+            sync_folder(target.parent)
+            path.with_suffix(".txt").unlink(missing_ok=True)
+        return len(letters)
 
     def outgoing(self) -> list[Path]:
         """The documents to deliver: those of images that are done, oldest first."""
