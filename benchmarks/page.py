@@ -80,28 +80,22 @@ class Page:
         kept = self.out / "benchmarks.json"
         results = json.loads(kept.read_text("utf-8")) if self.only and kept.exists() else {}
         with tempfile.TemporaryDirectory() as folder:
-            self._measure_all(
-                results, Bench(Path(folder), self.keras, self.rounds, self.compiled, self.clock, self.python), kept
-            )
+            bench = Bench(Path(folder), self.keras, self.rounds, self.compiled, self.clock, self.python)
+            for name in self.only or SECTIONS:
+                started = time.perf_counter()
+                results[name] = measure(name, bench) | {"seconds": round(time.perf_counter() - started)}
+                results = {section: results[section] for section in SECTIONS if section in results}
+                kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                page(results, self.out)
+                print(f"{name}: {results[name]['seconds']} s", flush=True)
+            bench.close()
         print((self.out / "benchmarks.md").read_text("utf-8"))
-
-    def _measure_all(self, results: dict[str, dict], bench: Bench, kept: Path) -> None:
-        for name in self.only or SECTIONS:
-            started = time.perf_counter()
-            results[name] = measure(name, bench) | {"seconds": round(time.perf_counter() - started)}
-            results = {section: results[section] for section in SECTIONS if section in results}
-            kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            page(results, self.out)
-            print(f"{name}: {results[name]['seconds']} s", flush=True)
 
 
 def measure(name: str, bench: Bench) -> dict[str, object]:
-    """Run one section; what it started ends with it."""
+    """Run one section."""
     bench.missing.clear()
-    try:
-        tables = SECTIONS[name](bench)
-    finally:
-        bench.close()
+    tables = SECTIONS[name](bench)
     used = "one core" if cpu_count() == 1 else f"{cpu_count()} cores"
     load = f"{os.getloadavg()[0]:.1f}"
     clock = "wall clock" if bench.clock == "wall" else "processor time, as the machine did other work too"

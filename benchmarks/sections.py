@@ -59,18 +59,20 @@ class Bench:
     clock: Literal["wall", "processor"]
     python: Path
     missing: list[str] = field(default_factory=list)
+    _worker: KerasWorker | None = None
 
-    @cached_property
+    @property
     def worker(self) -> KerasWorker | None:
+        """Keras, started when it is first asked for."""
         if self.keras is None:
             self.missing.append("Keras on TensorFlow (--keras PYTHON)")
-            return None
-        return KerasWorker(self.keras, clock=self.clock)
+        elif self._worker is None:
+            self._worker = KerasWorker(self.keras, clock=self.clock)
+        return self._worker
 
     def close(self) -> None:
-        worker = self.__dict__.pop("worker", None)
-        if worker is not None:
-            worker.close()
+        if self._worker is not None:
+            self._worker.close()
 
     def photograph(self, side: int) -> Path:
         """A drawn eye as JPEG whose frame has this shorter side, as a camera with 3:2 would write it."""
@@ -299,7 +301,7 @@ def training(bench: Bench) -> list[Table]:
     }
     if bench.worker is not None:
         things[STEP] = lambda: bench.worker.ask("train")
-    return [Table(TRAINING, bench.in_turn(things, rounds=max(3, bench.rounds // 3)))]
+    return [Table(TRAINING, bench.in_turn(things, rounds=max(3, bench.rounds // 3), warm=1))]
 
 
 SECTIONS: dict[str, Callable[[Bench], list[Table]]] = {

@@ -109,6 +109,19 @@ def test_a_smaller_frame_shows_the_same_heat() -> None:
     np.testing.assert_allclose(small[inside], averaged[inside], atol=0.01)
 
 
+@everywhere
+def test_several_threads_make_the_same_map(
+    field: Field, width: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).random((28, 28), np.float32)
+    values[5:20, 3:14] = 0
+    heatmap = Heatmap(values, field, width, height)
+    alone = heatmap.in_source_pixels()
+    monkeypatch.setattr("retigrade.heatmap._LARGE", 0)
+    monkeypatch.setattr("cv2.getNumThreads", lambda: 3)
+    np.testing.assert_array_equal(heatmap.in_source_pixels(), alone)
+
+
 def test_evidence_for_each_stage_counts_by_its_probability() -> None:
     maps = np.stack([np.full((2, 2), value, np.float32) for value in (0.5, 1.0, 2.0, 3.0, 4.0)])
     probabilities = np.array([0.2, 0.0, 0.6, 0.2, 0.0])
