@@ -155,6 +155,8 @@ def lines(results: dict[str, dict], tables: list[Table]) -> Iterator[str]:
         yield from ("", f"Measured {result['measured']}.")
         if result["missing"]:
             yield f"Not measured here: {'; '.join(result['missing'])}."
+    if absent := [name for name in SECTIONS if name not in results]:
+        yield from ("", f"Sections that have not been measured: {', '.join(absent)}.")
 
 
 def ratios(table: Table) -> dict[str, list[float]]:
@@ -184,7 +186,8 @@ def draw(tables: list[Table], path: Path) -> None:
         middles = [statistics.median(found) for _, found in reversed(entries)]
         low = [middle - min(found) for middle, (_, found) in zip(middles, reversed(entries), strict=True)]
         high = [max(found) - middle for middle, (_, found) in zip(middles, reversed(entries), strict=True)]
-        axes.barh(names, middles, xerr=[low, high], height=0.62, color="#2a7f8e", ecolor="#5c6670", capsize=2)
+        from_one = [middle - 1 for middle in middles]
+        axes.barh(names, from_one, left=1, xerr=[low, high], height=0.62, color="#2a7f8e", ecolor="#5c6670", capsize=2)
         for place, (middle, above) in enumerate(zip(middles, high, strict=True)):
             axes.annotate(f"{middle:.2g}" if middle < 10 else f"{middle:.0f}", (middle + above, place),
                           xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)  # fmt: skip
@@ -196,8 +199,10 @@ def draw(tables: list[Table], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[:-1]:
         axes.tick_params(labelbottom=False)
-    what = "time, and memory in its own panel, as a multiple of the first entry's (logarithmic)"
-    panels[-1].set_xlabel(f"{what}; whiskers: range over the rounds", fontsize=8)
+    panels[-1].set_xlabel(
+        "times as much as the entry named 1, logarithmic; whiskers: range over the rounds", fontsize=8
+    )
+    panels[-1].xaxis.set_major_formatter("{x:g}")
     figure.savefig(path)
 
 
