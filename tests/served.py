@@ -51,12 +51,13 @@ def verdict(grade: int | None, path: str, *, patient: str | None, eye: str | Non
     )
 
 
-def add(app: FastAPI, *verdicts: Grading) -> list[str]:
-    """Write verdicts into the record; returns their ids in order."""
+def add(app: FastAPI, *verdicts: Grading, sha256: str | None = None) -> list[str]:
+    """Write verdicts into the record, of a photograph with this digest, None for one each; returns their ids in order.
+    """
     with app.state.service.database.transaction() as session:
         return [
             record.add_grading(
-                session, made, sha256="ab" * 32, content=uuid.uuid4().hex * 2, operating_point=None, actor="test"
+                session, made, sha256=sha256 or uuid.uuid4().hex * 2, content=uuid.uuid4().hex * 2, operating_point=None, actor="test"
             ).id
             for made in verdicts
         ]

@@ -15,6 +15,8 @@ from retigrade.serve.tables import AuditRecord, GradingRecord
 
 FIRST = "0" * 64
 """What the first line is chained to."""
+_LAST = select(AuditRecord.number, AuditRecord.digest).order_by(AuditRecord.number.desc()).limit(1)
+_INSERT = insert(AuditRecord)
 _LOCKED, _PENDING = "audit_locked", "audit_pending"  # kept with a session
 _LOCK = 7_304_192_011  # of PostgreSQL's advisory locks: one number, the same in every process
 
@@ -48,13 +50,12 @@ def write_pending(session: Session) -> None:
              "previous": previous, "digest": digest}
         )  # fmt: skip
         previous = digest
-    session.execute(insert(AuditRecord), values)
+    session.connection().execute(_INSERT, values)
 
 
 def ending(session: Session) -> tuple[int, str]:
     """Return how many lines there are, and the last one's digest: noted elsewhere, it shows a log cut off later."""
-    columns = select(AuditRecord.number, AuditRecord.digest).order_by(AuditRecord.number.desc()).limit(1)
-    last = session.execute(columns).first()
+    last = session.connection().execute(_LAST).first()
     return (0, FIRST) if last is None else (last.number, last.digest)
 
 

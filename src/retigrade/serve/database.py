@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, inspect
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from retigrade.errors import UsageError
 from retigrade.serve import audit
+from retigrade.serve.tables import Base
 from retigrade.text import shown
 
 _BUSY_SECONDS = 10.0
@@ -79,11 +82,26 @@ class Database:
         self._engine.dispose()
 
 
+def insert_new(session: Session, table: type[Base], values: dict[str, Any]) -> bool:
+    """Insert a row unless one with the same key is there; return whether it was inserted.
+
+    It goes round the session's own account of objects, which costs more than the statement.
+    """
+    connection = session.connection()
+    return connection.execute(_insert_new(connection.dialect.name, table), values).rowcount == 1
+
+
+@cache
+def _insert_new(dialect: str, table: type[Base]) -> Executable:
+    insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
+    return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
+
 def _options(backend: str, busy_seconds: float) -> dict[str, Any]:
     if backend == "sqlite":
         return {"connect_args": {"timeout": busy_seconds}}
-    timeouts = f"-c lock_timeout={round(busy_seconds * 1000)}"
-    return {"pool_size": 10, "pool_pre_ping": True, "connect_args": {"connect_timeout": 10, "options": timeouts}}
+    options = f"-c lock_timeout={round(busy_seconds * 1000)} -c timezone=UTC"  # months are those of UTC everywhere
+    return {"pool_size": 10, "pool_pre_ping": True, "connect_args": {"connect_timeout": 10, "options": options}}
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

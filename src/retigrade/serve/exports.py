@@ -46,8 +46,12 @@ class ExportFormat(StrEnum):
 
 
 def export(database: Database, kind: ExportFormat, query: record.Query) -> Iterator[str]:
-    """Yield the gradings that a query asks for, all pages of them, oldest first, in pieces."""
-    return write(kind, _with_readings(database, query))
+    """Yield the gradings that a query asks for, all pages of them, oldest first, in pieces.
+
+    Visits and FHIR rest on the gradings that count; CSV and JSON lines hold the earlier ones of a photograph too.
+    """
+    current = True if kind in (ExportFormat.PATIENTS, ExportFormat.FHIR) else query.current
+    return write(kind, _with_readings(database, replace(query, current=current)))
 
 
 def write(kind: ExportFormat, found: Iterable[tuple[GradingRecord, ReadingRecord | None]]) -> Iterator[str]:

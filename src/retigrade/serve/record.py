@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Select, delete, func, insert, select
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, exists, func, or_, select
+from sqlalchemy.orm import Session, aliased, undefer
 
 from retigrade.fundus.field import Field
 from retigrade.grading import Grading, Subject
@@ -19,9 +19,11 @@ from retigrade.heatmap import Heatmap
 from retigrade.icdr import Status
 from retigrade.output.rows import Row, row_of
 from retigrade.serve import audit
+from retigrade.serve.database import insert_new
 from retigrade.serve.tables import GradingRecord, PatientRecord, ReadingRecord, RequestRecord
 
 _KEYS_KEPT = datetime.timedelta(days=2)
+_BY_CONTENT = select(GradingRecord.id).where(GradingRecord.content == bindparam("content"))
 SORTS = {
     "created": GradingRecord.created,
     "date": GradingRecord.date,
@@ -33,12 +35,16 @@ SORTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which gradings: those where all that is not None holds, sorted, `limit` of them from `offset` on."""
+    """Which gradings: those where all that is not None holds, sorted, `limit` of them from `offset` on.
+
+    current: True for those that count, one of each photograph and subject; None for the earlier ones too.
+    """
 
     patient: str | None = None
     status: Status | None = None
     grade: int | None = None
     referable: bool | None = None
+    current: bool | None = None
     sort: str = "-created"
     limit: int = 50
     offset: int = 0
@@ -58,48 +64,39 @@ def add_grading(
 ) -> GradingRecord:
     """Write a grading with its line in the audit log, or return the one that has the same content."""
     audit.lock(session)
-    made: dict[str, GradingRecord] = session.info.setdefault("gradings", {})
-    if content in made:
-        return made[content]
-    with session.no_autoflush:  # what was made in this transaction is written at its end, all at once
-        known = find_content(session, content)
-    if known is not None:
-        return known
     subject = grading.subject
     if subject.patient is not None:
-        ensure_patient(session, subject.patient)
-    record = GradingRecord(
-        id=str(uuid.uuid4()),
-        content=content,
-        created=now(),
-        patient=subject.patient,
-        eye=None if subject.eye is None else subject.eye.value,
-        date=subject.date,
-        sha256=sha256,
-        bundle=grading.bundle,
-        status=grading.status.value,
-        grade=None if grading.grade is None else int(grading.grade),
-        referable=grading.referable,
-        row=grading.to_dict(),
-        heat=None if grading.heatmap is None else grading.heatmap.values.astype("<f4").tobytes(),
-        geometry=None if grading.heatmap is None else _geometry(grading.heatmap),
-    )
-    session.add(record)
-    made[content] = record
-    audit.append(
-        session,
-        actor=actor,
-        action="grade",
-        details={
-            "grading": record.id,
-            "sha256": sha256,
-            "bundle": grading.bundle,
-            "operating_point": operating_point,
-            "status": grading.status.value,
-            "grade": record.grade,
-        },
-    )
-    return record
+        _enter_patient(session, subject.patient)
+    values = {
+        "id": str(uuid.uuid4()),
+        "content": content,
+        "created": now(),
+        "patient": subject.patient,
+        "eye": None if subject.eye is None else subject.eye.value,
+        "date": subject.date,
+        "sha256": sha256,
+        "bundle": grading.bundle,
+        "status": grading.status.value,
+        "grade": None if grading.grade is None else int(grading.grade),
+        "referable": grading.referable,
+        "row": grading.to_dict(),
+        "heat": None if grading.heatmap is None else grading.heatmap.values.astype("<f4").tobytes(),
+        "geometry": None if grading.heatmap is None else _geometry(grading.heatmap),
+    }
+    if not insert_new(session, GradingRecord, values):
+        known = find_content(session, content)
+        assert known is not None  # it is what the new one met
+        return known
+    details = {
+        "grading": values["id"],
+        "sha256": sha256,
+        "bundle": grading.bundle,
+        "operating_point": operating_point,
+        "status": grading.status.value,
+        "grade": values["grade"],
+    }
+    audit.append(session, actor=actor, action="grade", details=details)
+    return GradingRecord(**values)
 
 
 def _geometry(heatmap: Heatmap) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def heatmap_of(record: GradingRecord) -> Heatmap | None:
 
 def find_content(session: Session, content: str) -> GradingRecord | None:
     """Return the grading that a second request for it asks for."""
-    identity = session.scalar(select(GradingRecord.id).where(GradingRecord.content == content))
+    identity = session.connection().execute(_BY_CONTENT, {"content": content}).scalar()
     return None if identity is None else session.get(GradingRecord, identity)  # most often there is none
 
 
@@ -159,7 +156,41 @@ def _where(statement: Select[Any], query: Query) -> Select[Any]:
     ):
         if value is not None:
             statement = statement.where(column == value)
-    return statement
+    return statement.where(is_current()) if query.current else statement
+
+
+def is_current() -> ColumnElement[bool]:
+    """Return, as SQL, whether a grading is the latest of its photograph and subject: the one that counts.
+
+    Another bundle, or another operating point, grades a photograph anew; the earlier grading stays in the record.
+    """
+    later = aliased(GradingRecord)
+    same = (
+        later.sha256 == GradingRecord.sha256,
+        *(
+            getattr(later, name).is_not_distinct_from(getattr(GradingRecord, name))
+            for name in ("patient", "eye", "date")
+        ),
+    )
+    after = or_(
+        later.created > GradingRecord.created,
+        and_(later.created == GradingRecord.created, later.id > GradingRecord.id),
+    )
+    return ~exists().where(*same, after).correlate(GradingRecord)
+
+
+def others_of(session: Session, known: GradingRecord) -> list[GradingRecord]:
+    """Return the other gradings of a grading's photograph and subject, the latest first."""
+    if known.sha256 is None:
+        return []
+    statement = select(GradingRecord).where(
+        GradingRecord.sha256 == known.sha256,
+        GradingRecord.patient.is_not_distinct_from(known.patient),
+        GradingRecord.eye.is_not_distinct_from(known.eye),
+        GradingRecord.date.is_not_distinct_from(known.date),
+        GradingRecord.id != known.id,
+    )
+    return list(session.scalars(statement.order_by(GradingRecord.created.desc(), GradingRecord.id.desc())))
 
 
 def rows_of(records: Sequence[GradingRecord]) -> Iterator[Row]:
@@ -169,8 +200,8 @@ def rows_of(records: Sequence[GradingRecord]) -> Iterator[Row]:
 
 
 def gradings_of(session: Session, patient: str) -> list[GradingRecord]:
-    """Return all gradings of a patient, oldest first."""
-    statement = select(GradingRecord).where(GradingRecord.patient == patient)
+    """Return the gradings of a patient that count, oldest first."""
+    statement = select(GradingRecord).where(GradingRecord.patient == patient, is_current())
     return list(session.scalars(statement.order_by(GradingRecord.date, GradingRecord.created, GradingRecord.id)))
 
 
@@ -205,18 +236,9 @@ def find_patients(session: Session, *, search: str = "", limit: int = 50, offset
     return list(session.scalars(statement))
 
 
-def ensure_patient(session: Session, patient: str) -> PatientRecord:
-    """Return a patient, who is entered where they are not known."""
-    entered: dict[str, PatientRecord] = session.info.setdefault("patients", {})
-    if patient in entered:
-        return entered[patient]
-    with session.no_autoflush:
-        record = find_patient(session, patient)
-        if record is None:  # at once: gradings that are written later in this transaction refer to it
-            session.execute(insert(PatientRecord).values(id=patient, created=now(), alias=str(uuid.uuid4())))
-            record = session.get_one(PatientRecord, patient)
-    entered[patient] = record
-    return record
+def _enter_patient(session: Session, patient: str) -> bool:
+    """Enter a patient who is not known; return whether that was so."""
+    return insert_new(session, PatientRecord, {"id": patient, "created": now(), "alias": str(uuid.uuid4())})
 
 
 def put_patient(
@@ -224,8 +246,8 @@ def put_patient(
 ) -> bool:
     """Enter a patient or change what is known of them; return whether they are new."""
     audit.lock(session)
-    is_new = find_patient(session, patient) is None
-    record = ensure_patient(session, patient)
+    is_new = _enter_patient(session, patient)
+    record = session.get_one(PatientRecord, patient)
     record.name, record.birth_date = name, birth_date
     audit.append(session, actor=actor, action="put patient", details={"patient": record.alias, "new": is_new})
     return is_new

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from retigrade.icdr import GRADES, Status
 from retigrade.metrics.classification import quadratic_kappa_of
+from retigrade.serve.record import is_current
 from retigrade.serve.tables import GradingRecord, ReadingRecord
 
 
@@ -78,7 +79,7 @@ def statistics_of(
     """Return the figures.
 
     training: how many photographs of each grade the bundle learned from. bundle: the identity of the one whose gradings
-    are counted, None for all.
+    are counted, earlier ones too; None for all, where each photograph counts once, by its latest grading.
     """
     bounds = bounds_of(since=since, until=until, bundle=bundle)
     columns = GradingRecord.status, GradingRecord.grade, GradingRecord.referable
@@ -108,8 +109,8 @@ def statistics_of(
 def bounds_of(
     *, since: datetime.date | None = None, until: datetime.date | None = None, bundle: str | None = None
 ) -> list[ColumnElement[bool]]:
-    """Return the conditions that gradings are counted by; None asks for none."""
-    bounds = [] if bundle is None else [GradingRecord.bundle == bundle]
+    """Return the conditions that gradings are counted by; None asks for none of a date, and for what counts."""
+    bounds = [is_current() if bundle is None else GradingRecord.bundle == bundle]
     if since is not None:
         bounds.append(GradingRecord.created >= _midnight(since))
     if until is not None:

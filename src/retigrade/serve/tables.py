@@ -6,11 +6,39 @@ import datetime
 import uuid
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Date, DateTime, ForeignKey, Index, Integer, LargeBinary, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Date,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PATIENT_CHARACTERS = 200
 _DIGEST = 64
+
+
+class Moment(TypeDecorator[datetime.datetime]):
+    """A moment, always in UTC and with its zone; SQLite keeps none, and PostgreSQL answers in that of the session."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
+        return None if value is None else value.astimezone(datetime.UTC)
+
+    def process_result_value(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
 
 
 class Base(DeclarativeBase):
@@ -23,7 +51,7 @@ class PatientRecord(Base):
     __tablename__ = "patients"
 
     id: Mapped[str] = mapped_column(String(PATIENT_CHARACTERS), primary_key=True)
-    created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+    created: Mapped[datetime.datetime] = mapped_column(Moment)
     alias: Mapped[str] = mapped_column(String(36), default=lambda: str(uuid.uuid4()))
     name: Mapped[str | None] = mapped_column(String(PATIENT_CHARACTERS))
     birth_date: Mapped[datetime.date | None] = mapped_column(Date)
@@ -47,7 +75,7 @@ class GradingRecord(Base):
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     content: Mapped[str] = mapped_column(String(_DIGEST))
-    created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+    created: Mapped[datetime.datetime] = mapped_column(Moment)
     patient: Mapped[str | None] = mapped_column(ForeignKey("patients.id", ondelete="CASCADE"))
     eye: Mapped[str | None] = mapped_column(String(5))
     date: Mapped[datetime.date | None] = mapped_column(Date)
@@ -69,7 +97,7 @@ class ReadingRecord(Base):
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     grading: Mapped[str] = mapped_column(ForeignKey("gradings.id", ondelete="CASCADE"))
-    created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+    created: Mapped[datetime.datetime] = mapped_column(Moment)
     reader: Mapped[str] = mapped_column(String(PATIENT_CHARACTERS))
     grade: Mapped[int | None] = mapped_column(Integer)
     reason: Mapped[str] = mapped_column(String(2000))
@@ -82,7 +110,7 @@ class RequestRecord(Base):
     __table_args__ = (Index("requests_created", "created"),)
 
     key: Mapped[str] = mapped_column(String(_DIGEST), primary_key=True)
-    created: Mapped[datetime.datetime] = mapped_column(DateTime(timezone=True))
+    created: Mapped[datetime.datetime] = mapped_column(Moment)
     content: Mapped[str] = mapped_column(String(_DIGEST))
     gradings: Mapped[list[str]] = mapped_column(JSON)
 

@@ -125,7 +125,7 @@ class Writer:
         """Make all changes in one transaction; where one of them fails, each in its own: the others are kept."""
         try:
             with self._database.transaction() as session:
-                results = [write.change(session) for write in writes]
+                results = [_made(write.change, session) for write in writes]
         except Exception as error:  # nothing was kept
             if len(writes) > 1:
                 for write in writes:
@@ -135,3 +135,10 @@ class Writer:
         else:
             for write, result in zip(writes, results, strict=True):
                 write.future.set_result(result)
+
+
+def _made(change: Callable[[Session], T], session: Session) -> T:
+    """Return a change's result; what it did is in the transaction before the next one begins."""
+    result = change(session)
+    session.flush()
+    return result

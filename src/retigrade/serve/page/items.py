@@ -62,7 +62,7 @@ def _item(service: Service, record: GradingRecord, readings: Iterable[Reading]) 
     return Item(
         id=record.id,
         row=row_of(record.row),
-        created=with_zone(record.created),
+        created=record.created,
         heat=links["heat"],
         photo=links["photo"],
         readings=tuple(readings),
@@ -73,7 +73,7 @@ def _readings(session: Session, gradings: Sequence[str]) -> Mapping[str, list[Re
     statement = select(ReadingRecord).where(ReadingRecord.grading.in_(gradings))
     found: dict[str, list[Reading]] = defaultdict(list)
     for record in session.scalars(statement.order_by(ReadingRecord.created, ReadingRecord.id)):
-        found[record.grading].append(Reading(record.reader, record.grade, record.reason, with_zone(record.created)))
+        found[record.grading].append(Reading(record.reader, record.grade, record.reason, record.created))
     return found
 
 
@@ -101,7 +101,3 @@ def _of_eye(items: Iterable[Item], eye: str | None, result: EyeResult) -> tuple[
     found = [item for item in items if item.row.eye == eye]
     return tuple(sorted(found, key=lambda item: item.row is not result.best))
 
-
-def with_zone(time: datetime.datetime) -> datetime.datetime:
-    """Return a time as it was written: in UTC, which SQLite does not keep."""
-    return time if time.tzinfo is not None else time.replace(tzinfo=datetime.UTC)

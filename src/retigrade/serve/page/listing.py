@@ -25,6 +25,7 @@ from retigrade.output.rows import Row, row_of
 from retigrade.output.worklist import Tile, tile_values, timeline_values, visit_values
 from retigrade.serve.page.items import Item, items_of
 from retigrade.serve.page.render import patient_address
+from retigrade.serve.record import is_current
 from retigrade.serve.service import Service
 from retigrade.serve.tables import PATIENT_CHARACTERS, GradingRecord, ReadingRecord
 
@@ -78,7 +79,7 @@ def list_page(session: Session, service: Service, query: WorklistQuery, *, start
     """Return `count` visits or photographs from `start` on, as the scripts of the worklist draw them."""
     if query.view == "photographs":
         statement = _photographs(query)
-        total = session.scalar(select(func.count()).select_from(GradingRecord)) or 0
+        total = session.scalar(select(func.count()).select_from(GradingRecord).where(is_current())) or 0
         records = list(session.scalars(statement.limit(count).offset(start)))
         items = [tile_of(item) for item in items_of(session, service, records)]
     else:
@@ -122,7 +123,7 @@ def _visits_of(session: Session, service: Service, keys: Sequence[tuple[str, dat
 
 
 def _of_patients(session: Session, patients: Sequence[str]) -> list[GradingRecord]:
-    statement = select(GradingRecord).where(GradingRecord.patient.in_(set(patients)))
+    statement = select(GradingRecord).where(GradingRecord.patient.in_(set(patients)), is_current())
     return list(session.scalars(statement.order_by(GradingRecord.date, GradingRecord.created, GradingRecord.id)))
 
 
@@ -149,7 +150,8 @@ def photographs_found(session: Session, query: WorklistQuery) -> Iterator[tuple[
 
 def totals(session: Session) -> tuple[int, int]:
     """Return how many photographs and patients there are."""
-    photographs, patients = session.execute(select(func.count(), func.count(_G.patient.distinct()))).one()
+    counts = select(func.count(), func.count(_G.patient.distinct())).select_from(_G).where(is_current())
+    photographs, patients = session.execute(counts).one()
     return photographs, patients
 
 
@@ -272,7 +274,7 @@ def _of_verdict(query: WorklistQuery) -> list[ColumnElement[bool]]:
 
 
 def _of_whom(query: WorklistQuery) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = [is_current()]
     if query.patient:
         conditions.append(_G.patient == query.patient)
     if query.start is not None:

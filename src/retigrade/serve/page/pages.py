@@ -50,10 +50,15 @@ def start(
 
 @router.get("/gradings/{grading}")
 def grading(request: Request, service: ServiceDep, caller: Reads, grading: str) -> HTMLResponse:
-    """Show one grading."""
+    """Show one grading, and the others of its photograph."""
+    known = find_or_refuse(service, grading)
+    with service.database.reading() as session:
+        (item,) = items_of(session, service, [known])
+        others = items_of(session, service, record.others_of(session, known))
     return page(
-        request, "grading.html.j2", caller=caller, place="worklist", scripts=("viewer.js",),
-        item=_item(service, grading), **_card_values(service),
+        request, "grading.html.j2", caller=caller, place="worklist", scripts=("viewer.js",), item=item,
+        later=others[0] if others and others[0].created > item.created else None, others=others,
+        **_card_values(service),
     )  # fmt: skip
 
 

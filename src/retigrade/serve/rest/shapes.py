@@ -150,7 +150,7 @@ def reading_out(reading: ReadingRecord, machine_grade: int | None) -> ReadingOut
     return ReadingOut(
         id=reading.id,
         grading=reading.grading,
-        created=aware(reading.created),
+        created=reading.created,
         reader=reading.reader,
         grade=reading.grade,
         reason=reading.reason,
@@ -166,11 +166,7 @@ def patient_out(record: PatientRecord, *, address: str) -> PatientOut:
         id=record.id,
         name=record.name,
         birth_date=record.birth_date,
-        created=aware(record.created),
+        created=record.created,
         links={"self": address, **links},
     )
 
-
-def aware(moment: datetime.datetime) -> datetime.datetime:
-    """Return a moment with its zone, which SQLite does not keep."""
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)
