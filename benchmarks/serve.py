@@ -241,13 +241,25 @@ def throughput(count: int, clients: int, size: int, rounds: int) -> None:
     print(f"by processor time {statistics.median(costs):.2f}")
 
 
+def sync_seconds(folder: Path) -> float:
+    """What the disk takes to make one small change safe, the median of twenty: no answer can come sooner."""
+    seconds = []
+    with (folder / "tmp" / "sync").open("wb", buffering=0) as file:
+        for _ in range(20):
+            file.write(bytes(32 * 1024))
+            started = time.perf_counter()
+            os.fdatasync(file.fileno())
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
 def latency(count: int, size: int) -> None:
     """Print the milliseconds of one photograph in this process and through the server, one client, warm, in turn."""
     photos = photographs(size)
     grader = load(threads=1)
     alone, served = [], []
     costs = [0.0, 0.0]
-    with server() as (process, port, _):
+    with server() as (process, port, folder):
 
         async def run() -> None:
             client = Client(port)
@@ -269,10 +281,12 @@ def latency(count: int, size: int) -> None:
 
         asyncio.run(run())
         costs[1] = cpu_seconds(process) - costs[1]
+        sync = sync_seconds(folder)
     added = [(b - a) * 1e3 for a, b in zip(alone, served, strict=True)]
     print(f"{machine()}; {count} photographs of {size} px, one client")
     print(f"in process {statistics.median(alone) * 1e3:.1f} ms, served {statistics.median(served) * 1e3:.1f} ms")
     print(f"added: median {statistics.median(added):.1f} ms, 95 % {sorted(added)[int(0.95 * len(added))]:.1f} ms")
+    print(f"of which the disk's fdatasync of 32 KiB takes about {sync * 1e3:.1f} ms")
     print(f"processor ms a photograph: in process {costs[0] / count * 1e3:.1f}, server {costs[1] / count * 1e3:.1f}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
+from sqlalchemy.orm import Session
 
 import retigrade
 from gradings import graded, heat, refused
@@ -27,8 +28,8 @@ HOSTILE = "\"><img src=x onerror=alert(1)>'{{7*7}}"
 def make_app(folder: Path, **options: Any) -> FastAPI:
     """An application with a network of a few kilobytes and an empty record below `folder`."""
     bundle = write_tiny_bundle(folder / "tiny.onnx", retest_noise=0.5)
-    database = f"sqlite:///{folder / 'record.db'}"
-    return create_app(ServeConfig(database=database, jobs=1, **options), grader=retigrade.load(bundle, threads=1))
+    values = {"database": f"sqlite:///{folder / 'record.db'}", "jobs": 1, **options}
+    return create_app(ServeConfig(**values), grader=retigrade.load(bundle, threads=1))
 
 
 def verdict(grade: int | None, path: str, *, patient: str | None, eye: str | None, date: str | None) -> Grading:
@@ -52,15 +53,17 @@ def verdict(grade: int | None, path: str, *, patient: str | None, eye: str | Non
 
 
 def add(app: FastAPI, *verdicts: Grading, sha256: str | None = None) -> list[str]:
-    """Write verdicts into the record, of a photograph with this digest, None for one each; returns their ids in order.
+    """Write verdicts into the record; returns their ids in order.
+
+    sha256: of the one photograph that all are of; None for a photograph each.
     """
+
+    def write(session: Session, made: Grading) -> str:
+        digest, content = sha256 or uuid.uuid4().hex * 2, uuid.uuid4().hex * 2
+        return record.add_grading(session, made, sha256=digest, content=content, operating_point=None, actor="test").id
+
     with app.state.service.database.transaction() as session:
-        return [
-            record.add_grading(
-                session, made, sha256=sha256 or uuid.uuid4().hex * 2, content=uuid.uuid4().hex * 2, operating_point=None, actor="test"
-            ).id
-            for made in verdicts
-        ]
+        return [write(session, made) for made in verdicts]
 
 
 def record_of(made: Grading, *, content: str) -> GradingRecord:

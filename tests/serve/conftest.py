@@ -84,17 +84,28 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def page_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same, for all tests of a module."""
+    return empty_database(request, request.param, tmp_path_factory.mktemp("record"))
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database of either kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'record.db'}"
-    import psycopg
+    return empty_database(request, request.param, tmp_path)
+
+
+def empty_database(request: pytest.FixtureRequest, kind: str, folder: Path) -> str:
+    """Make a database, `sqlite` or `postgresql`, and return its address; the test is skipped where there is none."""
+    if kind == "sqlite":
+        return f"sqlite:///{folder / 'record.db'}"
+    psycopg = pytest.importorskip("psycopg", reason="the extra `postgresql` is not installed")
 
     address: str = request.getfixturevalue("postgresql")
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(address.replace("+psycopg", "").format("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        connection.execute(f"CREATE DATABASE {name}")
     return address.format(name)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from sqlalchemy import select
 
 from retigrade.cli import main
+from retigrade.serve import server
 from retigrade.serve.database import Database
 from retigrade.serve.server import listen, verify
 from retigrade.serve.tables import AuditRecord, GradingRecord
@@ -132,3 +135,18 @@ def test_a_token_is_made_on_the_command_line(tmp_path: Path, capsys: pytest.Capt
     assert main(["serve", "--new-token", "nurse:write"]) == 2
     assert main(["serve", "--host", "0.0.0.0"]) == 2
     assert "so it needs --token-file" in capsys.readouterr().err
+
+
+def test_answers_do_not_wait_for_full_packets(live: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = server._Protocol.connection_made, []
+
+    def look(self: Any, transport: Any) -> None:
+        made(self, transport)
+        seen.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(server._Protocol, "connection_made", look)
+    port = live()
+    answer = talk(port, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert len(seen) == 1
+    assert seen[0] != 0

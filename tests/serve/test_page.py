@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ PAGES = ("/", "/worklist", "/statistics", "/about")
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
-    made = make_app(tmp_path_factory.mktemp("page"))
+def app(tmp_path_factory: pytest.TempPathFactory, page_url: str) -> Iterator[FastAPI]:
+    made = make_app(tmp_path_factory.mktemp("page"), database=page_url)
     add(made, *programme())
     yield made
     made.state.service.close()
@@ -192,8 +193,8 @@ def test_a_control_that_cannot_be_is_a_problem(client: TestClient) -> None:
         assert client.get(f"/worklist/rows?{urlencode(query)}").status_code == 422
 
 
-def test_the_database_decides_on_actions_as_the_rule_does(tmp_path: Path) -> None:
-    made = make_app(tmp_path)
+def test_the_database_decides_on_actions_as_the_rule_does(tmp_path: Path, url: str) -> None:
+    made = make_app(tmp_path, database=url)
     answers = (None, 0, 2)
     for number, (right, left, unknown) in enumerate(itertools.product((*answers, "missing"), repeat=3)):
         eyes = (("right", right), ("left", left), (None, unknown))
@@ -216,8 +217,57 @@ def test_the_database_decides_on_actions_as_the_rule_does(tmp_path: Path) -> Non
     made.state.service.close()
 
 
-def test_thousands_of_rows_are_paged(tmp_path: Path) -> None:
-    made = make_app(tmp_path)
+@pytest.fixture
+def regraded(tmp_path: Path, url: str) -> Iterator[tuple[TestClient, list[str]]]:
+    """A photograph of one eye that two bundles graded, severe first and mild later; the ids in that order."""
+    made = make_app(tmp_path, database=url)
+    ids = []
+    for grade, bundle in ((3, "old@1"), (1, "new@2")):
+        grading = replace(verdict(grade, "a.jpg", patient="P1", eye="right", date="2024-05-02"), bundle=bundle)
+        ids += add(made, grading, sha256="cd" * 32)
+    yield TestClient(made, base_url=BASE, headers={"Accept": "text/html"}), ids
+    made.state.service.close()
+
+
+def test_the_latest_grading_of_a_photograph_counts(regraded: tuple[TestClient, list[str]]) -> None:
+    client, (_, latest) = regraded
+    (visit,) = rows(client)["items"]
+    assert [row["address"] for row in visit["rows"]] == [f"/gradings/{latest}"]
+    assert [row["grade"] for row in visit["rows"]] == [1]
+    assert rows(client, action="refer")["found"] == 0
+    assert rows(client, view="photographs") | {"items": []} == {"found": 1, "all": 1, "items": []}
+    text = client.get("/patient?id=P1").text
+    assert 'class="stage g1"' in text
+    assert 'class="stage g3"' not in text
+    counted = client.get("/v1/statistics").json()
+    assert (counted["gradings"], counted["grades"]) == (1, [0, 1, 0, 0, 0])
+    of_old = client.get("/v1/statistics?bundle=old@1").json()
+    assert (of_old["gradings"], of_old["grades"]) == (1, [0, 0, 0, 1, 0])
+    line = client.get("/v1/export?format=patients").text.splitlines()[1]
+    assert line.startswith("P1,2024-05-02,graded,1,missing,")
+
+
+def test_earlier_gradings_are_kept_and_shown_as_such(regraded: tuple[TestClient, list[str]]) -> None:
+    client, (earlier, latest) = regraded
+    assert client.get("/v1/gradings?patient=P1").json()["total"] == 2
+    assert len(client.get("/v1/export?format=jsonl").text.splitlines()) == 2
+    text = client.get(f"/gradings/{earlier}").text
+    assert words()("grading.superseded") in text
+    assert f'href="/gradings/{latest}"' in text
+    text = client.get(f"/gradings/{latest}").text
+    assert words()("grading.superseded") not in text
+    assert f'<a href="/gradings/{earlier}">' in text
+
+
+def test_moments_are_in_utc_on_every_database(regraded: tuple[TestClient, list[str]]) -> None:
+    client, _ = regraded
+    created = [json.loads(line)["created"] for line in client.get("/v1/export?format=jsonl").text.splitlines()]
+    assert [datetime.datetime.fromisoformat(moment).utcoffset() for moment in created] == [datetime.timedelta(0)] * 2
+    assert client.get("/v1/patients/P1").json()["created"].endswith(("Z", "+00:00"))
+
+
+def test_thousands_of_rows_are_paged(tmp_path: Path, url: str) -> None:
+    made = make_app(tmp_path, database=url)
     service = made.state.service
     with service.database.transaction() as session:  # without the audit log, which has a line for each
         session.add_all(

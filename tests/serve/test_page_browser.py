@@ -308,3 +308,48 @@ def test_pages_hold_in_the_dark(browser: Any, served: str, address: str) -> None
         page.wait_for_load_state("networkidle")
         assert fits(page)
         snap(page, f"{address.strip('/') or 'grade'}-1280-dark")
+
+
+def faults(page: Any) -> list[str]:
+    """What axe-core finds that a person with a screen reader, a keyboard or weak eyes stumbles over."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found = axe.Axe().run(page).response["violations"]
+    return [f"{fault['id']} at {node['target']}" for fault in found for node in fault["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_accessible(browser: Any, served: str, photographs: Path, scheme: str) -> None:
+    with opened(browser, served, color_scheme=scheme) as page:
+        found = {}
+        for address in ("/", "/worklist", "/patient?id=P2", "/statistics", "/statistics?bundle=none@0", "/about"):
+            page.goto(f"{served}{address}")
+            page.wait_for_load_state("networkidle")
+            found[address] = faults(page)
+        page.goto(served)
+        send(page, photographs / "Q1_OD_2026-05-02.png", photographs / "notes.png")
+        page.locator("article.result").first.wait_for()
+        found["results"] = faults(page)
+        assert {address: met for address, met in found.items() if met} == {}
+
+
+def test_signing_in_and_problems_are_accessible(browser: Any, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    token = new_token(file, "guest", "read")
+    with on_a_socket(make_app(tmp_path, token_file=file)) as port:
+        context = browser.new_context()  # a problem's status is an error in the browser's console
+        page, found = context.new_page(), {}
+        page.set_default_timeout(WAIT)
+        page.goto(f"http://127.0.0.1:{port}/worklist")
+        found["login"] = faults(page)
+        for given in ("wrong", token):
+            page.fill("input[name=token]", given)
+            page.keyboard.press("Enter")
+            page.wait_for_load_state("networkidle")
+            found[f"after {given}"] = faults(page)
+        page.goto(f"http://127.0.0.1:{port}/nothing")
+        found["404"] = faults(page)
+        context.clear_cookies()
+        page.goto(f"http://127.0.0.1:{port}/statistics")
+        assert "/login?next=%2Fstatistics" in page.url
+        context.close()
+    assert {place: met for place, met in found.items() if met} == {}

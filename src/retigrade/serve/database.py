@@ -93,8 +93,9 @@ def insert_new(session: Session, table: type[Base], values: dict[str, Any]) -> b
 
 @cache
 def _insert_new(dialect: str, table: type[Base]) -> Executable:
-    insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
-    return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    if dialect == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    return postgresql.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def _options(backend: str, busy_seconds: float) -> dict[str, Any]:

@@ -100,4 +100,3 @@ def _of_eye(items: Iterable[Item], eye: str | None, result: EyeResult) -> tuple[
     """Return the photographs of one eye, the one that stands for it first."""
     found = [item for item in items if item.row.eye == eye]
     return tuple(sorted(found, key=lambda item: item.row is not result.best))
-

@@ -169,4 +169,3 @@ def patient_out(record: PatientRecord, *, address: str) -> PatientOut:
         created=record.created,
         links={"self": address, **links},
     )
-
