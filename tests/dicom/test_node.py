@@ -157,9 +157,12 @@ def test_the_same_image_twice_is_graded_once(start: Callable[..., Node], archive
 
 
 @pytest.mark.parametrize(("calling", "called"), [("STRANGER", "RETIGRADE"), ("CAMERA", "OTHER")])
-def test_wrong_title_is_refused(start: Callable[..., Node], pixels: Pixels, calling: str, called: str) -> None:
+def test_wrong_title_is_refused_and_said(
+    start: Callable[..., Node], pixels: Pixels, caplog: pytest.LogCaptureFixture, calling: str, called: str
+) -> None:
     node = start(allow=("CAMERA", "OTHER-CAMERA"))
     assert send(node.port, photograph(pixels), calling=calling, called=called) == [None]
+    until(lambda: f"refused: {calling} from 127.0.0.1, which calls this node {called}" in caplog.text)
     assert send(node.port, photograph(pixels)) == [0]
 
 

@@ -74,7 +74,7 @@ class Listen(Command):
     """Send to the archive with TLS."""
 
     dead_letters: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    """List what could not be graded or delivered, and why, and end."""
+    """List what could not be graded or delivered, and why, count what waits, and end."""
 
     retry: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Take up the dead letters again: deliver the documents, grade the photographs anew."""
@@ -86,8 +86,11 @@ class Listen(Command):
         from retigrade.dicom.spool import Spool
 
         if self.dead_letters:
-            for path, reason in Spool(self.queue).dead():
+            spool = Spool(self.queue)
+            for path, reason in spool.dead():
                 print(f"{path}: {reason}")
+            waiting, outgoing = len(list(spool.waiting())), len(spool.outgoing())
+            notice(f"waiting: {waiting} photographs to grade, {outgoing} documents to deliver")
             return 0
         config = self._config()
 

@@ -197,7 +197,7 @@ def secondary_capture(source: Source, row: Row, picture: bytes) -> bytes:
             "ImageType": "DERIVED\\SECONDARY\\OTHER",
             "DerivationDescription": "Photograph beside its class-activation map",
             "ImageComments": RESEARCH_USE,
-            "BurnedInAnnotation": "YES" if source.burned_in else "NO",
+            "BurnedInAnnotation": "YES" if source.burned_in or row.path else "NO",  # a file's name may name a patient
             "RecognizableVisualFeatures": "NO",
             "Laterality": source.laterality or "",
             "PatientOrientation": "",

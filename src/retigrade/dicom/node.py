@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from retigrade.icdr import Status
 from retigrade.inputs import Input
 from retigrade.output.illustrate import HeatPictures, draw
 from retigrade.output.rows import json_line
+from retigrade.text import shown
 
 _SUCCESS, _OUT_OF_RESOURCES, _REFUSED = 0x0000, 0xA700, 0x0124  # PS3.7, annex C; PS3.4, B.2.3
 _FAILURES = 2  # internal errors with one image until it waits for the next start
@@ -125,6 +126,7 @@ class Node:
             self._keys.put(key)
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._open),
+            (evt.EVT_REJECTED, self._rejected),
             (evt.EVT_C_ECHO, lambda event: _SUCCESS),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_PDU_RECV, self._count),
@@ -199,6 +201,20 @@ class Node:
         """Let an association's thread look for what has come every 5 ms, not every one: an idle caller costs less."""
         event.assoc.dul._run_loop_delay = _POLL
 
+    def _rejected(self, event: Event) -> None:
+        """Say who was not let in, since the caller's own screen rarely does."""
+        caller, asked = event.assoc.requestor, event.assoc.requestor.primitive
+        calling, called = (shown(str(title).strip()) for title in (asked.calling_ae_title, asked.called_ae_title))
+        _logger.warning(
+            "refused: %s from %s, which calls this node %s (it is %s; callers: %s; %d associations at once)",
+            calling,
+            caller.address,
+            called,
+            self._config.aet,
+            ", ".join(self._config.allow) or "all",
+            self._config.associations,
+        )
+
     def _count(self, event: Event) -> None:
         """Break off an association whose message grows beyond the limit: it would be kept in memory whole."""
         pdu = event.pdu
@@ -233,8 +249,10 @@ class Node:
         rows: list[str] = []
         problem: str | None = None
         for item in items:
-            verdict = draw(self._grader.grade(item), item, heat=_PICTURES, thumbnail=False)
-            rows.append(json_line(verdict.row))
+            grading = self._grader.grade(item)
+            # The picture names no file: this one's name says nothing to who reads it.
+            verdict = draw(replace(grading, path=""), item, heat=_PICTURES, thumbnail=False)
+            rows.append(json_line(replace(verdict.row, path=grading.path)))
             if verdict.row.status == Status.ERROR:
                 problem = "; ".join(verdict.row.reasons)
                 continue
