@@ -51,7 +51,7 @@ GOALS = (
         sections.KERAS,
         least=10,
     ),
-    Goal("`retigrade grade one.jpg`, cold, a Keras script over ours", sections.COLD, "A script with Keras", least=10),
+    Goal("`retigrade grade one.jpg`, cold, a Keras script over ours", sections.COLD, sections.SCRIPTED, least=10),
     Goal("a training step, Keras over ours", sections.TRAINING, sections.STEP, least=3.5),
     Goal("a 12-megapixel JPEG graded and mapped, over decode and inference", sections.PARTS, sections.GRADE, most=1.2),
     Goal("... with the map in every pixel of the photograph", sections.PARTS, sections.HEAT, most=1.6),
@@ -189,7 +189,7 @@ def draw(tables: list[Table], path: Path) -> None:
         from_one = [middle - 1 for middle in middles]
         axes.barh(names, from_one, left=1, xerr=[low, high], height=0.62, color="#2a7f8e", ecolor="#5c6670", capsize=2)
         for place, (middle, above) in enumerate(zip(middles, high, strict=True)):
-            axes.annotate(f"{middle:.2g}" if middle < 10 else f"{middle:.0f}", (middle + above, place),
+            axes.annotate(f"{middle:.2g}" if middle < 10 else f"{middle:.0f}", (max(1, middle + above), place),
                           xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)  # fmt: skip
         axes.axvline(1, color="#22303a", linewidth=1)
         axes.set_xscale("log")
