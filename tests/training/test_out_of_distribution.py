@@ -38,6 +38,9 @@ def test_the_command_gives_a_bundle_its_detector_and_the_present_limits(
     for number in range(9):
         eye = draw_eye(grade=Grade.NONE, size=200, aspect=1.2, rng=np.random.default_rng(number))
         cv2.imwrite(str(folder / f"{number}.png"), eye.pixels[..., ::-1])
+    corner = np.zeros((200, 200, 3), np.uint8)
+    corner[120:, 120:] = 200
+    cv2.imwrite(str(folder / "corner.png"), corner)
     limits = QualityLimits().model_copy(update={"dark": 0.01})
     path = write_tiny_bundle(tmp_path / "tiny.onnx", quality=limits)
     with caplog.at_level("INFO", logger="retigrade"):
@@ -47,4 +50,5 @@ def test_the_command_gives_a_bundle_its_detector_and_the_present_limits(
     assert metadata.out_of_distribution.channels == 6
     assert metadata.quality == QualityLimits()
     assert "of 3 photographs kept apart are refused" in caplog.text
+    assert "corner.png" in caplog.text  # what is no eye costs no other picture
     assert "of 40 drawn trees are refused" in caplog.text

@@ -372,7 +372,7 @@ def _photographs(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Pixels]]:
         try:
             yield entry, canonical(entry, size=SIZE)
         except Exception as error:
-            _log.warning("%s", error)
+            _log.warning("%s: %s", entry.name, error)
 
 
 def _drawn() -> list[_Row]:

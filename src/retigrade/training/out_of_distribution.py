@@ -21,7 +21,7 @@ from retigrade.arrays import Floats, Pixels
 from retigrade.bundle import Bundle, reseal
 from retigrade.data.cache import canonical
 from retigrade.data.manifest import read_manifest
-from retigrade.errors import DataError
+from retigrade.errors import DataError, PhotoError
 from retigrade.files import replacing
 from retigrade.fundus.decode import decode
 from retigrade.fundus.quality import QualityLimits
@@ -95,8 +95,8 @@ def _photographs(arguments: Refit, size: int) -> Iterator[Pixels]:
     for entry in read_manifest(list(arguments.fundus)).entries[:: arguments.every]:
         try:
             yield canonical(entry, size=size)
-        except DataError as error:
-            _log.warning("%s", error)
+        except (DataError, PhotoError) as error:
+            _log.warning("%s: %s", entry.name, error)
 
 
 def _others(arguments: Refit, photos: list[Pixels], size: int) -> Iterator[tuple[str, list[Pixels]]]:
