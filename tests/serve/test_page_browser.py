@@ -343,8 +343,8 @@ def test_signing_in_and_problems_are_accessible(browser: Any, tmp_path: Path) ->
         found["login"] = faults(page)
         for given in ("wrong", token):
             page.fill("input[name=token]", given)
-            page.keyboard.press("Enter")
-            page.wait_for_load_state("networkidle")
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
             found[f"after {given}"] = faults(page)
         page.goto(f"http://127.0.0.1:{port}/nothing")
         found["404"] = faults(page)

@@ -203,8 +203,9 @@ class Node:
 
     def _rejected(self, event: Event) -> None:
         """Say who was not let in, since the caller's own screen rarely does."""
-        caller, asked = event.assoc.requestor, event.assoc.requestor.primitive
-        calling, called = (shown(str(title).strip()) for title in (asked.calling_ae_title, asked.called_ae_title))
+        caller = event.assoc.requestor
+        titles = [str(getattr(caller.primitive, f"{side}_ae_title", "")) for side in ("calling", "called")]
+        calling, called = (shown(title.strip()) for title in titles)
         _logger.warning(
             "refused: %s from %s, which calls this node %s (it is %s; callers: %s; %d associations at once)",
             calling,
