@@ -15,6 +15,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -275,7 +276,7 @@ def throughput(count: int, size: int, jobs: int, work: Path) -> None:
     archive.mkdir()
     with ExitStack() as stack:
         run = partial(start, stack, work)
-        kept = run("storescp", "+xa", "-aet", "PACS", "-od", str(archive), str(archive_port))
+        kept = run(dcmtk("storescp"), "+xa", "-aet", "PACS", "-od", str(archive), str(archive_port))
         node = run(
             sys.executable, "-m", "retigrade", "listen", "--port", str(port), "--queue", str(queue),
             "--forward", f"PACS@127.0.0.1:{archive_port}", "--jobs", str(jobs),
@@ -284,7 +285,7 @@ def throughput(count: int, size: int, jobs: int, work: Path) -> None:
         node.until_listening(port)
 
         def send(files: list[Path]) -> None:
-            run("storescu", "-xy", "-aec", "RETIGRADE", "127.0.0.1", str(port), *map(str, files))
+            run(dcmtk("storescu"), "-xy", "-aec", "RETIGRADE", "127.0.0.1", str(port), *map(str, files))
 
         def wait(condition: Callable[[], bool]) -> float:
             """Return the time once it holds."""
@@ -307,6 +308,12 @@ def throughput(count: int, size: int, jobs: int, work: Path) -> None:
     print(f"{delivered:.1f}/s with report and capture in the archive: ratio {delivered / alone:.2f}")
     print(f"CPU time for each: grade_many {1000 * busy / count:.1f} ms, node {1000 * node_busy / count:.1f} ms", end="")
     print(f", ratio {busy / node_busy:.2f} (what an idle machine comes to, unless threads wait for each other)")
+
+
+def dcmtk(name: str) -> str:
+    """A program of dcmtk, not the one of the same name that pynetdicom installs beside this Python."""
+    folders = [folder for folder in os.get_exec_path() if Path(folder) != Path(sys.executable).parent]
+    return shutil.which(name, path=os.pathsep.join(folders)) or sys.exit(f"{name} is not installed (Debian: dcmtk)")
 
 
 def files_in(folder: Path, prefix: str) -> int:
