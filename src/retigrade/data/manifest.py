@@ -114,7 +114,7 @@ def read_manifest(
 
     size: the side in pixels of the canonical pictures that will be made of them; where it is given, photographs without
     a retinal disc cannot be used. skip_unreadable: leave out what cannot be used, and list it in the manifest.
-    progress: is told how the reading goes.
+    progress: hears how the reading goes.
     Raises DataError where a layout is not recognised, a grade is wrong or given twice, or, unless skipped, with a list
     of all photographs that cannot be used.
     """

@@ -88,8 +88,8 @@ def measure_retest(
 ) -> Retest | None:
     """Grade each photograph and a second one made of it; None where fewer than 100 pairs were graded.
 
-    real: pairs of the data set's own. seed: of the second photographs. jobs: photographs at work at once. progress: is
-    told how it goes.
+    real: pairs of the data set's own. seed: of the second photographs. jobs: photographs at work at once. progress:
+    hears how it goes.
     """
 
     def pair(place: int) -> PairOfGradings | None:

@@ -77,7 +77,7 @@ def train(
     lesions, mirror, distill: see `TrainConfig`. external: labelled folders or CSV files to measure the bundle on,
     never learned from or chosen on. name, license, intended_use: what the bundle says of itself. resume: go on with
     the run in `out`. skip_unreadable: leave unusable photographs out. accelerator: `auto`, `cpu` or `gpu`. mlflow:
-    address of an MLflow server or folder that is told too. progress: hears of each step.
+    address of an MLflow server or folder that hears of it too. progress: hears of each step.
 
     Raises UsageError for wrong options, a folder that cannot be written, or a training whose loss is not a number;
     DataError where the photographs cannot be used; LeakError where an external photograph is among them.
@@ -100,13 +100,13 @@ def train(
     if first:
         record = record.model_copy(update={"mlflow": tracker.run})
         record.write(folder)
-    told = tracker.beside(progress if first else Progress())
+    listeners = tracker.beside(progress if first else Progress())
     for sentence in (*sentences, *manifest.notes, *(f"left out {photograph}" for photograph in manifest.left_out)):
-        told.note(sentence)
-    trained = train_manifest(manifest, config, folder=folder, fabric=fabric, progress=told)
+        listeners.note(sentence)
+    trained = train_manifest(manifest, config, folder=folder, fabric=fabric, progress=listeners)
     if trained is not None:
-        _finish(folder, record, manifest, trained, externals, tracker, told, skip_unreadable=skip_unreadable)
-        told.note(f"bundle: {trained.path}; retigrade info {trained.path} says what it reached")
+        _finish(folder, record, manifest, trained, externals, tracker, listeners, skip_unreadable=skip_unreadable)
+        listeners.note(f"bundle: {trained.path}; retigrade info {trained.path} says what it reached")
     fabric.barrier()
     return folder / "bundle.onnx"
 

@@ -245,11 +245,11 @@ def fit_gate(sample: GateSample, *, altered: str) -> dict[str, object]:
     labelled = np.isin(sample.source, np.unique(sample.source[photographs & (sample.quality != "")]))
     judged = photographs & (~labelled | (sample.quality != ""))
     learned = np.where(eyes & poor, 0, sample.weight)
-    told = np.where(judged, np.where(sample.quality == _USABLE, _WEIGHT_USABLE, 1), 0)
+    counted = np.where(judged, np.where(sample.quality == _USABLE, _WEIGHT_USABLE, 1), 0)
     targets: Mapping[str, tuple[Flags, Reals, Sequence[Fit]]] = {
         "eye": (eyes, learned, (fit, fit_trees)),
         "anatomy": (shaped, learned, (fit_anatomy,)),
-        "reject": (poor, told, (fit_reject, fit_reject_trees)),
+        "reject": (poor, counted, (fit_reject, fit_reject_trees)),
     }
     scores = GateScores(
         **{name: out_of_fold(sample, *target) for name, target in targets.items()},
