@@ -143,8 +143,10 @@ def free_port() -> int:
 def start(folder: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "retigrade", "serve", "--port", str(port), "--database",
                f"sqlite:///{folder / 'record.db'}", *options]  # fmt: skip
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not at every start
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(command, stderr=log, cwd=folder, env={**os.environ, "TMPDIR": str(folder / "tmp")})
+        return subprocess.Popen(command, stderr=log, cwd=folder, env=environment)
 
 
 def wait_ready(port: int) -> float:

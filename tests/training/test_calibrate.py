@@ -39,8 +39,23 @@ def test_screening_gives_away_spare_specificity_for_sensitivity() -> None:
     assert screening.sensitivity.value > SENSITIVITY + 0.02
     assert screening.specificity.value > SPECIFICITY + 0.02
     assert screening.threshold < points["specific"].threshold or points["specific"].specificity.value >= 0.95
-    youden = points["balanced"].sensitivity.value + points["balanced"].specificity.value
-    assert all(point.sensitivity.value + point.specificity.value <= youden for point in points.values())
+
+
+def test_balanced_gives_away_neither_sensitivity_nor_specificity() -> None:
+    # A third of the referable photographs look like the others but for a few; the highest sum would not catch them.
+    rng = np.random.default_rng(0)
+    referable = np.arange(3000) < 1000
+    score = 1 / (1 + np.exp(-rng.normal(np.where(referable, np.where(np.arange(3000) < 330, -0.5, 3.0), -2.0), 0.8)))
+    probabilities, never, grades = photographs(score, referable)
+    balanced = operating_points(probabilities, never, grades)["balanced"]
+    rates = [at_threshold(score, referable, float(threshold)) for threshold in np.unique(score)]
+    youden = max(rates, key=lambda point: point.sensitivity + point.specificity)
+    assert balanced.sensitivity.value > youden.sensitivity
+    standard_errors = [
+        (rate.value - 0.85) * np.sqrt(count)
+        for rate, count in ((balanced.sensitivity, 1000), (balanced.specificity, 2000))
+    ]
+    assert standard_errors[0] == pytest.approx(standard_errors[1], abs=0.2)
 
 
 def test_screening_reaches_its_sensitivity_where_it_cannot_have_both() -> None:

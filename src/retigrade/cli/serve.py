@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,6 +82,8 @@ class Serve(Command):
 
     def run(self) -> int:
         """Serve until interrupted."""
+        from retigrade.grader import load
+
         for package in (
             "fastapi",
             "fastapi_offline",
@@ -95,15 +98,18 @@ class Serve(Command):
                 )
         if self.new_token is not None:
             return self._make_token()
-        config = self._config()
-        from retigrade.serve import server
-
         if self.verify_log:
-            sentence, is_whole = server.verify(self.database)
+            from retigrade.serve.server import verify
+
+            sentence, is_whole = verify(self.database)
             print(sentence)
             return 0 if is_whole else 1
+        config = self._config()
+        with ThreadPoolExecutor(1) as pool:  # one core reads the network while the other imports the server's libraries
+            loading = pool.submit(load, config.bundle, threads=1, operating_point=config.operating_point)
+            from retigrade.serve import server
         notice("research use only, not a medical device")
-        server.run(config)
+        server.run(config, grader=loading.result())
         return 0
 
     def _make_token(self) -> int:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retigrade.errors import UsageError
+from retigrade.grader import Grader
 from retigrade.serve import audit
 from retigrade.serve.app import create_app
 from retigrade.serve.config import ServeConfig
@@ -43,14 +44,14 @@ def verify(url: str) -> tuple[str, bool]:
     return f"the audit log is whole: {count} lines, the last one {last}", True
 
 
-def run(config: ServeConfig) -> None:
+def run(config: ServeConfig, *, grader: Grader) -> None:
     """Serve until SIGINT or SIGTERM, then finish what was accepted.
 
-    Raises UsageError where the port is taken or the database cannot be used, BundleError where the bundle cannot.
+    grader: one with the bundle of `config`. Raises UsageError where the port is taken or the database cannot be used.
     """
     listener = listen(config.host, config.port)
     try:
-        app = create_app(config)
+        app = create_app(config, grader=grader)
         _log_to_stderr()
         host, port = listener.getsockname()[:2]
         sys.stderr.write(f"retigrade serves at http://{f'[{host}]' if ':' in host else host}:{port}\n")

@@ -16,6 +16,7 @@ from retigrade.metrics.fitting import fit_decision, fit_temperature
 from retigrade.training.export import ModelOutputs
 
 SENSITIVITY, SPECIFICITY = 0.95, 0.90  # that screening is to reach
+BALANCED = 0.85  # sensitivity and specificity that the balanced point is to reach
 _SPECIFIC = 0.95  # specificity of the specific point
 _DOUBTFUL = 0.15  # share of validation photographs for which a second reader is advised
 _HOTTEST = 0.995  # quantile of the disease evidence that is shown as hottest
@@ -48,9 +49,11 @@ def operating_points(
     """Named thresholds on the probability of a referable stage; none where photographs are of one class only.
 
     screening: reaches the sensitivity of 0.95, and is as far as can be, in standard errors, from missing either it or
-    the specificity of 0.90 on other photographs. balanced: the highest sum of both (Youden 1950). specific: the highest
-    sensitivity at a specificity of 0.95, or the highest specificity. A photo whose stage by `decision` is referable is
-    referred at every threshold. weights: (N,), how much each photograph counts; None counts all alike.
+    the specificity of 0.90 on other photographs. balanced: is as far as can be, in standard errors, from missing a
+    sensitivity or a specificity of 0.85; the highest sum of both (Youden 1950) may give away all of one for a little of
+    the other. specific: the highest sensitivity at a specificity of 0.95, or the highest specificity. A photo whose
+    stage by `decision` is referable is referred at every threshold. weights: (N,), how much each photograph counts;
+    None counts all alike.
     """
     weights = np.ones(len(grades)) if weights is None else weights
     score, referable = referral_score(probabilities, decision.decide_all(probabilities)), is_referable(grades)
@@ -59,13 +62,16 @@ def operating_points(
     points = [at_threshold(score, referable, float(threshold), weights=weights) for threshold in np.unique(score)]
     sick, healthy = _effective(weights[referable]), _effective(weights[~referable])
 
-    def room(point: ThresholdRates) -> tuple[float, float]:
-        sensitivity = _room(point.sensitivity, SENSITIVITY, sick)
-        return min(sensitivity, _room(point.specificity, SPECIFICITY, healthy)), point.specificity
+    def room(point: ThresholdRates, sensitivity: float, specificity: float) -> tuple[float, float]:
+        rooms = _room(point.sensitivity, sensitivity, sick), _room(point.specificity, specificity, healthy)
+        return min(rooms), point.specificity
 
     chosen = {
-        "screening": max((point for point in points if point.sensitivity >= SENSITIVITY), key=room),
-        "balanced": max(points, key=lambda point: point.sensitivity + point.specificity),
+        "screening": max(
+            (point for point in points if point.sensitivity >= SENSITIVITY),
+            key=lambda point: room(point, SENSITIVITY, SPECIFICITY),
+        ),
+        "balanced": max(points, key=lambda point: room(point, BALANCED, BALANCED)),
         "specific": next((point for point in points if point.specificity >= _SPECIFIC), points[-1]),
     }
     return {
