@@ -442,6 +442,21 @@ def test_a_problem_is_a_page_for_people_and_json_for_programs(client: TestClient
     assert program.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(("accept", "kind"), [("text/html", "text/html"), ("*/*", "application/problem+json")])
+def test_a_fault_of_the_server_has_a_page_and_a_number(empty: TestClient, accept: str, kind: str) -> None:
+    client = TestClient(empty.app, base_url=BASE, headers={"Accept": accept}, raise_server_exceptions=False)
+
+    def broken() -> None:
+        raise RuntimeError("secret")
+
+    client.app.add_api_route("/broken", broken)  # type: ignore[attr-defined]
+    answer = client.get("/broken")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"].startswith(kind)
+    assert answer.headers["x-request-id"] in answer.text
+    assert "secret" not in answer.text
+
+
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[TestClient, dict[str, str]]]:
     file = tmp_path / "tokens"

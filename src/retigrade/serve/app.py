@@ -53,7 +53,7 @@ def create_app(config: ServeConfig, *, grader: Grader | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    problems.install(app, page=page.problem_page)
+    answer = problems.install(app, page=page.problem_page)
     for part in (gradings, pictures, readings, patients, operations):
         app.include_router(part.router, dependencies=None if part is operations else SCHEMES)
     app.include_router(page.router)
@@ -66,7 +66,7 @@ def create_app(config: ServeConfig, *, grader: Grader | None = None) -> FastAPI:
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type", KEY_HEADER],
         )
-    app.add_middleware(Gate, config=config, counters=service.counters, hosts=hosts)
+    app.add_middleware(Gate, config=config, counters=service.counters, hosts=hosts, answer=answer)
     return app
 
 

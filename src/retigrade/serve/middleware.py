@@ -9,7 +9,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from retigrade.serve.problems import Problem, busy
+from starlette.requests import Request
+
+from retigrade.serve.problems import Answer, Problem, busy, fault
 from retigrade.serve.uploads import RAW_TYPES
 
 if TYPE_CHECKING:
@@ -40,9 +42,12 @@ _HEADERS = (
 class Gate:
     """The outermost layer of the application (ASGI)."""
 
-    def __init__(self, app: ASGIApp, *, config: ServeConfig, counters: Counters, hosts: frozenset[str] | None) -> None:
-        """hosts: the names that this server answers to; None for any."""
+    def __init__(
+        self, app: ASGIApp, *, config: ServeConfig, counters: Counters, hosts: frozenset[str] | None, answer: Answer
+    ) -> None:
+        """hosts: the names that this server answers to; None for any. answer: makes what a client sees of a problem."""
         self._app, self._config, self._counters, self._hosts = app, config, counters, hosts
+        self._answer = answer
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,12 +56,12 @@ class Gate:
             await self._app(scope, receive, send)
             return
         request_id = scope["request_id"] = secrets.token_hex(8)
-        started, status = time.perf_counter(), 500
+        started, status, is_answered = time.perf_counter(), 500, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_answered = message["status"], True
                 headers = message.setdefault("headers", [])
                 present = {name for name, _ in headers}
                 headers += [pair for pair in _HEADERS if pair[0] not in present]
@@ -68,14 +73,13 @@ class Gate:
         self._open += 1
         try:
             if (problem := self._refuse(scope)) is not None:
-                await problem.response(request_id)(scope, receive, answer)
+                await self._answer(Request(scope), problem)(scope, receive, answer)
             else:
                 await self._app(scope, self._bounded(receive), answer)
         except Exception as error:
             _logger.error("request %s: internal error: %s", request_id, type(error).__name__, exc_info=True)
-            problem = Problem(500, seen="an internal error", needed="a fix", attempt="report the number of the request")
-            if status == 500:
-                await problem.response(request_id)(scope, receive, answer)
+            if not is_answered:
+                await self._answer(Request(scope), fault())(scope, receive, answer)
         finally:
             self._open -= 1
             route, seconds = getattr(scope.get("route"), "path", "(none)"), time.perf_counter() - started

@@ -76,6 +76,11 @@ def busy(seen: str, *, needed: str = "fewer at once") -> Problem:
     )
 
 
+def fault() -> Problem:
+    """Return the problem of a server that has a fault of its own."""
+    return Problem(500, seen="an internal error", needed="a fix", attempt="report the number of the request")
+
+
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the problems that a route may answer with, for the OpenAPI document."""
     schema = {"$ref": "#/components/schemas/ProblemOut"}
@@ -90,8 +95,15 @@ def request_id(request: Request) -> str:
     return str(request.scope.get("request_id", ""))
 
 
-def install(app: FastAPI, *, page: Callable[[Request, Problem], Response]) -> None:
-    """Let every error of the application leave as a problem; page: makes what a person with a browser sees of it."""
+Answer = Callable[[Request, Problem], Response]
+"""Makes what a client sees of a problem."""
+
+
+def install(app: FastAPI, *, page: Answer) -> Answer:
+    """Let every error of the application leave as a problem, and return what makes an answer of one.
+
+    page: makes what a person with a browser sees of it.
+    """
 
     def answer(request: Request, problem: Problem) -> Response:
         return page(request, problem) if wants_page(request) else problem.response(request_id(request))
@@ -127,6 +139,7 @@ def install(app: FastAPI, *, page: Callable[[Request, Problem], Response]) -> No
     app.add_exception_handler(HTTPException, from_http)
     app.add_exception_handler(RequestValidationError, from_validation)
     app.add_exception_handler(SQLAlchemyError, from_database)
+    return answer
 
 
 def database_problem(error: Exception) -> Problem:

@@ -17,7 +17,7 @@ from retigrade.serve.security import CSRF_FIELD, Caller, Role, guard_of, needs
 router = APIRouter()
 
 _FOREVER = "public, max-age=31536000, immutable"
-_TITLES = {401: "not_signed_in", 403: "not_allowed", 404: "not_found", 503: "busy", 500: "internal"}
+_TITLES = {401: "not_signed_in", 403: "not_allowed", 404: "not_found", 413: "too_large", 503: "busy", 500: "internal"}
 
 
 @router.get("/login")
