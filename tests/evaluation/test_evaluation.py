@@ -16,7 +16,7 @@ from predictions_by_hand import answer, around, manifest_of, predictions_on, som
 from retigrade.errors import DataError, UsageError
 from retigrade.evaluation.evaluate import COLUMNS, predictions_csv, write_report
 from retigrade.evaluation.measure import measure, measure_sources
-from retigrade.evaluation.model_card import Arguments, main, model_card
+from retigrade.evaluation.model_card import Arguments, Elsewhere, main, model_card
 from retigrade.evaluation.predictions import LabelledSet, Predictions, worst
 from retigrade.evaluation.report import compose, draw_plots
 from retigrade.evaluation.result import EvaluationResult
@@ -336,6 +336,18 @@ class TestModelCard:
             "Not measured in this evaluation.",
         ):
             assert fact in text
+
+    def test_it_says_what_to_expect_elsewhere(self, grader: Grader, tmp_path: Path) -> None:
+        result = evaluation_of(some_predictions(40), grader)
+        (tmp_path / "report.json").write_text(result.model_dump_json())
+        assert "## Elsewhere" not in model_card(grader.bundle, result)
+        elsewhere = Elsewhere.read([tmp_path / "report.json"], tmp_path / "report.json")
+        _, _, rest = model_card(grader.bundle, result, elsewhere=elsewhere).partition("## Elsewhere")
+        section, _, _ = rest.partition("\n## ")
+        rows = [line for line in section.splitlines() if line.startswith("| set ")]
+        assert len(rows) == 2
+        assert str(result.headline["quadratic_kappa"]) in rows[0]
+        assert "| all photographs |" not in section
 
     def test_it_refuses_the_evaluation_of_another_bundle(self, grader: Grader, tmp_path: Path) -> None:
         result = evaluation_of(some_predictions(10), grader)

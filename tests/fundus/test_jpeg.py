@@ -152,6 +152,14 @@ class TestOtherPictures:
                 decode_bytes(changed, name="eye.jpg")
 
 
+@pytest.mark.parametrize("components", [0, 4, 200])
+def test_a_scan_header_that_lies_about_its_components_is_damage(pixels: Image, components: int) -> None:
+    data = jpeg(pixels)
+    at = data.index(b"\xff\xda") + 4
+    with pytest.raises(UnreadablePhoto, match="copy the file again"):
+        decode_bytes(data[:at] + bytes([components]) + data[at + 1 :], name="eye.jpg")
+
+
 def test_thousands_of_scans_are_refused_before_decoding(pixels: Image) -> None:
     data = jpeg(pixels, progressive=True)
     last = data.rindex(b"\xff\xda")

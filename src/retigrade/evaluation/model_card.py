@@ -5,7 +5,7 @@ python -m retigrade.evaluation.model_card --report report.json [--bundle FILE] -
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from retigrade.bundle import Bundle
 from retigrade.errors import DataError
 from retigrade.evaluation import tables
 from retigrade.evaluation.report import RETEST, by_chance, faithfulness, second_reader
-from retigrade.evaluation.result import EvaluationResult
+from retigrade.evaluation.result import ALL, EvaluationResult, Slice
 from retigrade.files import write_whole
 from retigrade.grader import load
 from retigrade.icdr import GRADES
@@ -30,17 +30,38 @@ _ALWAYS = (
 _NOT_MEASURED = Text("Not measured in this evaluation.")
 
 
-def model_card(bundle: Bundle, result: EvaluationResult) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Evaluations that say what to expect of other clinics.
+
+    external: of the bundle, on data sets that it was neither learned from nor chosen on. left_out: of networks of which
+    each learned from all sources but the one that it is measured on.
+    """
+
+    external: Sequence[EvaluationResult] = ()
+    left_out: EvaluationResult | None = None
+
+    @classmethod
+    def read(cls, external: Iterable[Path], left_out: Path | None) -> Elsewhere:
+        """Read them from files `report.json` and a run's `evaluation.json`; DataError where one is none."""
+        return cls(
+            external=[EvaluationResult.read(path) for path in external],
+            left_out=None if left_out is None else EvaluationResult.read(left_out),
+        )
+
+
+def model_card(bundle: Bundle, result: EvaluationResult, *, elsewhere: Elsewhere | None = None) -> str:
     """Return the model card as Markdown; DataError where the result is of another bundle."""
     if result.bundle != bundle.identity:
         raise DataError(
             f"the evaluation is of {result.bundle} and the bundle is {bundle.identity}; evaluate this bundle"
         )
     lead = f"Made from the bundle and its evaluation of {result.made}; do not edit."
-    return as_markdown(Document(f"Model card: {result.bundle}", (lead,), tuple(_sections(bundle.metadata, result))))
+    sections = tuple(_sections(bundle.metadata, result, elsewhere or Elsewhere()))
+    return as_markdown(Document(f"Model card: {result.bundle}", (lead,), sections))
 
 
-def _sections(metadata: Metadata, result: EvaluationResult) -> Iterator[Section]:
+def _sections(metadata: Metadata, result: EvaluationResult, elsewhere: Elsewhere) -> Iterator[Section]:
     learned = metadata.training
     yield Section(
         "Intended use",
@@ -94,6 +115,8 @@ def _sections(metadata: Metadata, result: EvaluationResult) -> Iterator[Section]
         sets = () if result.prediction_sets is None else (tables.prediction_sets(result.prediction_sets),)
         yield Section("Reliability", (tables.coverage_curve(result), *sets))
         yield Section("By source", tuple(_by_source(metadata, result)))
+        if blocks := tuple(_elsewhere(elsewhere)):
+            yield Section("Elsewhere", blocks)
         if result.quality:
             yield Section("By quality", (tables.slices("quality", result.quality),))
     refusals = (tables.refusal_counts(result),) if result.refusals else ()
@@ -115,6 +138,25 @@ def _by_source(metadata: Metadata, result: EvaluationResult) -> Iterator[Block]:
         rows = [(figure.set, figure.of, figure.title, figure.estimate) for figure in metadata.figures]
         yield Text("What the bundle says of itself, measured on other photographs:")
         yield Table(("set", "photographs", "figure", "value (95 % interval)"), rows)
+
+
+def _elsewhere(elsewhere: Elsewhere) -> Iterator[Block]:
+    if elsewhere.external:
+        yield Text("Data sets that this network neither learned from nor was chosen on:")
+        yield tables.slices("source", [one for result in elsewhere.external for one in _single(result)])
+    if elsewhere.left_out is not None:
+        yield Text(
+            "Other networks, each trained by a short recipe on all sources but the one that it is measured on: how "
+            "much is lost in a clinic that nothing was learned from."
+        )
+        yield tables.slices("source", _single(elsewhere.left_out))
+
+
+def _single(result: EvaluationResult) -> Sequence[Slice]:
+    """The figures of each source, without those of all together; one alone has none but these."""
+    if len(result.sources) == 1:
+        return [result.sources[0].model_copy(update={"name": ", ".join(result.photographs.sources)})]
+    return [one for one in result.sources if one.name != ALL]
 
 
 def _facts(*rows: tuple[str, str]) -> Table:

@@ -1,8 +1,10 @@
 """A bundle that states the figures of its evaluation, and the noise of photographing an eye again; and its model card.
 
     python -m retigrade.evaluation.store_figures --report report.json [--bundle FILE] --out FILE [--model-card FILE]
+                                                 [--external report.json ...] [--left-out evaluation.json]
 
-With the noise a bundle claims changes between visits; without, it claims none.
+The last two are for the model card: see `retigrade.evaluation.model_card.Elsewhere`. With the noise a bundle claims
+changes between visits; without, it claims none.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from retigrade.bundle import Bundle, read_metadata, reseal, shipped_bundle
 from retigrade.errors import DataError
-from retigrade.evaluation.model_card import model_card
+from retigrade.evaluation.model_card import Elsewhere, model_card
 from retigrade.evaluation.result import EvaluationResult
 from retigrade.files import write_whole
 
@@ -38,6 +40,8 @@ class Arguments:
     out: Path
     bundle: Path | None = None
     model_card: Path | None = None
+    external: tuple[Path, ...] = ()
+    left_out: Path | None = None
 
 
 def main(arguments: Arguments) -> None:
@@ -48,7 +52,8 @@ def main(arguments: Arguments) -> None:
     write_whole(arguments.out, sealed)
     if arguments.model_card is not None:
         bundle = Bundle.load(arguments.out)
-        card = model_card(bundle, result.model_copy(update={"bundle": bundle.identity}))
+        elsewhere = Elsewhere.read(arguments.external, arguments.left_out)
+        card = model_card(bundle, result.model_copy(update={"bundle": bundle.identity}), elsewhere=elsewhere)
         write_whole(arguments.model_card, card.encode())
 
 

@@ -103,6 +103,8 @@ class _Frame:
     def count(self, scan: bytes) -> None:
         """Take note of what a scan brings, from its header (T.81 B.2.3)."""
         components = scan[0]
+        if len(scan) < 4 + 2 * components:
+            raise damaged("JPEG", "a scan header that is too short")
         first, last, points = scan[1 + 2 * components : 4 + 2 * components]
         if self.process not in _PROGRESSIVE:
             first, last, points = 0, 63, 0
