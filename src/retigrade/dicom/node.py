@@ -251,7 +251,9 @@ class Node:
 
     def _forget(self, event: Event) -> None:
         self._received.pop(id(event.assoc), None)
-        event.assoc._reactor_checkpoint.came.set()
+        checkpoint = event.assoc._reactor_checkpoint
+        if isinstance(checkpoint, _Paced):
+            checkpoint.came.set()
 
     # Grading, in the workers ------------------------------------------------------------------------------------------
 
