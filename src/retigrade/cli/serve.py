@@ -82,8 +82,6 @@ class Serve(Command):
 
     def run(self) -> int:
         """Serve until interrupted."""
-        from retigrade.grader import load
-
         for package in (
             "fastapi",
             "fastapi_offline",
@@ -106,7 +104,7 @@ class Serve(Command):
             return 0 if is_whole else 1
         config = self._config()
         with ThreadPoolExecutor(1) as pool:  # one core reads the network while the other imports the server's libraries
-            loading = pool.submit(load, config.bundle, threads=1, operating_point=config.operating_point)
+            loading = pool.submit(config.load_grader)
             from retigrade.serve import server
         notice("research use only, not a medical device")
         server.run(config, grader=loading.result())

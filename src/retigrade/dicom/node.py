@@ -250,6 +250,7 @@ class Node:
             event.assoc.abort()
 
     def _forget(self, event: Event) -> None:
+        """Count anew from the next message, and let the association look at the one that has come."""
         self._received.pop(id(event.assoc), None)
         checkpoint = event.assoc._reactor_checkpoint
         if isinstance(checkpoint, _Paced):

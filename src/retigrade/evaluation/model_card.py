@@ -1,6 +1,7 @@
 """MODEL_CARD.md, made from a bundle's metadata and its evaluation, never typed.
 
 python -m retigrade.evaluation.model_card --report report.json [--bundle FILE] --out MODEL_CARD.md
+                                           [--external report.json ...] [--left-out evaluation.json]
 """
 
 from __future__ import annotations
@@ -170,11 +171,15 @@ class Arguments:
     report: Path
     out: Path
     bundle: Path | None = None
+    external: tuple[Path, ...] = ()
+    left_out: Path | None = None
 
 
 def main(arguments: Arguments) -> None:
     """Write the model card; raises RetigradeError where an input cannot be used."""
-    text = model_card(load(arguments.bundle).bundle, EvaluationResult.read(arguments.report))
+    result = EvaluationResult.read(arguments.report)
+    elsewhere = Elsewhere.read(arguments.external, arguments.left_out)
+    text = model_card(load(arguments.bundle).bundle, result, elsewhere=elsewhere)
     write_whole(arguments.out, text.encode())
 
 

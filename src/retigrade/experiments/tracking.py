@@ -1,4 +1,4 @@
-"""A run told to MLflow as it goes, for groups that keep their experiments there; needs the extra `mlflow`.
+"""A run reported to MLflow as it goes, for groups that keep their experiments there; needs the extra `mlflow`.
 
 What is sent: options, epochs, figures, and the small files of the run folder, in which photographs go by their names.
 """
@@ -19,13 +19,13 @@ _LONGEST = 500  # characters that MLflow takes for a parameter
 
 
 class Tracker:
-    """Is told of a run; this one tells nobody."""
+    """Hears of a run; this one reports to nobody."""
 
     run: str | None = None
     """The run's identifier there."""
 
     def beside(self, progress: Progress) -> Progress:
-        """What to tell of a training's progress: this and `progress`."""
+        """What hears of a training's progress: this and `progress`."""
         return progress
 
     def finish(self, record: RunRecord, folder: Path) -> None:

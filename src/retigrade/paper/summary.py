@@ -1,7 +1,7 @@
 """The order of the report: one page that says it all, the audit, then tables and figures for a screen and for paper.
 
 The tables' CSV files keep every column. On the page, what was printed, what was measured, and their difference share a
-cell; so do network, start and preparation; and a column that says the same in every row is told in the note.
+cell; so do network, start and preparation; and a column that says the same in every row is stated in the note.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a server is told at its start."""
+"""What a server is given at its start."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from retigrade.bundle import cpu_count
 from retigrade.errors import UsageError
+from retigrade.grader import Grader, load
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 DATABASE = "sqlite:///retigrade.db"
@@ -64,3 +65,7 @@ class ServeConfig:
     def workers(self) -> int:
         """Photographs graded at once."""
         return self.jobs or cpu_count()
+
+    def load_grader(self) -> Grader:
+        """Return the grader that the server's threads share; raises BundleError or UsageError as `retigrade.load`."""
+        return load(self.bundle, threads=1, operating_point=self.operating_point)

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from retigrade import __version__
 from retigrade.bundle import shipped_bundle
 from retigrade.errors import UsageError
-from retigrade.grader import Grader, load
+from retigrade.grader import Grader
 from retigrade.icdr import Status
 from retigrade.serve import audit, record
 from retigrade.serve.config import ServeConfig
@@ -64,7 +64,7 @@ class Service:
     def open(cls, config: ServeConfig, *, grader: Grader | None = None) -> Self:
         """Open bundle and database. Raises BundleError or UsageError where one cannot be used."""
         if grader is None:
-            grader = load(config.bundle, threads=1, operating_point=config.operating_point)
+            grader = config.load_grader()
         return cls(config, grader, Database(config.database))
 
     def bundle_note(self) -> str | None:

@@ -50,8 +50,8 @@ def operating_points(
 
     screening: reaches the sensitivity of 0.95, and is as far as can be, in standard errors, from missing either it or
     the specificity of 0.90 on other photographs. balanced: is as far as can be, in standard errors, from missing a
-    sensitivity or a specificity of 0.85; the highest sum of both (Youden 1950) may give away all of one for a little of
-    the other. specific: the highest sensitivity at a specificity of 0.95, or the highest specificity. A photo whose
+    sensitivity or a specificity of 0.85; the highest sum of both (Youden 1950) may give away much of one for a little
+    of the other. specific: the highest sensitivity at a specificity of 0.95, or the highest specificity. A photo whose
     stage by `decision` is referable is referred at every threshold. weights: (N,), how much each photograph counts;
     None counts all alike.
     """

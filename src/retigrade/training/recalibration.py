@@ -38,8 +38,8 @@ class Recalibration:
 
 def main(arguments: Recalibration) -> None:
     """Fit, report, and write the bundle."""
-    metadata = Bundle.load(arguments.bundle).metadata
     file = arguments.bundle.read_bytes()
+    metadata = Bundle.from_bytes(file).metadata
     manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
     validation = read_splits(arguments.splits, manifest).part(VALIDATION)
     photos = np.stack([canonical(manifest.entries[index], size=metadata.input_size) for index in validation])
@@ -55,7 +55,7 @@ def main(arguments: Recalibration) -> None:
             point.sensitivity,
             point.specificity,
         )
-    write_whole(arguments.output or arguments.bundle, reseal(strip(file), metadata.model_copy(update=fitted)))
+    write_whole(arguments.output or arguments.bundle, reseal(file, metadata.model_copy(update=fitted)))
 
 
 if __name__ == "__main__":
