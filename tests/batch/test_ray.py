@@ -147,7 +147,7 @@ def many(folder: Path, jpegs: list[bytes], count: int) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_five_times(bundle: Path, jpegs: list[bytes], tmp_path: Path, rows: Rows) -> None:
-    paths, out, part = many(tmp_path / "photos", jpegs, 1200), tmp_path / "out", 10
+    paths, out, part = many(tmp_path / "photos", jpegs, 600), tmp_path / "out", 10
     command = [sys.executable, "-m", "retigrade", "batch", str(tmp_path / "photos"), "--out", str(out)]
     command += ["--bundle", str(bundle), "--part-size", str(part), "--workers", "2"]
     kept = 0
@@ -174,13 +174,13 @@ def test_a_driver_that_is_killed_five_times(bundle: Path, jpegs: list[bytes], tm
 @pytest.mark.slow
 def test_a_node_that_is_killed(bundle: Path, jpegs: list[bytes], tmp_path: Path) -> None:
     """In a process of its own: the cluster is another than the one that the tests share."""
-    many(tmp_path / "photos", jpegs, 600)
+    many(tmp_path / "photos", jpegs, 400)
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path), str(bundle)], capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told == {"rows": 600, "different": 0, "killed": True}
+    assert told == {"rows": 400, "different": 0, "killed": True}
 
 
 def kill_a_node(folder: Path, bundle: Path) -> dict[str, Any]:

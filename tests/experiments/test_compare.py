@@ -42,6 +42,21 @@ def test_the_difference_is_that_of_the_figures(tmp_path: Path) -> None:
         assert each.estimate.number == pytest.approx(expected)
 
 
+def test_each_data_set_is_compared_by_itself(tmp_path: Path) -> None:
+    """One run is better in the east alone."""
+    east, west = rows(60, seed=1, right=0.3, source="east"), rows(120, seed=2, right=0.6, source="west")[60:]
+    first = write_run(tmp_path / "first", east + west)
+    second = write_run(tmp_path / "second", rows(60, seed=1, right=0.95, source="east") + west)
+    found = retigrade.compare([first, second], rounds=200)
+    parts = {part.data_set: part for part in found.runs[1].parts}
+    assert {name: part.photographs for name, part in parts.items()} == {"all": 120, "east": 60, "west": 60}
+    verdict = {name: {each.metric: each.verdict for each in part.differences} for name, part in parts.items()}
+    assert (verdict["east"]["accuracy"], verdict["west"]["accuracy"]) == (BETTER, NOISE)
+    alone = retigrade.compare([write_run(tmp_path / str(n), east) for n in range(2)], rounds=200)
+    assert alone.runs[0].figures["accuracy"] == found.runs[0].parts[1].figures["accuracy"]
+    assert [row[:3] for row in found.figures_table().rows][2:4] == [("east", 60, "first"), ("east", 60, "second")]
+
+
 def test_only_common_photographs_are_compared_and_it_is_said(tmp_path: Path) -> None:
     first, second = write_run(tmp_path / "a", rows(60)), write_run(tmp_path / "b", rows(40))
     found = retigrade.compare([first, second], rounds=50)

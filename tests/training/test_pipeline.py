@@ -200,6 +200,9 @@ def test_a_finished_training_is_continued_only_when_asked(
         (["--backbone", "crossvit_tiny_240"], "gives no feature map that can be graded; take one of beit,"),
         (["--recipe", "paper", "--weights", "none.safetensors"], "need a safetensors file"),
         (["--recipe", "brief", "--distill", "none.onnx"], "take --recipe further"),
+        (["--recipe", "best", "--teachers", "1"], "teachers must be 0 or at least 2"),
+        (["--folds", "2", "--splits", "splits.json"], "leave --folds and --leave-source-out out"),
+        (["--splits", "none.json"], "none.json: cannot be read"),
     ],
 )
 def test_wrong_options_exit_2_with_one_sentence(

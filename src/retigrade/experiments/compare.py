@@ -6,13 +6,13 @@ photograph hard for both cancels (Efron and Tibshirani, "An Introduction to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from retigrade.arrays import Integers, Reals
+from retigrade.arrays import Integers
 from retigrade.data.groups import connected_components, positions_by_key
 from retigrade.errors import DataError, UsageError, needs_extra
 from retigrade.experiments.predictions import MEASURED, TEST, PredictionRow, as_sample, figures_of, read_predictions
@@ -25,6 +25,8 @@ from retigrade.report.document import Document, Section, Table, Text, as_html, a
 
 LOWER_IS_BETTER = frozenset({"off_by_two", "ece", "brier", "nll"})
 NOISE, BETTER, WORSE = "noise", "better", "worse"
+ALL = "all"
+"""The name of all common photographs together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,32 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ComparedPart:
+    """One run on one data set, or on `ALL`: its figures, and their differences from the first run's, if another."""
+
+    data_set: str
+    photographs: int
+    figures: dict[str, Estimate]
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ComparedRun:
-    """One run: its name, record, figures on the common photographs, and differences from the first run, if another."""
+    """One run: its name, its record, and its parts: all common photographs first, then each of several data sets."""
 
     name: str
     record: RunRecord
-    figures: dict[str, Estimate]
-    differences: tuple[Difference, ...]
+    parts: tuple[ComparedPart, ...]
+
+    @property
+    def figures(self) -> dict[str, Estimate]:
+        """On all common photographs."""
+        return self.parts[0].figures
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """On all common photographs."""
+        return self.parts[0].differences
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,23 +84,26 @@ class Comparison:
     remarks: tuple[str, ...]
 
     def figures_table(self) -> Table:
-        """A row for each run."""
-        headings = ("run", *(METRICS[key].short for key in MEASURED))
-        rows: list[tuple[str | Estimate, ...]] = [
-            (run.name, *(run.figures[key] for key in MEASURED)) for run in self.runs
+        """A row for each run and data set."""
+        headings = ("data set", "photographs", "run", *(METRICS[key].short for key in MEASURED))
+        rows: list[tuple[str | int | Estimate, ...]] = [
+            (part.data_set, part.photographs, run.name, *(part.figures[key] for key in MEASURED))
+            for together in zip(*(run.parts for run in self.runs), strict=True)
+            for run, part in zip(self.runs, together, strict=True)
         ]
         return Table(headings, rows, key="figures", title="Figures", note="With 95 % intervals.")
 
     def differences_table(self) -> Table:
-        """A row for each metric of each run but the first."""
+        """A row for each metric on each data set, of each run but the first."""
         rows = [
-            (run.name, METRICS[each.metric].title, _signed(each.estimate), each.verdict)
+            (part.data_set, run.name, METRICS[each.metric].title, _signed(each.estimate), each.verdict)
             for run in self.runs[1:]
-            for each in run.differences
+            for part in run.parts
+            for each in part.differences
         ]
         count = max(1, len(rows))
         return Table(
-            ("run", "metric", f"less {self.runs[0].name}", "verdict"),
+            ("data set", "run", "metric", f"less {self.runs[0].name}", "verdict"),
             rows,
             key="differences",
             title="Differences",
@@ -134,17 +158,15 @@ def compare(runs: Sequence[Path | str], *, out: Path | str | None = None, rounds
                     "data set"
                 )
     groups = _groups(rows)
-    samples = [as_sample(each) for each in rows]
-    bootstrap, positions = Bootstrap(rounds=rounds), np.arange(len(common))
-    first, compared = samples[0], []
-    pivotal = np.array([METRICS[key].pivotal for key in MEASURED])
-    for name, record, sample in zip(_names(folders), records, samples, strict=True):
-        figures = bootstrap.estimates(_figures(sample), positions, groups=groups, pivotal=pivotal)
-        differences: tuple[Difference, ...] = ()
-        if sample is not first:
-            estimates = bootstrap.estimates(_figures(sample, first), positions, groups=groups)
-            differences = tuple(Difference(key, each) for key, each in zip(MEASURED, estimates, strict=True))
-        compared.append(ComparedRun(name, record, dict(zip(MEASURED, figures, strict=True)), differences))
+    samples, bootstrap = [as_sample(each) for each in rows], Bootstrap(rounds=rounds)
+    parts = [
+        (name, [_measured(sample, samples[0], positions, groups, bootstrap) for sample in samples], len(positions))
+        for name, positions in _data_sets(rows[0]).items()
+    ]
+    compared = [
+        ComparedRun(name, record, tuple(ComparedPart(part, count, *each[number]) for part, each, count in parts))
+        for number, (name, record) in enumerate(zip(_names(folders), records, strict=True))
+    ]
     independent = len(np.unique(groups))
     found = Comparison(tuple(compared), len(common), independent, tuple(_remarks(records, tested, common, independent)))
     if out is not None:
@@ -168,14 +190,28 @@ def _groups(rows: Sequence[Sequence[PredictionRow]]) -> Integers:
     return group_of
 
 
-def _figures(sample: Sample, first: Sample | None = None) -> Callable[[Integers], Reals]:
-    """The figures of a sample at some positions, less those of another where one is given."""
+def _data_sets(rows: Sequence[PredictionRow]) -> dict[str, Integers]:
+    """Positions of all photographs and, where there are several data sets, of each one's."""
+    sources = np.array([row.source for row in rows])
+    names = np.unique(sources).tolist()
+    each = {name: np.flatnonzero(sources == name) for name in names} if len(names) > 1 else {}
+    return {ALL: np.arange(len(rows)), **each}
 
-    def figures(positions: Integers) -> Reals:
-        own = figures_of(sample, positions)
-        return own if first is None else np.asarray(own - figures_of(first, positions))
 
-    return figures
+def _measured(
+    sample: Sample, first: Sample, positions: Integers, groups: Integers, bootstrap: Bootstrap
+) -> tuple[dict[str, Estimate], tuple[Difference, ...]]:
+    """The figures of one run on some photographs, and their differences from the first run's, if it is another."""
+    own = groups[positions]
+    pivotal = np.array([METRICS[key].pivotal for key in MEASURED])
+    figures = bootstrap.estimates(lambda drawn: figures_of(sample, drawn), positions, groups=own, pivotal=pivotal)
+    differences: tuple[Difference, ...] = ()
+    if sample is not first:
+        less = bootstrap.estimates(
+            lambda drawn: np.asarray(figures_of(sample, drawn) - figures_of(first, drawn)), positions, groups=own
+        )
+        differences = tuple(Difference(key, each) for key, each in zip(MEASURED, less, strict=True))
+    return dict(zip(MEASURED, figures, strict=True)), differences
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from retigrade.data.duplicates import find_duplicates
 from retigrade.data.groups import independent_groups
 from retigrade.data.manifest import Manifest, read_manifest
-from retigrade.data.splits import check_leaks
+from retigrade.data.splits import check_leaks, narrow
 from retigrade.errors import LeakError, UsageError
 from retigrade.evaluation.evaluate import evaluate
 from retigrade.experiments.predictions import TEST, PredictionRow, as_sample, write_folds, write_predictions
@@ -26,11 +26,12 @@ from retigrade.files import make_folder, write_whole
 from retigrade.metrics.calibration import reliability
 from retigrade.training.backbone import suited
 from retigrade.training.checkpoint import CHECKPOINT
+from retigrade.training.config import TEST_SHARE, VALIDATION_SHARE, TrainConfig
 from retigrade.training.describe import UNSTATED
 from retigrade.training.device import open_fabric
 from retigrade.training.log import LOG
 from retigrade.training.loop import Start
-from retigrade.training.pipeline import TEST_SHARE, VALIDATION_SHARE, TrainConfig, TrainedBundle, train_manifest
+from retigrade.training.pipeline import TrainedBundle, train_manifest
 from retigrade.training.progress import Progress
 from retigrade.training.recipe import RECIPES, Recipe
 
@@ -54,9 +55,11 @@ def train(
     epochs: int | None = None,
     batch: int | None = None,
     lr: float | None = None,
+    teachers: int | None = None,
     lesions: Path | None = None,
     mirror: bool = False,
     distill: Sequence[Path] = (),
+    splits: Path | None = None,
     name: str | None = None,
     license: str = UNSTATED,
     intended_use: str = UNSTATED,
@@ -71,11 +74,11 @@ def train(
 
     data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs,
     the logs and checkpoints, and the run's record: run.json, history.csv, predictions.csv, folds.csv, figures/.
-    recipe: `best`, `robust`, `brief`, `further`, `paper`, or one of your own; size, epochs, batch, lr: in place of
-    the recipe's. backbone: one of timm. weights: what to start from, a safetensors file or a bundle, in place of
-    timm's ImageNet weights; random_start: start from random weights. validation, test, folds, leave_source_out,
-    lesions, mirror, distill: see `TrainConfig`. external: labelled folders or CSV files to measure the bundle on,
-    never learned from or chosen on. name, license, intended_use: what the bundle says of itself. resume: go on with
+    recipe: `best`, `robust`, `brief`, `further`, `paper`, or one of your own; size, epochs, batch, lr, teachers: in
+    place of the recipe's. backbone: one of timm. weights: what to start from, a safetensors file or a bundle, in place
+    of timm's ImageNet weights; random_start: start from random weights. validation, test, folds, leave_source_out,
+    lesions, mirror, distill, splits: see `TrainConfig`. external: labelled folders or CSV files to measure the bundle
+    on, never learned from or chosen on. name, license, intended_use: what the bundle says of itself. resume: go on with
     the run in `out`. skip_unreadable: leave unusable photographs out. accelerator: `auto`, `cpu` or `gpu`. mlflow:
     address of an MLflow server or folder that hears of it too. progress: hears of each step.
 
@@ -90,6 +93,8 @@ def train(
     folders = _folders(data)
     externals = {each: read_manifest(each, skip_unreadable=skip_unreadable) for each in _folders(external)}
     manifest = read_manifest(folders, size=config.recipe.size, skip_unreadable=skip_unreadable)
+    if splits is not None:
+        manifest = narrow(manifest, Path(splits))
     for each in externals.values():
         check_apart(manifest, each)
     fabric = open_fabric(accelerator=accelerator)
@@ -148,7 +153,7 @@ def _config(options: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
     if isinstance(recipe, str) and recipe not in RECIPES:
         raise UsageError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}")
     chosen = RECIPES[recipe] if isinstance(recipe, str) else recipe
-    changed = {key: options[key] for key in ("epochs", "batch", "lr") if options[key] is not None}
+    changed = {key: options[key] for key in ("epochs", "batch", "lr", "teachers") if options[key] is not None}
     chosen = replace(chosen if options["size"] is None else chosen.resized(options["size"]), **changed)
     chosen, sentences = suited(chosen, options["backbone"])
     if options["leave_source_out"] and options["test"] != TEST_SHARE:
@@ -171,7 +176,7 @@ def _config(options: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
 
 
 _AS_THEY_ARE = (
-    "validation", "test", "folds", "leave_source_out", "lesions", "mirror", "license", "intended_use",
+    "validation", "test", "folds", "leave_source_out", "lesions", "mirror", "splits", "license", "intended_use",
 )  # fmt: skip
 
 

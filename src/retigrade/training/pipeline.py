@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from lightning_fabric import Fabric
 
 from retigrade.arrays import Floats, Integers, Pixels, Reals
 from retigrade.bundle import Bundle, reseal
-from retigrade.data.annotations import find_annotated, read_annotated
+from retigrade.data.annotations import read_annotated
 from retigrade.data.cache import prepared
 from retigrade.data.duplicates import find_duplicates
 from retigrade.data.manifest import Manifest
@@ -40,72 +41,20 @@ from retigrade.metadata import Metadata
 from retigrade.metrics.decision import softmax
 from retigrade.metrics.fitting import fit_prior, fit_temperature
 from retigrade.training.calibrate import equal_sources
+from retigrade.training.config import TrainConfig
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
-from retigrade.training.describe import UNSTATED, Evidence, Origin, make_metadata
+from retigrade.training.describe import Evidence, Origin, make_metadata
 from retigrade.training.distillation import cross_fitted_targets, distilled_targets, mean_logits, teacher_shares
 from retigrade.training.export import concatenated, receptive_field_offset, run_model, to_onnx
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
-from retigrade.training.loop import Pick, Start, fit, predict
+from retigrade.training.loop import Pick, fit, predict
 from retigrade.training.network import Ensemble, Network
 from retigrade.training.out_of_distribution import fit_out_of_distribution
 from retigrade.training.progress import Progress
 from retigrade.training.recipe import Recipe
 
-VALIDATION_SHARE = TEST_SHARE = 0.1
 BUNDLE, SPLITS, WEIGHTS, EVALUATION = "bundle.onnx", "splits.json", "network.safetensors", "evaluation.json"
 _OFFSET_PHOTOS = 16  # enough for the gradient's centre to settle
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """How to train; raises UsageError where options do not go together.
-
-    validation, test: the shares of the photographs that are set aside; of several folds, validation is the share of
-    those that a fold learns from. folds: 0 trains one network on one split; K trains K networks, each tested on its own
-    fold. leave_source_out: the folds are the data sets, each tested by a network that learned from the others. lesions:
-    a folder of annotated photographs for lesion supervision. mirror: the bundle looks at the mirror image too. distill:
-    bundles whose mean prediction becomes a part of the targets, as large as the recipe's teacher_weight.
-    """
-
-    recipe: Recipe
-    start: Start
-    validation: float = VALIDATION_SHARE
-    test: float = TEST_SHARE
-    folds: int = 0
-    leave_source_out: bool = False
-    lesions: Path | None = None
-    mirror: bool = False
-    distill: tuple[Path, ...] = ()
-    name: str
-    license: str = UNSTATED
-    intended_use: str = UNSTATED
-
-    def __post_init__(self) -> None:
-        if self.folds < 0 or self.folds == 1:
-            raise UsageError(f"--folds must be 0 or at least 2, got {self.folds}")
-        if self.folds and self.leave_source_out:
-            raise UsageError("--leave-source-out makes a fold of each data set: leave --folds out")
-        for name, share in (("validation", self.validation), ("test", self.test)):
-            if not 0 < share < 1:
-                raise UsageError(f"--{name} must lie between 0 and 1, got {share:g}")
-        if not self.cross_validated and self.validation + self.test >= 1:
-            raise UsageError(
-                f"--validation {self.validation:g} and --test {self.test:g} leave no photographs to learn from"
-            )
-        if self.distill and (self.recipe.teachers or not self.recipe.teacher_weight):
-            raise UsageError(
-                f"--distill goes with a recipe whose targets leave room for it; {self.recipe.name} does not: "
-                "take --recipe further"
-            )
-        if self.lesions is not None:
-            find_annotated(self.lesions)  # a wrong folder must not wait for the training
-            if not self.recipe.high_resolution:
-                raise UsageError("--lesions needs a high-resolution head, which this recipe or backbone has not")
-
-    @property
-    def cross_validated(self) -> bool:
-        """Whether several networks are trained, each tested on photographs that it did not learn from."""
-        return self.folds > 0 or self.leave_source_out
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -135,6 +84,27 @@ class TrainedBundle:
     folds: tuple[FoldPredictions, ...]
 
 
+def bundle_of_weights(
+    weights: Path, manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
+) -> TrainedBundle:
+    """Make a bundle of a network's weights as they are: what follows a training, without one.
+
+    weights: a safetensors file, as `Network.save` writes it. The rest as for `train_manifest`.
+    """
+    recipe, start = config.recipe, config.start
+    network = Network(
+        start.backbone,
+        dropout=recipe.dropout,
+        high_resolution=recipe.high_resolution > 0,
+        weights=weights,
+        size=recipe.size,
+    )
+    run = _Run.of(manifest, config, folder=folder, fabric=fabric, progress=progress)
+    (fold,) = _folds(manifest, run.splits, config)
+    network = network.to(fabric.device).to(memory_format=torch.channels_last).eval()
+    return run.write_bundle([run.export(network, run.training_data(fold), fold, trained="weights as they were")])
+
+
 def train_manifest(
     manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
 ) -> TrainedBundle | None:
@@ -142,11 +112,8 @@ def train_manifest(
 
     Returns None in all processes but the first.
     """
-    with fabric.rank_zero_first():  # of several processes one writes and the others read
-        splits = _splits(manifest, config, folder / SPLITS)
-        photos = prepared(manifest, size=config.recipe.size, folder=folder)
-    run = _Run(manifest, splits, photos, config, folder=folder, fabric=fabric, progress=progress)
-    exported = [run.fold(fold) for fold in _folds(manifest, splits, config)]
+    run = _Run.of(manifest, config, folder=folder, fabric=fabric, progress=progress)
+    exported = [run.fold(fold) for fold in _folds(manifest, run.splits, config)]
     trained = run.write_bundle([each for each in exported if each is not None]) if fabric.is_global_zero else None
     fabric.barrier()
     return trained
@@ -166,6 +133,14 @@ class _Exported:
 class _Run:
     """One call of `train_manifest`: the photographs, how to train on them, and where to."""
 
+    @classmethod
+    def of(cls, manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress) -> Self:
+        """With the split and the prepared photographs that `folder` holds, or that are made there."""
+        with fabric.rank_zero_first():  # of several processes one writes and the others read
+            splits = _splits(manifest, config, folder / SPLITS)
+            photos = prepared(manifest, size=config.recipe.size, folder=folder)
+        return cls(manifest, splits, photos, config, folder=folder, fabric=fabric, progress=progress)
+
     def __init__(
         self,
         manifest: Manifest,
@@ -183,7 +158,7 @@ class _Run:
     def fold(self, fold: Fold) -> _Exported | None:
         """Train the network of one fold and export it; None in all processes but the first."""
         config, recipe, folder = self.config, self.config.recipe, self.folder / fold.name
-        data = self._training_data(fold)
+        data = self.training_data(fold)
         if recipe.teachers:
             shares = teacher_shares(
                 self.manifest, self.splits, fold.train, teachers=recipe.teachers, seed=config.start.seed
@@ -199,8 +174,13 @@ class _Run:
         network = self._fit(data, recipe, folder)
         if not self.fabric.is_global_zero:
             return None
+        return self.export(network, data, fold, trained=f"recipe {recipe.name}, {recipe.epochs} epochs")
+
+    def export(self, network: Network, data: TrainingData, fold: Fold, *, trained: str) -> _Exported:
+        """Teach a trained network's map, save its weights, export and ask it; `trained` says how it came about."""
+        config, recipe, folder = self.config, self.config.recipe, self.folder / fold.name
         annotated = self._supervise_lesions(network, data, fold)
-        network.save(folder / WEIGHTS, trained=f"recipe {recipe.name}, {recipe.epochs} epochs")
+        network.save(folder / WEIGHTS, trained=trained)
         self._correct_prior(network, data)
         model = to_onnx(network, size=recipe.size, mirror=config.mirror)
         # With folds, the fold that tests calibrates too: the ensemble's own answers to it are those of this network.
@@ -258,7 +238,7 @@ class _Run:
                     probabilities=softmax(outputs.logits, temperature=metadata.temperature),
                 )
 
-    def _training_data(self, fold: Fold) -> TrainingData:
+    def training_data(self, fold: Fold) -> TrainingData:
         manifest, subsets = self.manifest, [entry.subset for entry in self.manifest.entries]
         return TrainingData(
             photos=self.photos,
@@ -388,6 +368,15 @@ def _folds(manifest: Manifest, splits: Splits, config: TrainConfig) -> Iterator[
 def _splits(manifest: Manifest, config: TrainConfig, path: Path) -> Splits:
     if path.exists():
         return read_splits(path, manifest)
+    if config.splits is not None:
+        splits = read_splits(config.splits, manifest)
+        if set(splits.names) != {TRAIN, VALIDATION, TEST}:
+            raise UsageError(
+                f"{config.splits}: has the parts {', '.join(splits.names)}; --splits needs {TRAIN}, {VALIDATION} "
+                f"and {TEST}"
+            )
+        write_splits(splits, path, manifest)
+        return splits
     groups, seed = find_duplicates(manifest.paths), config.start.seed
     if config.leave_source_out:
         splits = by_source(manifest, groups, seed=seed)

@@ -169,9 +169,27 @@ BRIEF = replace(
 """One network and few epochs, for many photographs and a processor alone; half of `robust`'s augmentation."""
 
 FURTHER = replace(
-    BRIEF, name="further", epochs=9, lr=4e-4, size=288, small_size=224, teacher_weight=0.4, frozen_stride=4
+    BRIEF,
+    name="further",
+    epochs=5,
+    lr=3e-4,
+    size=288,
+    small_size=224,
+    small_share=0.4,
+    source_balance=0.45,
+    teacher_weight=0.45,
+    frozen_stride=4,
+    augmentation=replace(BRIEF.augmentation, noise=9, illumination=0.22, dust=0.4, colour_noise=0.35),
 )
 """For a network that grades already and is to learn from more photographs, larger ones, and other bundles."""
+
+FURTHER_ROBUST = replace(
+    FURTHER,
+    name="further-robust",
+    frozen_stride=0,
+    augmentation=replace(ROBUST.augmentation, noise=13, channel_gamma=0.1, illumination=0.3, dust=0.5),
+)
+"""`further` with every layer learning, against noise, dust and uneven light."""
 
 PAPER = Recipe(
     name="paper",
@@ -204,4 +222,4 @@ PAPER = Recipe(
     ),
 )
 
-RECIPES = {recipe.name: recipe for recipe in (BEST, ROBUST, BRIEF, FURTHER, PAPER)}
+RECIPES = {recipe.name: recipe for recipe in (BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, PAPER)}

@@ -1,0 +1,153 @@
+"""Make a bundle of the mean of several trainings' weights.
+
+    python -m retigrade.training.averaging --weights FILE FILE... --data DATA... --splits FILE --out DIR
+
+Networks that were fine-tuned from the same weights lie in one basin, so that the mean of their weights answers about as
+well as the mean of their answers, at the cost of one (Wortsman et al., "Model soups", ICML 2022). The members and the
+mean are first compared on the split's part `validation`; the mean is then calibrated, exported and measured as a
+training's network is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from retigrade.arrays import Floats, Integers, Pixels, Reals
+from retigrade.data.cache import prepared
+from retigrade.data.manifest import read_manifest
+from retigrade.data.splits import VALIDATION, narrow, read_splits
+from retigrade.errors import UsageError
+from retigrade.files import make_folder, write_whole
+from retigrade.metrics.classification import auroc, is_referable, p_referable, quadratic_kappa
+from retigrade.metrics.decision import softmax
+from retigrade.metrics.fitting import fit_temperature
+from retigrade.training.calibrate import equal_sources
+from retigrade.training.config import TrainConfig
+from retigrade.training.describe import UNSTATED
+from retigrade.training.device import open_fabric
+from retigrade.training.loop import Start, predict
+from retigrade.training.network import Network
+from retigrade.training.pipeline import bundle_of_weights
+from retigrade.training.progress import TerminalProgress
+from retigrade.training.recipe import RECIPES
+from retigrade.training.warm_start import present_name
+
+MEAN = "mean.safetensors"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Averaging:
+    """The networks, the labelled photographs that they learned from and their split, and where the bundle goes."""
+
+    weights: tuple[Path, ...]
+    """The network.safetensors of trainings that started from the same weights."""
+    data: tuple[Path, ...]
+    splits: Path
+    out: Path
+    recipe: str = "further"
+    """The recipe that they were trained by; it says how large a photo is."""
+    backbone: str = "mobilenetv2_100"
+    lesions: Path | None = None
+    """Teach the mean's thermal map where lesions are: a folder with photos/ and masks/."""
+    name: str = "retigrade-mobilenetv2"
+    license: str = UNSTATED
+    intended_use: str = UNSTATED
+    seed: int = 1
+
+
+def mean_weights(files: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The mean of each tensor over several safetensors files, and the notes of the first with the origins of all.
+
+    Whole numbers, such as counts of batches, are the first file's. Raises UsageError where there are fewer than two
+    files, one cannot be read, or they are not of one architecture.
+    """
+    if len(files) < 2:
+        raise UsageError(f"a mean needs the weights of at least two networks, got {len(files)}")
+    tensors, notes = zip(*(_read(file) for file in files), strict=True)
+    first: dict[str, Tensor] = tensors[0]
+    for file, other in zip(files[1:], tensors[1:], strict=True):
+        if {name: value.shape for name, value in first.items()} != {name: value.shape for name, value in other.items()}:
+            raise UsageError(f"{file}: its tensors are not those of {files[0]}; give networks of one architecture")
+    mean = {
+        name: torch.stack([each[name] for each in tensors]).mean(0) if value.is_floating_point() else value
+        for name, value in first.items()
+    }
+    origins = "; ".join(dict.fromkeys(each.get("origin", "unknown") for each in notes))
+    return mean, {**notes[0], "origin": f"the mean of the weights of {len(files)} networks: {origins}"}
+
+
+def main(arguments: Averaging) -> None:
+    """Average, compare on validation, and write the mean's bundle with its evaluation."""
+    if arguments.recipe not in RECIPES:
+        raise UsageError(f"there is no recipe {arguments.recipe!r}; there are {', '.join(RECIPES)}")
+    config = TrainConfig(
+        recipe=RECIPES[arguments.recipe],
+        start=Start(backbone=arguments.backbone, seed=arguments.seed),
+        lesions=arguments.lesions,
+        splits=arguments.splits,
+        name=arguments.name,
+        license=arguments.license,
+        intended_use=arguments.intended_use,
+    )
+    state, notes = mean_weights(arguments.weights)
+    make_folder(arguments.out)
+    mean = arguments.out / MEAN
+    write_whole(mean, save(state, metadata=notes))
+    manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
+    validation = read_splits(arguments.splits, manifest).part(VALIDATION)
+    weights = equal_sources(manifest.sources[validation])
+    photos = prepared(manifest, size=config.recipe.size, folder=arguments.out)
+    fabric = open_fabric(accelerator="auto")
+    for file in (*arguments.weights, mean):
+        logits = _logits(file, config, photos, validation, fabric)
+        figures = ", ".join(_compared(logits, manifest.grades[validation], weights))
+        _log.info("%s on validation: %s", file, figures)
+    with TerminalProgress() as progress:
+        trained = bundle_of_weights(mean, manifest, config, folder=arguments.out, fabric=fabric, progress=progress)
+    _log.info("bundle: %s", trained.path)
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(file, "pt") as opened:
+            return {present_name(name): opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{file}: cannot be read as weights ({error}); give a run's network.safetensors") from error
+
+
+def _logits(file: Path, config: TrainConfig, photos: Pixels, indices: Integers, fabric: Fabric) -> Floats:
+    network = Network(
+        config.start.backbone,
+        high_resolution=config.recipe.high_resolution > 0,
+        weights=file,
+        size=config.recipe.size,
+    )
+    network = network.to(fabric.device).to(memory_format=torch.channels_last)
+    return predict(network, photos, indices, fabric=fabric)
+
+
+def _compared(logits: Floats, grades: Integers, weights: Reals) -> Iterator[str]:
+    """Three figures, calibrated on the same photographs, the first with these weights."""
+    probabilities = softmax(logits, temperature=fit_temperature(logits, grades, weights=weights))
+    likelihood = -np.log(probabilities[np.arange(len(grades)), grades])
+    yield f"negative log-likelihood {np.average(likelihood, weights=weights):.4f}"
+    yield f"kappa {quadratic_kappa(grades, probabilities.argmax(axis=1)):.3f}"
+    yield f"referable AUROC {auroc(p_referable(probabilities), is_referable(grades)):.3f}"
+
+
+if __name__ == "__main__":
+    import tyro
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(tyro.cli(Averaging))

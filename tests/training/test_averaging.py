@@ -1,0 +1,68 @@
+"""Several trainings' weights to one network, and that to a bundle."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from retigrade.bundle import Bundle
+from retigrade.cli import main
+from retigrade.errors import UsageError
+from retigrade.evaluation.result import EvaluationResult
+from retigrade.training.averaging import Averaging, mean_weights
+from retigrade.training.averaging import main as average
+from small_data import write_small_data
+
+BACKBONE = "test_efficientnet"
+
+
+def test_the_mean_of_weights_is_that_of_each_tensor(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    for number, file in enumerate(files):
+        tensors = {"w": torch.full((2,), 4.0 * number), "batches": torch.tensor(number + 3)}
+        save_file(tensors, file, {"origin": f"run {number}"})
+    mean, notes = mean_weights(files)
+    assert (mean["w"].tolist(), mean["batches"].item()) == ([2.0, 2.0], 3)
+    assert notes["origin"] == "the mean of the weights of 2 networks: run 0; run 1"
+
+
+def test_weights_that_have_no_mean_are_one_sentence(tmp_path: Path) -> None:
+    one, other, none = (tmp_path / f"{name}.safetensors" for name in ("one", "other", "none"))
+    save_file({"w": torch.zeros(2)}, one)
+    save_file({"w": torch.zeros(3)}, other)
+    none.write_bytes(b"none")
+    for files, sentence in (
+        ([one], "at least two"),
+        ([one, other], "give networks of one architecture"),
+        ([one, none], r"none\.safetensors: cannot be read as weights"),
+        ([one, tmp_path / "absent"], "absent: cannot be read as weights"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            mean_weights(files)
+
+
+@pytest.mark.slow
+def test_two_trainings_of_one_split_become_one_bundle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    data = write_small_data(tmp_path / "eyes", photos=50)
+    options = ["--backbone", BACKBONE, "--random-start", "--epochs", "1", "--batch", "8", "--recipe", "paper"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", str(data), "--out", str(first), *options]) == 0
+    splits = first / "splits.json"
+    assert main(["train", str(data), "--out", str(second), *options, "--seed", "2", "--splits", str(splits)]) == 0
+    assert (second / "splits.json").read_bytes() == splits.read_bytes()
+    members, out = (first / "network.safetensors", second / "network.safetensors"), tmp_path / "mean"
+    average(
+        Averaging(weights=members, data=(data,), splits=splits, out=out, recipe="paper", backbone=BACKBONE, name="mean")
+    )
+    told = [record.getMessage() for record in caplog.records if "on validation" in record.getMessage()]
+    assert [sentence.partition(" on ")[0] for sentence in told] == [*map(str, members), str(out / "mean.safetensors")]
+    mean, one, other = (load_file(file) for file in (out / "network.safetensors", *members))
+    torch.testing.assert_close(mean["classify.weight"], (one["classify.weight"] + other["classify.weight"]) / 2)
+    assert Bundle.load(out / "bundle.onnx").metadata.name == "mean"
+    tested = EvaluationResult.read(out / "evaluation.json").statuses
+    assert sum(tested.values()) == 5
