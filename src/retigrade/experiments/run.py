@@ -158,6 +158,8 @@ def _config(options: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
     chosen, sentences = suited(chosen, options["backbone"])
     if options["leave_source_out"] and options["test"] != TEST_SHARE:
         raise UsageError("--leave-source-out tests on whole data sets: leave --test out")
+    if options["splits"] is not None and (options["validation"], options["test"]) != (VALIDATION_SHARE, TEST_SHARE):
+        raise UsageError("--splits says which photographs validate and test: leave --validation and --test out")
     if options["folds"] and options["test"] != TEST_SHARE:
         raise UsageError("--folds tests every photograph once: leave --test out")
     config = TrainConfig(
