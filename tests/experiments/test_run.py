@@ -148,7 +148,10 @@ def test_a_bundle_is_a_start(run: Path, data: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     options: dict[str, Any] = {"backbone": "test_efficientnet", "recipe": "paper", "size": 64, "batch": 8, "epochs": 1}
     bundle = retigrade.train(data, out=first, random_start=True, **options)
-    again = retigrade.train(data, out=tmp_path / "second", weights=bundle, lr=1e-7, **options)
+    again = retigrade.train(
+        data, out=tmp_path / "second", weights=bundle, lr=1e-7, seed=2, splits=first / "splits.json", **options
+    )
+    assert (tmp_path / "second" / "splits.json").read_bytes() == (first / "splits.json").read_bytes()
     photos = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     before, after = (Bundle.load(path).run(photos) for path in (bundle, again))
     # A step of 1e-7 learns nothing but the correction of the head's bias, which no feature shows.

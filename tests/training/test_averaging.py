@@ -46,23 +46,25 @@ def test_weights_that_have_no_mean_are_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_trainings_of_one_split_become_one_bundle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_networks_of_one_split_become_one_bundle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    data = write_small_data(tmp_path / "eyes", photos=50)
+    data, run, out = write_small_data(tmp_path / "eyes", photos=50), tmp_path / "run", tmp_path / "mean"
     options = ["--backbone", BACKBONE, "--random-start", "--epochs", "1", "--batch", "8", "--recipe", "paper"]
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert main(["train", str(data), "--out", str(first), *options]) == 0
-    splits = first / "splits.json"
-    assert main(["train", str(data), "--out", str(second), *options, "--seed", "2", "--splits", str(splits)]) == 0
-    assert (second / "splits.json").read_bytes() == splits.read_bytes()
-    members, out = (first / "network.safetensors", second / "network.safetensors"), tmp_path / "mean"
+    assert main(["train", str(data), "--out", str(run), *options, "--size", "64"]) == 0
+    members = (run / "network.safetensors", tmp_path / "other.safetensors")
+    tensors = load_file(members[0])
+    save_file({name: value * 3 if "classify" in name else value for name, value in tensors.items()}, members[1])
     average(
-        Averaging(weights=members, data=(data,), splits=splits, out=out, recipe="paper", backbone=BACKBONE, name="mean")
-    )
+        Averaging(
+            weights=members, data=(data,), splits=run / "splits.json", out=out, recipe="paper", size=64,
+            backbone=BACKBONE, name="mean",
+        )
+    )  # fmt: skip
     told = [record.getMessage() for record in caplog.records if "on validation" in record.getMessage()]
     assert [sentence.partition(" on ")[0] for sentence in told] == [*map(str, members), str(out / "mean.safetensors")]
-    mean, one, other = (load_file(file) for file in (out / "network.safetensors", *members))
-    torch.testing.assert_close(mean["classify.weight"], (one["classify.weight"] + other["classify.weight"]) / 2)
-    assert Bundle.load(out / "bundle.onnx").metadata.name == "mean"
+    mean = load_file(out / "network.safetensors")
+    torch.testing.assert_close(mean["classify.weight"], 2 * tensors["classify.weight"])
+    metadata = Bundle.load(out / "bundle.onnx").metadata
+    assert (metadata.name, metadata.input_size) == ("mean", 64)
     tested = EvaluationResult.read(out / "evaluation.json").statuses
     assert sum(tested.values()) == 5

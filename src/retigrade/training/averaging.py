@@ -56,7 +56,9 @@ class Averaging:
     splits: Path
     out: Path
     recipe: str = "further"
-    """The recipe that they were trained by; it says how large a photo is."""
+    """The recipe that they were trained by; it says how large a photo is, and what its maps need."""
+    size: int | None = None
+    """Side of the photo in pixels, where they were trained with another than the recipe's."""
     backbone: str = "mobilenetv2_100"
     lesions: Path | None = None
     """Teach the mean's thermal map where lesions are: a folder with photos/ and masks/."""
@@ -91,8 +93,9 @@ def main(arguments: Averaging) -> None:
     """Average, compare on validation, and write the mean's bundle with its evaluation."""
     if arguments.recipe not in RECIPES:
         raise UsageError(f"there is no recipe {arguments.recipe!r}; there are {', '.join(RECIPES)}")
+    recipe = RECIPES[arguments.recipe]
     config = TrainConfig(
-        recipe=RECIPES[arguments.recipe],
+        recipe=recipe if arguments.size is None else recipe.resized(arguments.size),
         start=Start(backbone=arguments.backbone, seed=arguments.seed),
         lesions=arguments.lesions,
         splits=arguments.splits,
