@@ -133,6 +133,12 @@ class TestReasons:
         assert found.status is Status.GRADED
         assert found.reasons == (FILLED.note,)
 
+    def test_a_refusal_says_so_too(self, canonical: Pixels) -> None:
+        for limits in (QualityLimits(reject_limit=-1e3), QualityLimits(eye_needed_rimless=1e3, anatomy_needed=-1e3)):
+            found = assess_photo(canonical, limits, disc=FILLED)
+            assert found.status is Status.UNGRADABLE
+            assert found.reasons[1:] == (FILLED.note,)
+
 
 class TestMeasures:
     def test_one_number_for_each_name(self, canonical: Pixels) -> None:

@@ -194,8 +194,8 @@ class QualityLimits(BaseModel):
 def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
     """Judge a canonical photo, uint8 (S, S, 3).
 
-    The verdict is graded (it may be), ungradable or not_fundus, with reasons in words for the latter two, and with a
-    note for the first where the disc has one.
+    The verdict is graded (it may be), ungradable or not_fundus, with reasons in words for the latter two; the note that
+    the disc may have is among the reasons of the first two.
     """
     measures = measure(canonical)
     if measures is None:
@@ -204,17 +204,17 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
     eye, reject = float(limits.eye_score(measures)) - needed, float(limits.reject_score(measures)) - limits.reject_limit
     quality = float(_share(eye / 2) * _share(-reject))
     complaints = _complaints(dict(zip(MEASURES, measures.tolist(), strict=True)), limits)
-    if eye < 0:
-        if complaints:
-            return Quality(quality, Status.UNGRADABLE, complaints)
-        if float(limits.anatomy.of(measures)) >= limits.anatomy_needed:
-            return Quality(quality, Status.UNGRADABLE, (UNUSUAL,))
-        return Quality(0.0, Status.NOT_FUNDUS, (NOT_AN_EYE,))
+    note = () if disc.note is None else (disc.note,)
     if complaints:
-        return Quality(quality, Status.UNGRADABLE, complaints)
+        return Quality(quality, Status.UNGRADABLE, (*complaints, *note))
+    if eye < 0:
+        if float(limits.anatomy.of(measures)) >= limits.anatomy_needed:
+            return Quality(quality, Status.UNGRADABLE, (UNUSUAL, *note))
+        return Quality(0.0, Status.NOT_FUNDUS, (NOT_AN_EYE,))
     if reject > 0:
-        return Quality(quality, Status.UNGRADABLE, (f"poor quality, {_fault(measures, limits.eye)}: take it again",))
-    return Quality(quality, Status.GRADED, () if disc.note is None else (disc.note,))
+        poor = f"poor quality, {_fault(measures, limits.eye)}: take it again"
+        return Quality(quality, Status.UNGRADABLE, (poor, *note))
+    return Quality(quality, Status.GRADED, note)
 
 
 def _share(odds: float) -> float:
