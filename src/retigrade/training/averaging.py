@@ -30,7 +30,7 @@ from retigrade.errors import UsageError
 from retigrade.files import make_folder, write_whole
 from retigrade.metrics.classification import auroc, is_referable, p_referable, quadratic_kappa
 from retigrade.metrics.decision import softmax
-from retigrade.metrics.fitting import fit_temperature
+from retigrade.metrics.fitting import fit_prior, fit_temperature
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.config import TrainConfig
 from retigrade.training.describe import UNSTATED
@@ -141,8 +141,9 @@ def _logits(file: Path, config: TrainConfig, photos: Pixels, indices: Integers, 
 
 
 def _compared(logits: Floats, grades: Integers, weights: Reals) -> Iterator[str]:
-    """Three figures, calibrated on the same photographs, the first with these weights."""
-    probabilities = softmax(logits, temperature=fit_temperature(logits, grades, weights=weights))
+    """Three figures after calibration on the same photographs with these weights, which weigh the first figure, too."""
+    shifted = logits + fit_prior(logits, grades, weights=weights)
+    probabilities = softmax(shifted, temperature=fit_temperature(shifted, grades, weights=weights))
     likelihood = -np.log(probabilities[np.arange(len(grades)), grades])
     yield f"negative log-likelihood {np.average(likelihood, weights=weights):.4f}"
     yield f"kappa {quadratic_kappa(grades, probabilities.argmax(axis=1)):.3f}"
