@@ -324,6 +324,7 @@ def test_two_runs_into_one_folder_are_refused(many: Path, bundle: Path, tmp_path
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)  # so that it does not come to its end before the other begins
         with start("grade", many, "--bundle", bundle, "--out", out) as second:
             _, said = second.communicate()
         assert second.returncode == 2
