@@ -43,7 +43,7 @@ class RunProgress:
             self._write(f"interrupted while {self._doing}: {self._place()}\n")
 
     def begin(self, doing: str, *, total: int, kinds: Iterable[str] = ()) -> None:
-        """Begin a stage of `total` things and measure its time; kinds: those that are told even where there is none.
+        """Begin a stage of `total` things and measure its time; kinds: those that are counted even where there is none.
 
         doing: what is done, as in "reading photographs".
         """

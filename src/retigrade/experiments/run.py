@@ -33,7 +33,7 @@ from retigrade.training.log import LOG
 from retigrade.training.loop import Start
 from retigrade.training.pipeline import TrainedBundle, train_manifest
 from retigrade.training.progress import Progress
-from retigrade.training.recipe import RECIPES, Recipe
+from retigrade.training.recipe import Recipe, recipe_named
 
 HISTORY, FIGURES, EXTERNAL = "history.csv", "figures", "external"
 
@@ -150,9 +150,7 @@ def _folders(data: Path | str | Sequence[Path | str]) -> list[Path]:
 def _config(options: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
     """The options as a config, and a sentence on each thing that the backbone cannot follow."""
     recipe = options["recipe"]
-    if isinstance(recipe, str) and recipe not in RECIPES:
-        raise UsageError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}")
-    chosen = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    chosen = recipe_named(recipe) if isinstance(recipe, str) else recipe
     changed = {key: options[key] for key in ("epochs", "batch", "lr", "teachers") if options[key] is not None}
     chosen = replace(chosen if options["size"] is None else chosen.resized(options["size"]), **changed)
     chosen, sentences = suited(chosen, options["backbone"])

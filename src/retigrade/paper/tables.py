@@ -48,7 +48,7 @@ def data_table(experiment: Experiment) -> Table:
         key="table_1",
         title="Table 1: the photographs",
         note="The printed training column is the whole of the public train.csv, the only part of APTOS 2019 with "
-        "published grades. Where the grades of the other printed photographs came from is not told.",
+        "published grades. Where the grades of the other printed photographs came from is not stated.",
     )
 
 

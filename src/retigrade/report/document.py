@@ -140,12 +140,12 @@ def folded(table: Table) -> Table:
         return table
     kept = [place for place in range(len(table.headings)) if place not in constant]
     facts = [f"{table.headings[place]} {texts[place][0]}" for place in constant if texts[place][0] != "–"]
-    told = f"In every row: {'; '.join(facts)}." if facts else ""
+    stated = f"In every row: {'; '.join(facts)}." if facts else ""
     return replace(
         table,
         headings=tuple(table.headings[place] for place in kept),
         rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
-        note=f"{table.note} {told}".strip(),
+        note=f"{table.note} {stated}".strip(),
     )
 
 

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from retigrade.arrays import Floats, Integers, Pixels, Reals
+from retigrade.arrays import Floats, Integers, Reals
 from retigrade.data.cache import prepared
 from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import VALIDATION, narrow, read_splits
@@ -35,11 +34,10 @@ from retigrade.training.calibrate import equal_sources
 from retigrade.training.config import TrainConfig
 from retigrade.training.describe import UNSTATED
 from retigrade.training.device import open_fabric
-from retigrade.training.loop import Start, predict
-from retigrade.training.network import Network
+from retigrade.training.loop import Start, predict, starting_network
 from retigrade.training.pipeline import bundle_of_weights
 from retigrade.training.progress import TerminalProgress
-from retigrade.training.recipe import RECIPES
+from retigrade.training.recipe import recipe_named
 from retigrade.training.warm_start import present_name
 
 MEAN = "mean.safetensors"
@@ -91,12 +89,10 @@ def mean_weights(files: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, st
 
 def main(arguments: Averaging) -> None:
     """Average, compare on validation, and write the mean's bundle with its evaluation."""
-    if arguments.recipe not in RECIPES:
-        raise UsageError(f"there is no recipe {arguments.recipe!r}; there are {', '.join(RECIPES)}")
-    recipe = RECIPES[arguments.recipe]
+    recipe, mean = recipe_named(arguments.recipe), arguments.out / MEAN
     config = TrainConfig(
         recipe=recipe if arguments.size is None else recipe.resized(arguments.size),
-        start=Start(backbone=arguments.backbone, seed=arguments.seed),
+        start=Start(backbone=arguments.backbone, weights=mean, seed=arguments.seed),
         lesions=arguments.lesions,
         splits=arguments.splits,
         name=arguments.name,
@@ -105,7 +101,6 @@ def main(arguments: Averaging) -> None:
     )
     state, notes = mean_weights(arguments.weights)
     make_folder(arguments.out)
-    mean = arguments.out / MEAN
     write_whole(mean, save(state, metadata=notes))
     manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
     validation = read_splits(arguments.splits, manifest).part(VALIDATION)
@@ -113,11 +108,12 @@ def main(arguments: Averaging) -> None:
     photos = prepared(manifest, size=config.recipe.size, folder=arguments.out)
     fabric = open_fabric(accelerator="auto")
     for file in (*arguments.weights, mean):
-        logits = _logits(file, config, photos, validation, fabric)
+        network = starting_network(config.recipe, replace(config.start, weights=file)).to(fabric.device)
+        logits = predict(network.to(memory_format=torch.channels_last), photos, validation, fabric=fabric)
         figures = ", ".join(_compared(logits, manifest.grades[validation], weights))
         _log.info("%s on validation: %s", file, figures)
     with TerminalProgress() as progress:
-        trained = bundle_of_weights(mean, manifest, config, folder=arguments.out, fabric=fabric, progress=progress)
+        trained = bundle_of_weights(manifest, config, folder=arguments.out, fabric=fabric, progress=progress)
     _log.info("bundle: %s", trained.path)
 
 
@@ -127,17 +123,6 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {present_name(name): opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UsageError(f"{file}: cannot be read as weights ({error}); give a run's network.safetensors") from error
-
-
-def _logits(file: Path, config: TrainConfig, photos: Pixels, indices: Integers, fabric: Fabric) -> Floats:
-    network = Network(
-        config.start.backbone,
-        high_resolution=config.recipe.high_resolution > 0,
-        weights=file,
-        size=config.recipe.size,
-    )
-    network = network.to(fabric.device).to(memory_format=torch.channels_last)
-    return predict(network, photos, indices, fabric=fabric)
 
 
 def _compared(logits: Floats, grades: Integers, weights: Reals) -> Iterator[str]:

@@ -46,6 +46,18 @@ class Start:
     seed: int = 1
 
 
+def starting_network(recipe: Recipe, start: Start) -> Network:
+    """The network that a training with this recipe starts from; raises as `Network` does."""
+    return Network(
+        start.backbone,
+        dropout=recipe.dropout,
+        high_resolution=recipe.high_resolution > 0,
+        weights=start.weights,
+        pretrained=start.pretrained,
+        size=recipe.size,
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
     """A trained network in evaluation mode on its device, its log, and the epoch that it stands at."""
@@ -107,14 +119,7 @@ class Trainer:
         """Arguments as for `fit`."""
         torch.manual_seed(start.seed)
         self.data, self.recipe, self.start, self.fabric = data, recipe, start, fabric
-        network = Network(
-            start.backbone,
-            dropout=recipe.dropout,
-            high_resolution=recipe.high_resolution > 0,
-            weights=start.weights,
-            pretrained=start.pretrained,
-            size=recipe.size,
-        )
+        network = starting_network(recipe, start)
         if start.weights is not None and start.weights.suffix == ".onnx":
             settle_from_bundle(network, start.weights, data.photos, data.train)
         if recipe.frozen_stride:

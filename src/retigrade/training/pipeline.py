@@ -6,13 +6,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from retigrade.arrays import Floats, Integers, Pixels, Reals
+from retigrade.arrays import Floats, Integers, Reals
 from retigrade.bundle import Bundle, reseal
 from retigrade.data.annotations import read_annotated
 from retigrade.data.cache import prepared
@@ -47,7 +46,7 @@ from retigrade.training.describe import Evidence, Origin, make_metadata
 from retigrade.training.distillation import cross_fitted_targets, distilled_targets, mean_logits, teacher_shares
 from retigrade.training.export import concatenated, receptive_field_offset, run_model, to_onnx
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
-from retigrade.training.loop import Pick, fit, predict
+from retigrade.training.loop import Pick, fit, predict, starting_network
 from retigrade.training.network import Ensemble, Network
 from retigrade.training.out_of_distribution import fit_out_of_distribution
 from retigrade.training.progress import Progress
@@ -85,21 +84,11 @@ class TrainedBundle:
 
 
 def bundle_of_weights(
-    weights: Path, manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
+    manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
 ) -> TrainedBundle:
-    """Make a bundle of a network's weights as they are: what follows a training, without one.
-
-    weights: a safetensors file, as `Network.save` writes it. The rest as for `train_manifest`.
-    """
-    recipe, start = config.recipe, config.start
-    network = Network(
-        start.backbone,
-        dropout=recipe.dropout,
-        high_resolution=recipe.high_resolution > 0,
-        weights=weights,
-        size=recipe.size,
-    )
-    run = _Run.of(manifest, config, folder=folder, fabric=fabric, progress=progress)
+    """Make a bundle of the weights that the config starts from, as they are: what follows a training, without one."""
+    network = starting_network(config.recipe, config.start)
+    run = _Run(manifest, config, folder=folder, fabric=fabric, progress=progress)
     (fold,) = _folds(manifest, run.splits, config)
     network = network.to(fabric.device).to(memory_format=torch.channels_last).eval()
     return run.write_bundle([run.export(network, run.training_data(fold), fold, trained="weights as they were")])
@@ -112,7 +101,7 @@ def train_manifest(
 
     Returns None in all processes but the first.
     """
-    run = _Run.of(manifest, config, folder=folder, fabric=fabric, progress=progress)
+    run = _Run(manifest, config, folder=folder, fabric=fabric, progress=progress)
     exported = [run.fold(fold) for fold in _folds(manifest, run.splits, config)]
     trained = run.write_bundle([each for each in exported if each is not None]) if fabric.is_global_zero else None
     fabric.barrier()
@@ -133,26 +122,14 @@ class _Exported:
 class _Run:
     """One call of `train_manifest`: the photographs, how to train on them, and where to."""
 
-    @classmethod
-    def of(cls, manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress) -> Self:
+    def __init__(
+        self, manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
+    ) -> None:
         """With the split and the prepared photographs that `folder` holds, or that are made there."""
         with fabric.rank_zero_first():  # of several processes one writes and the others read
-            splits = _splits(manifest, config, folder / SPLITS)
-            photos = prepared(manifest, size=config.recipe.size, folder=folder)
-        return cls(manifest, splits, photos, config, folder=folder, fabric=fabric, progress=progress)
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        splits: Splits,
-        photos: Pixels,
-        config: TrainConfig,
-        *,
-        folder: Path,
-        fabric: Fabric,
-        progress: Progress,
-    ) -> None:
-        self.manifest, self.splits, self.photos, self.config = manifest, splits, photos, config
+            self.splits = _splits(manifest, config, folder / SPLITS)
+            self.photos = prepared(manifest, size=config.recipe.size, folder=folder)
+        self.manifest, self.config = manifest, config
         self.folder, self.fabric, self.progress = folder, fabric, progress
 
     def fold(self, fold: Fold) -> _Exported | None:

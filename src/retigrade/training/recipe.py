@@ -223,3 +223,10 @@ PAPER = Recipe(
 )
 
 RECIPES = {recipe.name: recipe for recipe in (BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, PAPER)}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe of this name; UsageError where there is none."""
+    if name not in RECIPES:
+        raise UsageError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
