@@ -18,8 +18,9 @@ from retigrade.fundus.measures import MEASURES, SHAPE, Measures, measure
 from retigrade.fundus.quality import QualityLimits, Score
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
-from retigrade.training import gate, negatives
-from retigrade.training.gate import Gate, GateSample, GateScores, fit, fit_trees, main, out_of_fold
+from retigrade.training import gate, gate_sample, negatives
+from retigrade.training.gate import Gate, GateScores, fit, fit_trees, main, out_of_fold
+from retigrade.training.gate_sample import GateSample
 
 COUNT = len(MEASURES)
 
@@ -173,7 +174,7 @@ def test_out_of_fold_sees_neither_the_photograph_nor_another_view_of_it() -> Non
 def test_the_command_writes_limits_that_keep_eyes_and_refuse_the_rest(
     tmp_path: Path, scene: Pixels, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "_DRAWN", 10)
+    monkeypatch.setattr(gate_sample, "_DRAWN", 10)
     monkeypatch.setitem(gate._TREES, "max_iter", 10)
     monkeypatch.setitem(gate._TREES_REJECT, "max_iter", 10)
     eyes, others = tmp_path / "eyes", tmp_path / "others"

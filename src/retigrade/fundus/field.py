@@ -23,6 +23,7 @@ import numpy.typing as npt
 from retigrade.arrays import Flags, Pixels
 from retigrade.errors import NotAFundus, SeveralEyes
 from retigrade.fundus.decode import Photo
+from retigrade.fundus.ellipse import TOLERANCE, Points, near, settled, through
 from retigrade.fundus.surround import Colour, Window, has_bright_edge, peel, surround_colour
 
 FIELD_VERSION = 2
@@ -31,9 +32,7 @@ FIELD_VERSION = 2
 _SIDE = 256  # the boundary is read on a copy with this shorter side at most
 _DRAWS = 128  # candidate ellipses
 _VOTERS = 200  # boundary points that choose among the candidates
-_TOLERANCE = 0.012  # of the half axes: how near a point must lie to count for an ellipse
 _BLEED = 1  # pixels by which smoothing and a low threshold carry the lit region over the disc's edge
-_SETTLING = 8  # Gauss-Newton steps
 _FEWEST = 40  # boundary points below which the retina is taken to fill its frame
 _WIDEST, _NARROWEST = 1.15, 1 / 1.9  # width of the disc over its height; 16:9 squeezed to a square leaves 1 / 1.78
 _WIDEST_PORTRAIT = 1.45  # a 3:4 portrait squeezed to a square leaves 1.33; looked for where nothing narrower is found
@@ -53,7 +52,6 @@ _COVERED = 0.6  # share of that ellipse which must be lit; its own frame may hav
 _STRAIGHT = 0.35  # of a region's width or height: a row or column of its outline this long is a cut, not the disc
 _RIMLESS = "the rim of the retina is not visible: how much of the eye the picture shows is not known"
 
-Points = npt.NDArray[np.float64]
 Light = npt.NDArray[np.uint8]
 
 
@@ -305,7 +303,7 @@ def _arc(region: Flags, *, apart_from: Field | None = None) -> Field | None:
     # Neighbours along the outline mostly lie on one disc.
     spans = rng.uniform(0.12, 0.6, _ARCS) * len(few)
     steps = rng.integers(len(few), size=(_ARCS, 1)) + np.sort(rng.random((_ARCS, 6)), axis=1) * spans[:, None]
-    centre, radius = _through(few[steps.astype(int) % len(few)])
+    centre, radius = through(few[steps.astype(int) % len(few)])
     with np.errstate(all="ignore"):
         stretch = radius[:, 0] * width / (radius[:, 1] * height)
         area = radius[:, 0] * radius[:, 1] * np.pi
@@ -314,7 +312,7 @@ def _arc(region: Flags, *, apart_from: Field | None = None) -> Field | None:
     if not good.any():
         return None
     centre, radius = centre[good], radius[good]
-    votes = _near(few, centre, radius, tolerance=2 * _TOLERANCE).mean(axis=1)
+    votes = near(few, centre, radius, tolerance=2 * TOLERANCE).mean(axis=1)
     best = int(votes.argmax())
     found = Field(*centre[best].tolist(), *radius[best].tolist())
     inside = _inside(found, region.shape, 0.95)
@@ -349,72 +347,23 @@ def _entries(mask: Flags) -> Points:
     return np.asarray(points[(points[:, 1] > inner) & (points[:, 1] < mask.shape[0] - inner)])
 
 
-def _design(points: Points) -> Points:
-    x, y = points[..., 0] - 0.5, points[..., 1] - 0.5
-    return np.stack([x * x, y * y, x, y], axis=-1)
-
-
-def _geometry(conic: Points) -> tuple[Points, Points]:
-    """Centres and half axes, each (n, 2), of a x^2 + b y^2 + c x + d y = 1; NaN where it is no ellipse."""
-    with np.errstate(all="ignore"):
-        square, linear = conic[..., :2], conic[..., 2:]
-        centre = -linear / (2 * square)
-        radius = np.sqrt((1 + (square * centre**2).sum(-1, keepdims=True)) / square)
-    return centre + 0.5, radius
-
-
-def _through(picks: Points) -> tuple[Points, Points]:
-    """Centres and half axes, each (m, 2), of the ellipses nearest to sets of points (m, n, 2)."""
-    design = _design(picks)
-    normal = design.transpose(0, 2, 1) @ design + 1e-9 * np.eye(4)
-    return _geometry(np.linalg.solve(normal, design.sum(axis=1)[..., None])[..., 0])
-
-
 def _consensus(points: Points, *, aspect: float, widest: float, followed: float) -> Field | None:
     """The ellipse that most boundary points follow, or None; `points` and the answer in frame fractions."""
     rng = np.random.default_rng(0)
     few = points[:: 1 + len(points) // _VOTERS]
     picks = few[rng.integers(len(few), size=(_DRAWS, 6))]
-    centre, radius = _through(picks)
+    centre, radius = through(picks)
     good = _plausible(centre, radius, aspect, widest)
     if not good.any():
         return None
     centre, radius = centre[good], radius[good]
-    best = int(_near(few, centre, radius).sum(axis=1).argmax())
-    settled = _settled(points, np.concatenate([centre[best], radius[best]]))
-    centre, radius = settled[None, :2], settled[None, 2:]
-    if not _plausible(centre, radius, aspect, widest)[0] or _near(points, centre, radius).mean() < followed:
+    best = int(near(few, centre, radius).sum(axis=1).argmax())
+    ellipse = settled(points, np.concatenate([centre[best], radius[best]]))
+    centre, radius = ellipse[None, :2], ellipse[None, 2:]
+    if not _plausible(centre, radius, aspect, widest)[0] or near(points, centre, radius).mean() < followed:
         return None
-    cx, cy, rx, ry = settled.tolist()
+    cx, cy, rx, ry = ellipse.tolist()
     return Field(cx=cx, cy=cy, rx=rx, ry=ry)
-
-
-def _settled(points: Points, ellipse: Points) -> Points:
-    """The ellipse (cx, cy, rx, ry) at the smallest distance to the points near it, by Gauss-Newton.
-
-    Distances are relative to the half axes and weighted by Tukey's biweight (Beaton and Tukey, 1974).
-    """
-    x, y = np.ascontiguousarray(points.T)  # row by row is twice as fast as in pairs
-    slope, reach = np.empty((4, len(x))), 1.5 * _TOLERANCE
-    for _ in range(_SETTLING):
-        cx, cy, rx, ry = ellipse.tolist()
-        across, down = (x - cx) / rx, (y - cy) / ry
-        distance = np.sqrt(across * across + down * down)
-        away = distance - 1
-        slope[0], slope[1] = across / (rx * distance), down / (ry * distance)
-        slope[2], slope[3] = slope[0] * across, slope[1] * down
-        weighted = slope * np.square(np.maximum(1 - np.square(away / reach), 0))
-        normal = weighted @ slope.T + 1e-12 * np.eye(4)
-        ellipse = ellipse + np.linalg.solve(normal, weighted @ away)
-    return ellipse
-
-
-def _near(points: Points, centre: Points, radius: Points, *, tolerance: float = _TOLERANCE) -> Flags:
-    """Which of the points (n, 2) lie on which of the ellipses, centres and half axes (m, 2): bool (m, n)."""
-    across = (points[:, 0] - centre[:, :1]) / radius[:, :1]
-    down = (points[:, 1] - centre[:, 1:]) / radius[:, 1:]
-    square = across * across + down * down
-    return np.asarray((square > (1 - tolerance) ** 2) & (square < (1 + tolerance) ** 2))
 
 
 def _plausible(centre: Points, radius: Points, aspect: float, widest: float) -> Flags:

@@ -10,37 +10,23 @@ usable, 2 reject, as EyeQ has them (Fu et al., MICCAI 2019), and perhaps `origin
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.arrays import Flags, Pixels, Reals
-from retigrade.data.cache import canonical
-from retigrade.data.manifest import Entry, read_manifest
-from retigrade.errors import PhotoError
+from retigrade.arrays import Flags, Reals
 from retigrade.files import replacing
-from retigrade.fundus.crop import crop
-from retigrade.fundus.decode import Photo, decode
-from retigrade.fundus.field import find_field
-from retigrade.fundus.measures import MEASURES, SHAPE, Measures, measure
+from retigrade.fundus.measures import MEASURES, SHAPE, Measures
 from retigrade.fundus.quality import Score, Trees
-from retigrade.icdr import GRADES
-from retigrade.inputs import expand
-from retigrade.synthetic import draw_eye
-from retigrade.training.negatives import SIZE, cast, hue_turned, orange, round_views, tree
+from retigrade.training.gate_sample import ADVANCED, FOLDS, GateSample, gather
 
 _log = logging.getLogger(__name__)
 
-_FOLDS = 5
-_DRAWN = 200  # fruit, and as many trees and eyes
-_COLOURS = 200  # photographs that lend their colours to other pictures
 _KEPT, _KEPT_ANATOMY = 0.997, 0.998  # shares of photographs that the limits let through
 _REFUSED = 0.61  # share of those called unusable that the limit of their score refuses: somewhat more than 0.6
 _RIMLESS_MARGIN = 1.5  # logarithm of odds: more is asked where no rim was seen
@@ -53,8 +39,6 @@ _TREES_REJECT = {
     "l2_regularization": 3,
     "min_samples_leaf": 20,
 }
-_WEIGHT = {"tree": 4.0, "fruit": 2.0}  # there are few of them
-_ADVANCED, _WEIGHT_ADVANCED = 3, 3.0  # the stages whose refusal costs most, and which are few and look unlike the rest
 _WEIGHT_USABLE = 4.0  # of a photograph that could just be read: it must not be told to be taken again
 _GOOD, _USABLE, _REJECT = "0", "1", "2"
 
@@ -73,38 +57,6 @@ class Gate:
     altered: str = "restored"
     """The origin whose photographs were altered: they are learned from, and choose no limit of quality."""
     output: Path = Path(__file__).parents[1] / "fundus" / "gate.json"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GateSample:
-    """Measured pictures.
-
-    measures: (n, 40). kind: of each. picture: equal for views of one, and for the eyes of one patient. source: data set
-    of a photograph. quality: as labelled, "" where it is not. grade: 0 to 4, -1 where there is none.
-    """
-
-    measures: Measures
-    kind: npt.NDArray[np.str_]
-    picture: npt.NDArray[np.int64]
-    source: npt.NDArray[np.str_]
-    quality: npt.NDArray[np.str_]
-    grade: npt.NDArray[np.int64]
-
-    @property
-    def eyes(self) -> Flags:
-        """Which must pass: photographs, those in another camera's colours, and drawn eyes."""
-        return np.isin(self.kind, ("eye", "cast", "drawn eye"))
-
-    @property
-    def weight(self) -> Reals:
-        """What there is less of counts for more."""
-        weight = np.array([_WEIGHT.get(kind, 1.0) for kind in self.kind.tolist()])
-        return np.where(self.eyes & (self.grade >= _ADVANCED), _WEIGHT_ADVANCED, weight)
-
-    @property
-    def fold(self) -> npt.NDArray[np.int64]:
-        """Which fold each belongs to, 0 to 4."""
-        return self.picture % _FOLDS
 
 
 def fit(
@@ -193,7 +145,7 @@ def out_of_fold(sample: GateSample, wanted: Flags, weight: Reals, fits: Sequence
     weight: (n,), 0 for what is not learned from; all are scored.
     """
     scores = np.zeros(len(wanted))
-    for held in range(_FOLDS):
+    for held in range(FOLDS):
         seen, there = (sample.fold != held) & (weight > 0), sample.fold == held
         for learn in fits:
             scores[there] += learn(sample.measures[seen], wanted[seen], weight[seen]).of(sample.measures[there])
@@ -225,7 +177,7 @@ class GateScores:
     def verdicts(self, fold: npt.NDArray[np.int64]) -> tuple[Flags, Flags]:
         """Which are graded, and which have an eye's anatomy, by limits that the other folds chose."""
         graded, anatomy = np.zeros((2, len(fold)), bool)
-        for held in range(_FOLDS):
+        for held in range(FOLDS):
             there = fold == held
             eye_needed, anatomy_needed, reject_limit = self.limits(~there)
             graded[there] = (self.eye[there] >= eye_needed) & (self.reject[there] <= reject_limit)
@@ -288,7 +240,7 @@ def _report_all(sample: GateSample, graded: Flags, anatomy: Flags, *, is_altered
         chosen[f"{part}good or usable"] = which & np.isin(sample.quality, (_GOOD, _USABLE))
         for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
             chosen[f"{part}labelled {name}"] = which & (sample.quality == label)
-    chosen["severe or worse"] = photographs & (sample.grade >= _ADVANCED) & ~poor
+    chosen["severe or worse"] = photographs & (sample.grade >= ADVANCED) & ~poor
     for name, which in chosen.items():
         if which.any():
             _log.info(
@@ -309,114 +261,11 @@ def measured(arguments: Gate) -> GateSample:
     if arguments.measures is not None and arguments.measures.exists():
         with np.load(arguments.measures) as kept:
             return GateSample(**kept)
-    sample = gather(arguments)
+    sample = gather(arguments.fundus, arguments.not_fundus, readable=arguments.readable, every=arguments.every)
     if arguments.measures is not None:
         with replacing(arguments.measures) as part, part.open("wb") as file:
             np.savez_compressed(file, **{field.name: getattr(sample, field.name) for field in fields(sample)})
     return sample
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where a measured picture comes from; see `GateSample`."""
-
-    kind: str
-    picture: int
-    source: str = ""
-    quality: str = ""
-    grade: int = -1
-
-
-_Row = tuple[Measures, _Origin]
-
-
-def gather(arguments: Gate) -> GateSample:
-    """Measure photographs, the same in other colours, drawn eyes and fruit, and views of other pictures."""
-    labels = _labels(arguments.readable)
-    entries = [
-        entry
-        for number, entry in enumerate(read_manifest(list(arguments.fundus)).entries)
-        if number % arguments.every == 0 or _label(entry, labels).quality
-    ]
-    rows: list[_Row] = []
-    colours: list[Pixels] = []
-    patients: dict[str, int] = {}
-    for number, (entry, pixels) in enumerate(_photographs(entries)):
-        rng = np.random.default_rng(number)
-        patient, label = patients.setdefault(entry.patient, len(patients)), _label(entry, labels)
-        origin = _Origin("eye", patient, f"{entry.source} {label.origin}".strip(), label.quality, int(entry.grade))
-        if len(colours) < _COLOURS and number % max(1, len(entries) // _COLOURS) == 0:
-            colours.append(pixels)
-        rows += _measured([pixels], origin)
-        if number % 3 == 0:
-            rows += _measured([cast(pixels, rng)], replace(origin, kind="cast"))
-        if number % 3 == 1:
-            rows += _measured([hue_turned(pixels, rng)], replace(origin, kind="hue"))
-    rows += _drawn()
-    for number, item in enumerate(expand([arguments.not_fundus]).items):
-        try:
-            pixels = decode(item.path).pixels
-        except PhotoError as error:
-            _log.warning("%s", error)
-            continue
-        rows += _measured(
-            round_views(pixels, np.stack(colours), np.random.default_rng(number)), _Origin("other", number)
-        )
-    measures, origins = zip(*rows, strict=True)
-    columns = {field.name: np.array([getattr(origin, field.name) for origin in origins]) for field in fields(_Origin)}
-    return GateSample(measures=np.stack(measures), **columns)
-
-
-def _photographs(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Pixels]]:
-    for entry in entries:
-        try:
-            yield entry, canonical(entry, size=SIZE)
-        except Exception as error:
-            _log.warning("%s: %s", entry.name, error)
-
-
-def _drawn() -> list[_Row]:
-    rows: list[_Row] = []
-    for number in range(_DRAWN):
-        rng = np.random.default_rng(number)
-        rows += _measured([orange(rng)], _Origin("fruit", number))
-        rows += _measured([tree(rng)], _Origin("tree", number))
-        grade, cut = GRADES[number % len(GRADES)], float(rng.choice([0, 0.05, 0.1, 0.2]))
-        eye = draw_eye(
-            grade=grade,
-            size=int(rng.integers(200, 500)),
-            aspect=float(rng.choice([1.0, 1.2, 1.35, 1.5]) if cut < 0.1 else 1.5),
-            cut=cut,
-            eye="left" if rng.random() < 0.5 else "right",
-            notch=bool(rng.random() < 0.3),
-            blur=float(rng.choice([0, 0, 0.003, 0.006])),
-            rng=rng,
-        )
-        height, width = eye.pixels.shape[:2]
-        photo = Photo(pixels=eye.pixels, width=width, height=height, sha256="")
-        rows += _measured([crop(photo, find_field(photo), size=SIZE)], _Origin("drawn eye", number, grade=grade))
-    return rows
-
-
-def _measured(pictures: Iterable[Pixels], origin: _Origin) -> list[_Row]:
-    return [(found, origin) for pixels in pictures if (found := measure(pixels)) is not None]
-
-
-class _Label(NamedTuple):
-    quality: str = ""
-    origin: str = ""
-
-
-def _labels(path: Path | None) -> dict[str, _Label]:
-    """What is known of photographs, by their names without endings."""
-    if path is None:
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row["image"]: _Label(row["quality"], row.get("origin", "")) for row in csv.DictReader(file)}
-
-
-def _label(entry: Entry, labels: Mapping[str, _Label]) -> _Label:
-    return labels.get(Path(entry.name).stem, _Label())
 
 
 def _even(wanted: Flags, weight: Reals) -> Reals:
