@@ -25,9 +25,10 @@ class Train(Command):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")]
     """Where everything is written."""
 
-    recipe: Literal["best", "robust", "brief", "further", "further-robust", "paper"] = "best"
+    recipe: Literal["best", "robust", "brief", "further", "further-robust", "further-mild", "paper"] = "best"
     """Ours, ours with augmentation for cameras and files unlike those trained on, ours in a third of the epochs and
-    without teachers, ours for a network that grades already, the same against noise and dust, or the publication's."""
+    without teachers, ours for a network that grades already, the same against noise and dust, the same with the
+    augmentation of best, or the publication's."""
 
     backbone: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mobilenetv2_100"
     """A network of timm by its name."""
@@ -81,8 +82,8 @@ class Train(Command):
     """Let the bundle look at the mirror image too: better by a little, twice the time."""
 
     distill: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...", help_behavior_hint="")] = ()
-    """Bundles to learn from beside the grades, with --recipe further or further-robust: their mean prediction is part
-    of each target."""
+    """Bundles to learn from beside the grades, with a recipe that goes further: their mean prediction is part of each
+    target."""
 
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: from the backbone)")] = None
     """The bundle's name."""

@@ -191,6 +191,19 @@ FURTHER_ROBUST = replace(
 )
 """`further` with every layer learning, against noise, dust and uneven light."""
 
+FURTHER_MILD = replace(
+    BEST,
+    name="further-mild",
+    epochs=7,
+    lr=5e-4,
+    size=288,
+    small_share=0.3,
+    small_size=224,
+    teachers=0,
+    teacher_weight=0.45,
+)
+"""`further` with every layer learning and the milder augmentation of `best`."""
+
 PAPER = Recipe(
     name="paper",
     epochs=100,
@@ -222,7 +235,7 @@ PAPER = Recipe(
     ),
 )
 
-RECIPES = {recipe.name: recipe for recipe in (BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, PAPER)}
+RECIPES = {recipe.name: recipe for recipe in (BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, FURTHER_MILD, PAPER)}
 
 
 def recipe_named(name: str) -> Recipe:
