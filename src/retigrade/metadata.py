@@ -100,6 +100,10 @@ class Training(Record):
         """Whether a photograph's file, by its SHA-256 in hexadecimal, was trained on, as far as the bundle says."""
         return sha256[:HASH_DIGITS] in self._known_hashes
 
+    def has_seen(self, sha256: str) -> bool:
+        """Whether it was trained on, or its annotated lesions were, as far as the bundle says."""
+        return self.learned_from(sha256) or sha256 in self.annotated
+
     @staticmethod
     def pack_hashes(digests: Iterable[str]) -> str:
         """Return `photo_hashes` of these SHA-256 in hexadecimal."""

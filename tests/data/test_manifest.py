@@ -97,6 +97,18 @@ def test_idrid_takes_its_columns_with_spaces_blank_rows_and_bom(tmp_path: Path) 
     assert entry.grade == 3
 
 
+def test_columns_may_have_other_names_so_that_patients_stay_together(tmp_path: Path) -> None:
+    for name in ("one.png", "two.png"):
+        picture(tmp_path / "x" / name)
+    rows = [("one.png", 1, "7", "OD", "2.0"), ("two.png", 2, "7", "OS", "0")]
+    manifest = read_manifest(table(tmp_path / "x" / "my.csv", "path,grade,patient_id,laterality,quality", rows))
+    assert [(entry.patient, entry.eye, entry.rejected) for entry in manifest.entries] == [
+        ("x/7", "right", True),
+        ("x/7", "left", False),
+    ]
+    assert any("patient_id as patient" in note for note in manifest.notes)
+
+
 def test_any_csv_gives_patient_eye_and_source(tmp_path: Path) -> None:
     picture(tmp_path / "x" / "one.png")
     picture(tmp_path / "far" / "two.png")

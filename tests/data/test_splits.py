@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from retigrade.data.groups import connected_components, find_conflicts, independent_groups
 from retigrade.data.manifest import Entry, Manifest
 from retigrade.data.splits import (
+    Splits,
     check_leaks,
     divide,
     find_leaks,
@@ -235,3 +236,8 @@ def test_a_data_set_that_has_grown_is_narrowed_to_what_an_older_split_lists(tmp_
     assert narrowed.entries == older.entries
     assert narrowed.notes == ("4 photographs are not in the split splits.json and were left out",)
     assert narrow(older, tmp_path / "splits.json") is older
+
+
+def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the split has no part 'dev'; it has train, test"):
+        Splits(("train", "test"), np.zeros(3, np.int64), (), "", 0).part("dev")

@@ -167,7 +167,7 @@ class TestFigures:
     def test_origins_within_a_source_are_measured_apart(self, grader: Grader) -> None:
         predictions = some_predictions(20)
         entries = [
-            replace(entry, origin="native" if number < 5 else "squeezed")
+            replace(entry, origin="native" if number < 5 else "n/a")
             for number, entry in enumerate(predictions.labelled.entries)
         ]
         named = Predictions(LabelledSet(tuple(entries), np.arange(20)), predictions.gradings)
@@ -175,8 +175,8 @@ class TestFigures:
         assert [(part.name, part.photos) for part in slices] == [
             ("all photographs", 20),
             ("set", 20),
+            ("set/n/a", 15),
             ("set/native", 5),
-            ("set/squeezed", 15),
         ]
         same = [replace(entry, origin="native") for entry in entries]
         assert len(measure_sources(Predictions(LabelledSet(tuple(same), np.arange(20)), predictions.gradings))) == 1

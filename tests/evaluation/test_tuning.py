@@ -7,6 +7,8 @@ from gradings import refused
 from predictions_by_hand import answer, predictions_on
 from retigrade.errors import DataError, UsageError
 from retigrade.evaluation.tuning import FEWEST, choose_threshold
+from retigrade.metadata import Figure
+from retigrade.metrics.estimate import Estimate
 from tiny_bundle import tiny_card
 
 
@@ -102,3 +104,13 @@ def test_a_referable_stage_is_referred_at_every_threshold() -> None:
     assert tuned.point.threshold == 1.0
     assert tuned.point.sensitivity.value == 1.0
     assert tuned.point.specificity.value == 1.0
+
+
+def test_figures_at_the_former_point_are_not_those_of_the_new_one() -> None:
+    estimate = Estimate.of(0.5, 0.4, 0.6)
+    kept, gone = (
+        Figure(set="drawn", photos=40, graded=40, metric=metric, estimate=estimate)
+        for metric in ("referable_auroc", "referable_sensitivity")
+    )
+    tuned = choose_threshold(verdicts([0.9] * 20, [0.1] * 20), sensitivity=1.0, prevalence=0.1)
+    assert tuned.metadata(tiny_card().model_copy(update={"figures": (kept, gone)})).figures == (kept,)

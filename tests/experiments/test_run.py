@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from retigrade.errors import LeakError, UsageError
 from retigrade.evaluation.result import EvaluationResult
 from retigrade.experiments.predictions import read_predictions
 from retigrade.experiments.record import RunRecord
+from retigrade.experiments.tracking import open_tracker
 from retigrade.icdr import GRADES
 from retigrade.synthetic import draw_eye
 from small_data import write_small_data
@@ -197,3 +199,30 @@ def test_without_mlflow_it_says_what_to_install(data: Path, tmp_path: Path) -> N
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install '.[mlflow]'" in done.stderr
+
+
+def test_an_external_photograph_with_marked_lesions_is_a_leak(data: Path, abroad: Path, tmp_path: Path) -> None:
+    for folder in ("photos", "masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes((abroad / "0" / "0.png").read_bytes())
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), np.zeros((160, 160), np.uint8))
+    with pytest.raises(LeakError, match=r"0\.png is external and among"):
+        retigrade.train(data, out=tmp_path / "run", external=[abroad], lesions=tmp_path, random_start=True)
+
+
+def test_an_external_photograph_that_the_start_learned_from_is_a_leak(run: Path, data: Path, tmp_path: Path) -> None:
+    other = write_small_data(tmp_path / "other", photos=20, size=128)
+    with pytest.raises(LeakError, match=r"is external, and .* learned from it"):
+        retigrade.train(other, out=tmp_path / "run", external=[data], weights=run / "bundle.onnx", recipe="paper")
+
+
+def test_a_server_that_is_away_at_the_end_costs_no_result(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = RunRecord.read(run)
+    tracker = open_tracker(str(run.parent / "mlruns"), record, name="again")
+
+    def away(*_: object) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(tracker, "_client", SimpleNamespace(log_metric=away))
+    with pytest.raises(UsageError, match=r"did not take the finished run \(ConnectionError\); all of it is in"):
+        tracker.finish(record, run)

@@ -133,3 +133,14 @@ def test_the_decision_serves_the_source_that_weighs_more() -> None:
         return quadratic_kappa(grades[small], predicted)
 
     assert kappa_of_the_small(weights) > kappa_of_the_small(None)
+
+
+def test_photographs_of_one_patient_are_one_piece_of_evidence() -> None:
+    rng = np.random.default_rng(0)
+    referable = np.repeat(np.arange(100) < 50, 2)
+    score = np.repeat(np.clip(rng.normal(np.where(np.arange(100) < 50, 0.7, 0.3), 0.2), 0, 1), 2)
+    once = operating_points(*photographs(score[::2], referable[::2]))["balanced"]
+    apart = operating_points(*photographs(score, referable))["balanced"]
+    together = operating_points(*photographs(score, referable), groups=np.arange(200) // 2)["balanced"]
+    assert together == once
+    assert together.sensitivity.low < apart.sensitivity.low

@@ -201,6 +201,7 @@ def test_a_finished_training_is_continued_only_when_asked(
         (["--recipe", "paper", "--weights", "none.safetensors"], "need a safetensors file"),
         (["--recipe", "brief", "--distill", "none.onnx"], "take --recipe further"),
         (["--recipe", "best", "--teachers", "1"], "teachers must be 0 or at least 2"),
+        (["--recipe", "brief", "--teachers", "4"], "recipe brief gives teachers no weight"),
         (["--folds", "2", "--splits", "splits.json"], "leave --folds and --leave-source-out out"),
         (["--splits", "splits.json", "--test", "0.3"], "leave --validation and --test out"),
         (["--splits", "none.json"], "none.json: cannot be read"),

@@ -10,7 +10,9 @@ from retigrade.bundle import Bundle, reseal, strip
 from retigrade.data.duplicates import find_duplicates
 from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import Splits, write_splits
+from retigrade.errors import DataError
 from retigrade.icdr import GRADES
+from retigrade.metadata import Training
 from retigrade.synthetic import draw_eye
 from retigrade.training.recalibration import Recalibration, main
 from tiny_bundle import tiny_card, tiny_model
@@ -45,3 +47,17 @@ def test_the_calibration_is_fitted_anew_and_the_network_stays(labelled: Path, tm
     assert set(after.operating_points) == {"screening", "balanced", "specific"}
     assert after.referable_threshold == after.operating_points["balanced"].threshold
     assert (after.training, after.quality) == (before.training, before.quality)
+
+
+def test_photographs_that_the_bundle_learned_from_calibrate_nothing(labelled: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(labelled)
+    hashes = Training.pack_hashes(entry.sha256 for entry in manifest.entries[1:2])
+    card = tiny_card()
+    old, splits = tmp_path / "old.onnx", tmp_path / "splits.json"
+    learned = card.training.model_copy(update={"photo_hashes": hashes})
+    old.write_bytes(reseal(tiny_model(), card.model_copy(update={"training": learned})))
+    parts = Splits(("train", "validation"), np.arange(PHOTOS) % 2, (), manifest.fingerprint, 0)
+    write_splits(parts, splits, manifest)
+    with pytest.raises(DataError, match="learned from 1 photographs of the part validation, such as"):
+        main(Recalibration(bundle=old, splits=splits, data=(labelled,), output=tmp_path / "new.onnx"))
+    assert not (tmp_path / "new.onnx").exists()

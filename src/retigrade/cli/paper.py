@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from retigrade.cli.command import Command, notice
-from retigrade.errors import needs_extra
+from retigrade.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
     from retigrade.paper.config import ExperimentConfig
+
+_OF_SMALL = ("networks", "folds", "epochs", "preparation", "size")
+
+
+def _default(words: str) -> Any:
+    """The help's words for an option of which it must be known whether it was given."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {words})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +35,16 @@ class Paper(Command):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")]
     """Write report.html, report.md, tables/ and figures/ here, and keep the work in work/."""
 
-    networks: tuple[str, ...] = ("mobilenetv2_100", "resnetv2_50", "vgg16")
+    networks: Annotated[tuple[str, ...], _default("mobilenetv2_100 resnetv2_50 vgg16")] = ()
     """Networks by their names in timm; the first is the one that the honest protocol is run for."""
 
-    folds: tuple[int, ...] = (3,)
+    folds: Annotated[tuple[int, ...], _default("3")] = ()
     """Folds, one number for all networks or one for each."""
 
-    epochs: tuple[int, ...] = (100,)
+    epochs: Annotated[tuple[int, ...], _default("100")] = ()
     """Epochs, one number for all networks or one for each."""
 
-    preparation: tuple[Literal["colour", "gaussian"], ...] = ("colour", "gaussian")
+    preparation: Annotated[tuple[Literal["colour", "gaussian"], ...], _default("colour gaussian")] = ()
     """Photographs as they are, or minus their own Gaussian blur; the honest protocol is run with the first."""
 
     protocols: tuple[Literal["published", "leaking", "honest"], ...] = ("published", "leaking", "honest")
@@ -49,12 +56,12 @@ class Paper(Command):
     random_start: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Start networks without a file of weights at random rather than from timm's ImageNet weights, a download."""
 
-    size: int = 224
+    size: Annotated[int | None, _default("224")] = None
     """Side of the photographs in pixels."""
 
     small: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
-    """In place of the options above: MobileNetV2 from random weights, 2 folds x 2 epochs, 96 pixels, in colour. Shows
-    in minutes how it goes, and nothing else."""
+    """In place of networks, folds, epochs, preparation and size: MobileNetV2 from random weights, 2 folds x 2 epochs,
+    96 pixels, in colour. Shows in minutes how it goes, and nothing else."""
 
     seed: int = 0
     """What the division of the photographs and the trainings are drawn with."""
@@ -70,6 +77,11 @@ class Paper(Command):
 
     def run(self) -> int:
         """Train what is not trained yet, and write the report."""
+        if self.small and (given := [f"--{name}" for name in _OF_SMALL if getattr(self, name)]):
+            raise UsageError(
+                f"--small goes without {' and '.join(given)}; it stands for "
+                "--networks mobilenetv2_100 --random-start --folds 2 --epochs 2 --preparation colour --size 96"
+            )
         with needs_extra("train"):
             from retigrade.paper.engine import Engine, match_weights
             from retigrade.paper.report import HTML
@@ -97,16 +109,27 @@ class Paper(Command):
         return 0
 
     def _config(self) -> ExperimentConfig:
-        from retigrade.paper.config import ExperimentConfig, Preparation, Protocol, small_experiment, spread
+        from retigrade.paper.config import (
+            EPOCHS,
+            PRINTED_NAMES,
+            SIZE,
+            ExperimentConfig,
+            Preparation,
+            Protocol,
+            small_experiment,
+            spread,
+        )
+        from retigrade.paper.printed import CLAIMS
 
         if self.small:
             return small_experiment(protocols=tuple(map(Protocol, self.protocols)), seed=self.seed)
+        networks = self.networks or tuple(PRINTED_NAMES)
         return ExperimentConfig(
-            networks=self.networks,
-            folds=spread(self.folds, self.networks),
-            epochs=spread(self.epochs, self.networks),
-            preparations=tuple(map(Preparation, self.preparation)),
+            networks=networks,
+            folds=spread(self.folds or (CLAIMS.folds,), networks),
+            epochs=spread(self.epochs or (EPOCHS,), networks),
+            preparations=tuple(map(Preparation, self.preparation or Preparation)),
             protocols=tuple(map(Protocol, self.protocols)),
-            size=self.size,
+            size=SIZE if self.size is None else self.size,
             seed=self.seed,
         )

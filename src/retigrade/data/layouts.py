@@ -17,7 +17,7 @@ from retigrade.data.names import NameIndex
 from retigrade.errors import DataError
 from retigrade.grading import Eye
 from retigrade.icdr import GRADES, Grade
-from retigrade.inputs import NO_PICTURE, Unreadable, Walk, describe_skipped, known
+from retigrade.inputs import COLUMNS, NO_PICTURE, Unreadable, Walk, describe_skipped, known
 from retigrade.locate import Changes, Locator, stem
 from retigrade.subjects import parse_date, parse_eye
 from retigrade.tables import CsvRow, CsvTable, is_table, read_table
@@ -84,6 +84,7 @@ class CsvLayout:
 
 GENERIC = CsvLayout("path", "grade")
 OPTIONAL = ("patient", "eye", "source", "date", "origin", "quality")
+_RENAMED = {column: COLUMNS[column] for column in ("patient", "eye", "date")}  # as in a list of photographs to grade
 REJECTED = "2"
 """The quality of EyeQ (Fu et al. 2019) that says "reject"; 0 is good, 1 usable."""
 CSV_LAYOUTS = (
@@ -306,6 +307,7 @@ def _read_csv(table: CsvTable, photographs: Sequence[Path] | None) -> Listing:
         raise DataError(f"{shown(str(path))}: has the columns {table.seen}; wanted are {WANTED}")
     if _is_gradings(table):
         raise DataError(f"{shown(str(path))}: is what `retigrade grade` wrote, not labels")
+    table = table.renamed(_RENAMED)
     locator: Locator | NameIndex = Locator(root)
     if layout is not GENERIC:
         found = [entry.path for entry in Walk().photographs(root)] if photographs is None else photographs
@@ -358,7 +360,7 @@ def _listed(file: Path, grade: Grade, row: CsvRow, source: str, unknown: list[st
         known(row, "eye", parse_eye, unread),
         known(row, "date", parse_date, unread),
         row.get("origin"),
-        row.get("quality") == REJECTED,
+        row.get("quality").removesuffix(".0") == REJECTED,
     )
     unknown += (f"line {row.line}: {shown(why)}" for why in unread.values())
     return item if "path" in row.cells or item.patient else _named_by_eye(item)

@@ -21,6 +21,7 @@ from retigrade.data.manifest import Manifest
 from retigrade.errors import DataError, LeakError, UsageError
 from retigrade.files import write_whole
 from retigrade.icdr import Grade
+from retigrade.metadata import Training
 from retigrade.text import first_problem, shown
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -49,7 +50,9 @@ class Splits:
     seed: int
 
     def part(self, name: str) -> Integers:
-        """The indices in one part, ascending: int64."""
+        """The indices in one part, ascending: int64; DataError where there is no such part."""
+        if name not in self.names:
+            raise DataError(f"the split has no part {name!r}; it has {', '.join(self.names)}")
         return np.flatnonzero(self.part_of == self.names.index(name))
 
     def rest(self, name: str) -> Integers:
@@ -170,6 +173,16 @@ def assign(group_of: Integers, strata: Integers, shares: npt.NDArray[np.float64]
             assigned[index] = part
             lacking[part] -= counts[index]
     return np.asarray(assigned[position], dtype=np.int64)
+
+
+def check_unseen(manifest: Manifest, splits: Splits, parts: Sequence[str], training: Training) -> None:
+    """Raise DataError, naming one, where a bundle learned from photographs of these parts."""
+    indices = np.concatenate([splits.part(part) for part in parts])
+    if known := [entry.name for index in indices if training.has_seen((entry := manifest.entries[index]).sha256)]:
+        raise DataError(
+            f"the bundle learned from {len(known)} photographs of the part {' or '.join(parts)}, such as {known[0]}; "
+            "give the split that it was trained by"
+        )
 
 
 def check_leaks(parts: Mapping[str, Sequence[int] | Integers], groups: Groups, manifest: Manifest) -> None:

@@ -178,9 +178,5 @@ def _faithfulness(grader: Grader, folder: Path) -> Faithfulness:
     """Of the heatmap and of a random map, on annotated photographs that the bundle did not learn from."""
     maps = {"heatmap": evidence(grader), "random map": at_random(np.random.default_rng(0))}
     training = grader.bundle.metadata.training
-    annotated = (
-        photo
-        for photo in read_annotated(folder)
-        if photo.photo.sha256 not in training.annotated and not training.learned_from(photo.photo.sha256)
-    )
+    annotated = (photo for photo in read_annotated(folder) if not training.has_seen(photo.photo.sha256))
     return measure_faithfulness(grader, annotated, maps)

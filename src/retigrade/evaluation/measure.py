@@ -110,8 +110,9 @@ def measure_sources(predictions: Predictions, bootstrap: Bootstrap | None = None
     """
     bootstrap = bootstrap or Bootstrap()
     flags = {name: predictions.source == name for name in set(predictions.source.tolist())}
-    for name in set(predictions.subset.tolist()) - flags.keys():
-        if not np.array_equal(chosen := predictions.subset == name, flags[name.rpartition("/")[0]]):
+    source_of = dict(zip(predictions.subset.tolist(), predictions.source.tolist(), strict=True))
+    for name in source_of.keys() - flags.keys():
+        if not np.array_equal(chosen := predictions.subset == name, flags[source_of[name]]):
             flags[name] = chosen
     slices = [(ALL, np.ones(len(predictions.gradings), bool))]
     slices += [(name, flags[name]) for name in sorted(flags)] if len(flags) > 1 else []
@@ -355,11 +356,7 @@ def _remarks(
 def learned_from(predictions: Predictions, metadata: Metadata) -> tuple[str, ...] | None:
     """The names of the photographs that a bundle learned from; None where it does not say which it did."""
     training = metadata.training
-    known = tuple(
-        entry.name
-        for entry in predictions.labelled.entries
-        if training.learned_from(entry.sha256) or entry.sha256 in training.annotated
-    )
+    known = tuple(entry.name for entry in predictions.labelled.entries if training.has_seen(entry.sha256))
     return known if known or training.photo_hashes else None
 
 

@@ -184,6 +184,6 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    import tyro
+    from retigrade.module_command import run_module
 
-    main(tyro.cli(Arguments))
+    run_module(main, Arguments)

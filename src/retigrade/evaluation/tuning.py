@@ -20,7 +20,7 @@ from retigrade.metadata import Metadata
 from retigrade.metrics.classification import referral_score, threshold_for_sensitivity
 from retigrade.metrics.decision import OperatingPoint
 from retigrade.metrics.estimate import Estimate
-from retigrade.metrics.registry import at_operating_point
+from retigrade.metrics.registry import AT_OPERATING_POINT, at_operating_point
 from retigrade.progress import RunProgress
 
 TUNED = "tuned"
@@ -53,7 +53,10 @@ class Tuned:
     def metadata(self, metadata: Metadata) -> Metadata:
         """The bundle's metadata with this operating point, named `tuned`, as the default one."""
         points = {**metadata.operating_points, TUNED: self.point}
-        return metadata.model_copy(update={"operating_points": points, "referable_threshold": self.point.threshold})
+        # Those of the former point would now be read as this one's.
+        figures = tuple(figure for figure in metadata.figures if figure.metric not in AT_OPERATING_POINT)
+        update = {"operating_points": points, "referable_threshold": self.point.threshold, "figures": figures}
+        return metadata.model_copy(update=update)
 
 
 def tune(

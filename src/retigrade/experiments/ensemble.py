@@ -21,7 +21,7 @@ from retigrade.bundle import Bundle, read_metadata, reseal, strip
 from retigrade.data.cache import prepared
 from retigrade.data.duplicates import find_duplicates
 from retigrade.data.manifest import Manifest, read_manifest
-from retigrade.data.splits import TEST, VALIDATION, Splits, divide, narrow, read_splits, write_splits
+from retigrade.data.splits import TEST, VALIDATION, Splits, check_unseen, divide, narrow, read_splits, write_splits
 from retigrade.errors import BundleError, DataError, UsageError, needs_extra
 from retigrade.evaluation.evaluate import illustrate_worst, write_report
 from retigrade.evaluation.measure import measure
@@ -103,11 +103,10 @@ def ensemble(
             "out_of_distribution": fit_out_of_distribution(outputs.features[::2], outputs.features[1::2]),
             "retest_noise": None,
             "figures": (),
-            **calibration(outputs, manifest, calibrate),
+            **calibration(outputs, manifest, calibrate, duplicates=parts.groups),
         }
     )
-    write_whole(Path(out), reseal(model, fresh))
-    grader = Grader(Bundle.load(Path(out)))
+    grader = Grader(Bundle.from_bytes(reseal(model, fresh)))
     labelled = LabelledSet.of(manifest, parts, part=TEST)
     predictions = predict_labelled(grader, labelled)
     result = measure(predictions, grader, manifest=manifest, part=TEST)
@@ -209,20 +208,13 @@ def _parts(
     manifest: Manifest, metadata: Sequence[Metadata], splits: Path | None, *, seed: int
 ) -> tuple[Manifest, Splits]:
     """The photographs to calibrate and to measure on: by a split file, or halves of what no member learned from."""
-    known = [
-        any(each.training.learned_from(entry.sha256) or entry.sha256 in each.training.annotated for each in metadata)
-        for entry in manifest.entries
-    ]
+    known = [any(each.training.has_seen(entry.sha256) for each in metadata) for entry in manifest.entries]
     if splits is not None:
         parts = read_splits(splits, manifest)
         if missing := {VALIDATION, TEST} - set(parts.names):
             raise UsageError(f"{splits} has no part {min(missing)!r}; there are: {', '.join(parts.names)}")
-        used = np.concatenate([parts.part(VALIDATION), parts.part(TEST)])
-        if learned := [manifest.entries[index].name for index in used if known[index]]:
-            raise DataError(
-                f"a member learned from {len(learned)} photographs of the parts {VALIDATION} and {TEST}, such as "
-                f"{learned[0]}; give a split that all members kept to, or leave --splits out"
-            )
+        for each in metadata:
+            check_unseen(manifest, parts, [VALIDATION, TEST], each.training)
         return manifest, parts
     silent = [each.name for each in metadata if not each.training.photo_hashes]
     if silent:

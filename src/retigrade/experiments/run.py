@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 
+from retigrade.bundle import Bundle
+from retigrade.data.annotations import find_annotated
 from retigrade.data.duplicates import find_duplicates
 from retigrade.data.groups import independent_groups
 from retigrade.data.manifest import Manifest, read_manifest
@@ -74,7 +77,7 @@ def train(
 
     data: labelled folders or CSV files. out: keeps the bundle, its evaluation, the split, the prepared photographs,
     the logs and checkpoints, and the run's record: run.json, history.csv, predictions.csv, folds.csv, figures/.
-    recipe: `best`, `robust`, `brief`, `further`, `paper`, or one of your own; size, epochs, batch, lr, teachers: in
+    recipe: a name in `training.recipe.RECIPES`, or one of your own; size, epochs, batch, lr, teachers: in
     place of the recipe's. backbone: one of timm. weights: what to start from, a safetensors file or a bundle, in place
     of timm's ImageNet weights; random_start: start from random weights. validation, test, folds, leave_source_out,
     lesions, mirror, distill, splits: see `TrainConfig`. external: labelled folders or CSV files to measure the bundle
@@ -97,6 +100,7 @@ def train(
         manifest = narrow(manifest, Path(splits))
     for each in externals.values():
         check_apart(manifest, each)
+        _check_not_taught(each, config)
     fabric = open_fabric(accelerator=accelerator)
     first = fabric.is_global_zero  # of several processes one tells and writes
     make_folder(folder)
@@ -134,6 +138,22 @@ def check_apart(manifest: Manifest, external: Manifest) -> None:
     learned = len(manifest)
     parts = {"learned from": np.arange(learned), "external": np.arange(learned, len(together))}
     check_leaks(parts, find_duplicates(together.paths), together)
+
+
+def _check_not_taught(external: Manifest, config: TrainConfig) -> None:
+    """Raise LeakError where an external photograph was learned from by a bundle given, or has lesions to learn from."""
+    bundles = {path: Bundle.load(path).metadata.training for path in config.given_bundles}
+    marked = set() if config.lesions is None else set(map(_digest, find_annotated(config.lesions)))
+    for entry in external.entries:
+        if entry.sha256 in marked:
+            raise LeakError(f"{entry.name} is external and among {config.lesions}; leave it out of one of them")
+        for path, training in bundles.items():
+            if training.has_seen(entry.sha256):
+                raise LeakError(f"{entry.name} is external, and {path} learned from it; leave one of them out")
+
+
+def _digest(annotated: tuple[Path, Path]) -> str:
+    return hashlib.sha256(annotated[0].read_bytes()).hexdigest()
 
 
 def _parts(manifest: Manifest, external: Manifest) -> list[tuple[str, Any]]:

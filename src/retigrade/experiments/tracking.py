@@ -6,6 +6,7 @@ What is sent: options, epochs, figures, and the small files of the run folder, i
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from retigrade.training.progress import EpochResult, Progress
 EXPERIMENT = "retigrade"
 _ARTIFACTS = (RUN, "history.csv", "folds.csv", "predictions.csv", "evaluation.json", "splits.json", "bundle.onnx")
 _LONGEST = 500  # characters that MLflow takes for a parameter
+_NOT_IN_NAMES = re.compile(r"[^\w. -]")  # of its figures
 
 
 class Tracker:
@@ -70,11 +72,20 @@ class _MlflowTracker(Tracker):
         return _Both(progress, self)
 
     def finish(self, record: RunRecord, folder: Path) -> None:
+        try:
+            self._tell_results(record, folder)
+        except (self.failure, OSError) as error:
+            raise UsageError(
+                f"MLflow did not take the finished run ({type(error).__name__}); all of it is in {folder}: tell it "
+                "again with --resume"
+            ) from error
+
+    def _tell_results(self, record: RunRecord, folder: Path) -> None:
         figures = {"test": record.figures} | {name: external.figures for name, external in record.external.items()}
         for part, estimates in figures.items():
             for key, estimate in estimates.items():
                 if estimate.value is not None:
-                    self._client.log_metric(self.run, f"{part}/{key}", estimate.value)
+                    self._client.log_metric(self.run, f"{_NOT_IN_NAMES.sub('-', part)}/{key}", estimate.value)
         for file in _ARTIFACTS:
             if (folder / file).exists():
                 self._client.log_artifact(self.run, str(folder / file))

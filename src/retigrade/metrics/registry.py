@@ -201,6 +201,8 @@ _METRICS = (
     ),
 )
 
+AT_OPERATING_POINT = ("referable_sensitivity", "referable_specificity", "referable_precision")
+"""The keys of those that depend on the operating point in use."""
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.key: metric for metric in _METRICS})
 """By key."""
 

@@ -1,6 +1,6 @@
 """What the publication printed: its Tables 1-4 and the figures in its text, as data and unchanged.
 
-Stages run from grade 0 to 4. Nothing here is computed or corrected; `retigrade.paper.arithmetic` does the sums.
+Stages run from grade 0 to 4. Nothing here is computed or corrected; `retigrade.paper.audit` does the sums.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812 (the name that every reader of tor
 from torch import Tensor
 
 from retigrade.arrays import Pixels
+from retigrade.evaluation.corruptions import recompress as as_jpeg
 from retigrade.training.recipe import AugmentationConfig
 
 
@@ -128,9 +129,7 @@ def recompress(photos: Pixels, share: float, rng: np.random.Generator) -> Pixels
     for place in np.flatnonzero(rng.random(len(photos)) < share):
         small, quality = round(side * rng.uniform(0.4, 1.0)), round(rng.uniform(20, 90))
         pixels = cv2.resize(photos[place], (small, small), interpolation=cv2.INTER_AREA)
-        _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
-        changed[place] = cv2.resize(decoded, (side, side), interpolation=cv2.INTER_CUBIC)
+        changed[place] = cv2.resize(as_jpeg(pixels, quality), (side, side), interpolation=cv2.INTER_CUBIC)
     return changed
 
 

@@ -136,7 +136,6 @@ def _compared(logits: Floats, grades: Integers, weights: Reals) -> Iterator[str]
 
 
 if __name__ == "__main__":
-    import tyro
+    from retigrade.module_command import run_module
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(tyro.cli(Averaging))
+    run_module(main, Averaging)

@@ -1,4 +1,4 @@
-"""What is fitted on photographs that a network did not train on: temperature, decision, thresholds, the detector."""
+"""What is fitted on photographs that a network did not train on: temperature, decision, thresholds."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ BALANCED = 0.85  # sensitivity and specificity that the balanced point is to rea
 _SPECIFIC = 0.95  # specificity of the specific point
 _DOUBTFUL = 0.15  # share of validation photographs for which a second reader is advised
 _HOTTEST = 0.995  # quantile of the disease evidence that is shown as hottest
-_COMPONENTS = 32
-_IN_DISTRIBUTION = 0.998  # quantile of the distances of known photographs, beyond which one is refused, with a margin
-_MARGIN = 1.25
 
 
 def equal_sources(sources: Integers | npt.NDArray[np.str_]) -> Reals:
@@ -44,7 +41,12 @@ def calibrate(outputs: ModelOutputs, grades: Integers, *, weights: Reals | None 
 
 
 def operating_points(
-    probabilities: Reals, decision: Decision, grades: Integers, *, weights: Reals | None = None
+    probabilities: Reals,
+    decision: Decision,
+    grades: Integers,
+    *,
+    weights: Reals | None = None,
+    groups: Integers | None = None,
 ) -> dict[str, OperatingPoint]:
     """Named thresholds on the probability of a referable stage; none where photographs are of one class only.
 
@@ -53,14 +55,16 @@ def operating_points(
     sensitivity or a specificity of 0.85; the highest sum of both (Youden 1950) may give away much of one for a little
     of the other. specific: the highest sensitivity at a specificity of 0.95, or the highest specificity. A photo whose
     stage by `decision` is referable is referred at every threshold. weights: (N,), how much each photograph counts;
-    None counts all alike.
+    None counts all alike. groups: (N,), equal where photographs are of one patient or duplicates, which are one piece
+    of evidence; None for all apart.
     """
     weights = np.ones(len(grades)) if weights is None else weights
+    groups = np.arange(len(grades)) if groups is None else groups
     score, referable = referral_score(probabilities, decision.decide_all(probabilities)), is_referable(grades)
     if not referable.any() or referable.all():
         return {}
     points = [at_threshold(score, referable, float(threshold), weights=weights) for threshold in np.unique(score)]
-    sick, healthy = _effective(weights[referable]), _effective(weights[~referable])
+    sick, healthy = (_effective(weights[flags], groups[flags]) for flags in (referable, ~referable))
 
     def room(point: ThresholdRates, sensitivity: float, specificity: float) -> tuple[float, float]:
         rooms = _room(point.sensitivity, sensitivity, sick), _room(point.specificity, specificity, healthy)
@@ -84,9 +88,10 @@ def operating_points(
     }
 
 
-def _effective(weights: Reals) -> int:
-    """Of how many photographs that count alike a weighted share is as certain (Kish 1965)."""
-    return round(float(weights.sum() ** 2 / (weights**2).sum()))
+def _effective(weights: Reals, groups: Integers) -> int:
+    """Of how many groups that count alike a weighted share is as certain (Kish 1965)."""
+    of_group = np.bincount(np.unique(groups, return_inverse=True)[1], weights)
+    return round(float(of_group.sum() ** 2 / (of_group**2).sum()))
 
 
 def _room(reached: float, wanted: float, photos: int) -> float:

@@ -65,6 +65,12 @@ class TrainConfig:
                 raise UsageError("--lesions needs a high-resolution head, which this recipe or backbone has not")
 
     @property
+    def given_bundles(self) -> tuple[Path, ...]:
+        """The bundles that are started from or distilled."""
+        start = self.start.weights
+        return (*self.distill, *([start] if start is not None and start.suffix == ".onnx" else []))
+
+    @property
     def cross_validated(self) -> bool:
         """Whether several networks are trained, each tested on photographs that it did not learn from."""
         return self.folds > 0 or self.leave_source_out

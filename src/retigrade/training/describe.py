@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from retigrade.arrays import Floats, Integers
+from retigrade.data.groups import Groups, independent_groups
 from retigrade.data.manifest import Manifest
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
@@ -80,12 +81,13 @@ def make_metadata(
     calibration_features: Floats,
     receptive_field_offset: tuple[float, float],
     manifest: Manifest,
+    duplicates: Groups,
     split_file: bytes,
 ) -> Metadata:
     """Calibrate and fill in the metadata, still without figures.
 
     features: of the training photographs, (n, C), calibration_features those of the calibration ones, both of the
-    network as shipped.
+    network as shipped. duplicates: those that are known in the manifest.
     """
     return Metadata(
         schema_version=SCHEMA_VERSION,
@@ -103,20 +105,20 @@ def make_metadata(
         licence=origin.licence,
         intended_use=origin.intended_use,
         starting_weights=origin.starting_weights,
-        **calibration(evidence.calibration, manifest, evidence.calibrate),
+        **calibration(evidence.calibration, manifest, evidence.calibrate, duplicates=duplicates),
     )
 
 
-def calibration(outputs: ModelOutputs, manifest: Manifest, indices: Integers) -> dict[str, Any]:
+def calibration(outputs: ModelOutputs, manifest: Manifest, indices: Integers, *, duplicates: Groups) -> dict[str, Any]:
     """The fields of a bundle's metadata that are fitted on photographs that it did not learn from.
 
-    outputs: the network's for those of the manifest at `indices`, int64 (n,).
+    outputs: the network's for those of the manifest at `indices`, int64 (n,). duplicates: those that are known in it.
     """
-    grades = manifest.grades[indices]
+    grades, groups = manifest.grades[indices], independent_groups(manifest, duplicates)[indices]
     weights = calibrate.equal_sources(manifest.sources[indices])
     temperature, decision = calibrate.calibrate(outputs, grades, weights=weights)
     probabilities = softmax(outputs.logits, temperature=temperature)
-    points = calibrate.operating_points(probabilities, decision, grades, weights=weights)
+    points = calibrate.operating_points(probabilities, decision, grades, weights=weights, groups=groups)
     threshold = points["balanced"].threshold if points else 0.5
     return {
         "temperature": temperature,

@@ -278,7 +278,6 @@ def _plain(values: Reals) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    import tyro
+    from retigrade.module_command import run_module
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(tyro.cli(Gate))
+    run_module(main, Gate)

@@ -223,7 +223,9 @@ class Trainer:
         else:
             pixels = data.photos[indices]
             if self.recipe.augmentation.recompression:
-                pixels = recompress(pixels, self.recipe.augmentation.recompression, rng)
+                # A generator of its own, so that what is drawn after it does not depend on the number of processes.
+                own = np.random.default_rng([int(rng.integers(2**62)), self.fabric.global_rank])
+                pixels = recompress(pixels, self.recipe.augmentation.recompression, own)
             photos = torch.from_numpy(pixels)
         x = apply(photos, drawn.rows(share).to(device), size=size)
         return x, torch.from_numpy(data.targets[indices]).to(device)

@@ -121,7 +121,6 @@ def _report(name: str, detector: OutOfDistributionDetector, features: Floats) ->
 
 
 if __name__ == "__main__":
-    import tyro
+    from retigrade.module_command import run_module
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(tyro.cli(Refit))
+    run_module(main, Refit)

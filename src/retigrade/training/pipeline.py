@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +130,7 @@ class _Run:
             self.photos = prepared(manifest, size=config.recipe.size, folder=folder)
         self.manifest, self.config = manifest, config
         self.folder, self.fabric, self.progress = folder, fabric, progress
+        self._distill_logits: Floats | None = None  # alike for all folds
 
     def fold(self, fold: Fold) -> _Exported | None:
         """Train the network of one fold and export it; None in all processes but the first."""
@@ -146,6 +146,7 @@ class _Run:
                 return predict(network, self.photos, unseen, fabric=self.fabric)
 
             data = cross_fitted_targets(data, recipe, shares=shares, teach=teach)
+        self._note_known(fold)
         if config.distill:
             data = self._distilled(data, fold)
         network = self._fit(data, recipe, folder)
@@ -227,7 +228,7 @@ class _Run:
             rejected=np.array([entry.rejected for entry in manifest.entries]),
             train=fold.train,
             validation=fold.validation,
-            fingerprint=manifest.fingerprint,
+            fingerprint=f"{manifest.fingerprint} {fold.digest}",
         )
 
     def _fit(self, data: TrainingData, recipe: Recipe, folder: Path) -> Network:
@@ -237,17 +238,22 @@ class _Run:
             data, recipe, self.config.start, fabric=self.fabric, folder=folder, progress=self.progress, pick=pick
         ).network
 
-    def _distilled(self, data: TrainingData, fold: Fold) -> TrainingData:
-        """The training data with targets that are in part what finished bundles predict, calibrated on validation."""
-        bundles = [Bundle.load(path) for path in self.config.distill]
-        entries, unseen = self.manifest.entries, np.concatenate([fold.validation, fold.test])
-        for path, bundle in zip(self.config.distill, bundles, strict=True):
-            if known := sum(bundle.metadata.training.learned_from(entries[index].sha256) for index in unseen):
+    def _note_known(self, fold: Fold) -> None:
+        """Say which given bundles learned from photographs that validate or test."""
+        unseen = [self.manifest.entries[index].sha256 for index in np.concatenate([fold.validation, fold.test])]
+        for path in self.config.given_bundles:
+            training = Bundle.load(path).metadata.training
+            if known := sum(map(training.has_seen, unseen)):
                 self.progress.note(
                     f"{path.name} learned from {known} of the {len(unseen)} photographs that validate or test: figures "
-                    "on them flatter what learns from it"
+                    "on them flatter what learns from it; --splits keeps to the split that it was trained by"
                 )
-        logits, calibrate = mean_logits(bundles, self.photos), fold.validation
+
+    def _distilled(self, data: TrainingData, fold: Fold) -> TrainingData:
+        """The training data with targets that are in part what finished bundles predict, calibrated on validation."""
+        if self._distill_logits is None:
+            self._distill_logits = mean_logits([Bundle.load(path) for path in self.config.distill], self.photos)
+        logits, calibrate = self._distill_logits, fold.validation
         weights = equal_sources(self.manifest.sources[calibrate])
         temperature = fit_temperature(logits[calibrate], data.grades[calibrate], weights=weights)
         return distilled_targets(data, self.config.recipe, softmax(logits, temperature=temperature))
@@ -307,6 +313,7 @@ class _Run:
             calibration_features=whole.calibration_features,
             receptive_field_offset=(0.5 if config.mirror else across, down),
             manifest=self.manifest,
+            duplicates=self.splits.groups,
             split_file=(self.folder / SPLITS).read_bytes(),
         )
 
@@ -325,10 +332,7 @@ class _Run:
 
 def _grader(model: bytes, metadata: Metadata) -> Grader:
     """A grader of a bundle that is not written yet."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, BUNDLE)
-        path.write_bytes(reseal(model, metadata))
-        return Grader(Bundle.load(path))
+    return Grader(Bundle.from_bytes(reseal(model, metadata)))
 
 
 def _folds(manifest: Manifest, splits: Splits, config: TrainConfig) -> Iterator[Fold]:
@@ -343,8 +347,7 @@ def _folds(manifest: Manifest, splits: Splits, config: TrainConfig) -> Iterator[
 
 
 def _splits(manifest: Manifest, config: TrainConfig, path: Path) -> Splits:
-    if path.exists():
-        return read_splits(path, manifest)
+    kept = read_splits(path, manifest) if path.exists() else None
     if config.splits is not None:
         splits = read_splits(config.splits, manifest)
         if set(splits.names) != {TRAIN, VALIDATION, TEST}:
@@ -352,8 +355,13 @@ def _splits(manifest: Manifest, config: TrainConfig, path: Path) -> Splits:
                 f"{config.splits}: has the parts {', '.join(splits.names)}; --splits needs {TRAIN}, {VALIDATION} "
                 f"and {TEST}"
             )
-        write_splits(splits, path, manifest)
+        if kept is None:
+            write_splits(splits, path, manifest)
+        elif kept.names != splits.names or not np.array_equal(kept.part_of, splits.part_of):
+            raise UsageError(f"{path}: is another split than {config.splits}; name another --out")
         return splits
+    if kept is not None:
+        return kept
     groups, seed = find_duplicates(manifest.paths), config.start.seed
     if config.leave_source_out:
         splits = by_source(manifest, groups, seed=seed)

@@ -24,7 +24,7 @@ from retigrade.arrays import Flags, Floats, Integers, Pixels
 from retigrade.bundle import Bundle, reseal, strip
 from retigrade.data.cache import canonical
 from retigrade.data.manifest import Entry, Manifest, read_manifest
-from retigrade.data.splits import TEST, TRAIN, VALIDATION, Splits, narrow, read_splits
+from retigrade.data.splits import TEST, TRAIN, VALIDATION, Splits, check_unseen, narrow, read_splits
 from retigrade.errors import BundleError, DataError, PhotoError, UsageError, needs_extra
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import Graded, LabelledSet, Predictions, predict_labelled
@@ -36,6 +36,7 @@ from retigrade.metrics.conformal import Conformal, conformal_quantile
 from retigrade.metrics.decision import OperatingPoint
 from retigrade.metrics.estimate import Estimate
 from retigrade.metrics.registry import at_operating_point
+from retigrade.training.calibrate import equal_sources
 
 LOST_KAPPA = 0.005
 """What quadratic weighted kappa may lose on validation photographs."""
@@ -271,8 +272,9 @@ def _parts(manifest: Manifest, split: Splits | None, metadata: Metadata) -> tupl
             raise UsageError(f"the split has no part {', '.join(sorted(missing))}; it has {', '.join(split.names)}")
         learned = [manifest.entries[index] for index in split.part(TRAIN)]
         compared = LabelledSet.of(manifest, split, part=VALIDATION)
+        check_unseen(manifest, split, [part for part in (VALIDATION, TEST) if part in split.names], metadata.training)
     else:
-        known = [metadata.training.learned_from(entry.sha256) for entry in manifest.entries]
+        known = [metadata.training.has_seen(entry.sha256) for entry in manifest.entries]
         learned = [entry for entry, is_known in zip(manifest.entries, known, strict=True) if is_known]
         whole, others = LabelledSet.of(manifest), np.flatnonzero(~np.array(known, bool))
         compared = LabelledSet(tuple(whole.entries[index] for index in others), whole.groups[others])
@@ -374,7 +376,10 @@ def _recalibrated(
         "referable_threshold": threshold(old.referable_threshold) if default is None else default,
     }
     if old.conformal is not None:
-        quantile = conformal_quantile(second.sample.probabilities, second.sample.target, old.conformal.coverage)
+        weights = equal_sources(other.source[one.is_graded & other.is_graded])
+        quantile = conformal_quantile(
+            second.sample.probabilities, second.sample.target, old.conformal.coverage, weights=weights
+        )
         update["conformal"] = Conformal(coverage=old.conformal.coverage, quantile=quantile)
     return metadata.model_copy(update=update), tuple(points)
 

@@ -17,7 +17,7 @@ import numpy as np
 from retigrade.bundle import Bundle, reseal, strip
 from retigrade.data.cache import canonical
 from retigrade.data.manifest import read_manifest
-from retigrade.data.splits import VALIDATION, narrow, read_splits
+from retigrade.data.splits import VALIDATION, check_unseen, narrow, read_splits
 from retigrade.files import write_whole
 from retigrade.training.describe import calibration
 from retigrade.training.export import run_model
@@ -41,9 +41,12 @@ def main(arguments: Recalibration) -> None:
     file = arguments.bundle.read_bytes()
     metadata = Bundle.from_bytes(file).metadata
     manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
-    validation = read_splits(arguments.splits, manifest).part(VALIDATION)
+    splits = read_splits(arguments.splits, manifest)
+    validation = splits.part(VALIDATION)
+    check_unseen(manifest, splits, [VALIDATION], metadata.training)
     photos = np.stack([canonical(manifest.entries[index], size=metadata.input_size) for index in validation])
-    fitted = calibration(run_model(strip(file), photos, np.arange(len(photos))), manifest, validation)
+    outputs = run_model(strip(file), photos, np.arange(len(photos)))
+    fitted = calibration(outputs, manifest, validation, duplicates=splits.groups)
     _log.info("temperature %.3f (was %.3f)", fitted["temperature"], metadata.temperature)
     for name, point in fitted["operating_points"].items():
         former = metadata.operating_points.get(name)
@@ -59,7 +62,6 @@ def main(arguments: Recalibration) -> None:
 
 
 if __name__ == "__main__":
-    import tyro
+    from retigrade.module_command import run_module
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(tyro.cli(Recalibration))
+    run_module(main, Recalibration)

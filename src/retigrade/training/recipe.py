@@ -95,6 +95,10 @@ class Recipe:
             raise UsageError(f"--lr must be a positive number, got {self.lr:g}; the recipes use 6e-4 and 1e-4")
         if self.teachers < 0 or self.teachers == 1:
             raise UsageError(f"teachers must be 0 or at least 2, got {self.teachers}")
+        if self.teachers and not self.teacher_weight:
+            raise UsageError(
+                f"the recipe {self.name} gives teachers no weight: leave --teachers out, or take --recipe best"
+            )
         if not SIZES[0] <= self.size <= SIZES[1]:
             raise UsageError(f"--size must lie from {SIZES[0]} to {SIZES[1]} pixels, got {self.size}")
 
