@@ -414,3 +414,9 @@ def test_the_runtime_leaves_nothing_behind_and_reports_nothing(tmp_path: Path) -
     command = [sys.executable, "-c", "import retigrade; retigrade.load(threads=1)"]
     subprocess.run(command, env={**environment, "TMPDIR": str(tmp_path)}, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("threads", [16, 64])
+def test_a_machine_of_many_cores_loads_the_shipped_bundle(threads: int) -> None:
+    code = f"from retigrade.bundle import Bundle, shipped_bundle as b; Bundle.load(b(), threads={threads})"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,11 +17,12 @@ import retigrade.grader
 from gradings import graded
 from retigrade.errors import BundleError, UsageError
 from retigrade.fundus.crop import decode_side
-from retigrade.fundus.decode import decode
+from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.quality import Quality
 from retigrade.grader import LOW_CONFIDENCE, Grader, Source, load
-from retigrade.grading import Grading
+from retigrade.grading import Eye, Grading, Subject
 from retigrade.icdr import GRADES, Grade, Status
+from retigrade.inputs import Input
 from retigrade.metadata import OutOfDistributionDetector
 from retigrade.metrics.conformal import Conformal
 from retigrade.metrics.decision import Decision, OperatingPoint
@@ -240,6 +242,14 @@ def test_what_the_gate_refuses_gets_its_reasons_and_no_grade(
     assert grading.sha256 is not None
 
 
+def test_a_refused_photo_keeps_what_was_noted_of_it(
+    grader: Grader, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retigrade.grader, "assess", lambda *seen: Quality(0.1, Status.UNGRADABLE, ("dark",)))
+    photo = replace(decode(photos[0]), notes=("text seems to be burned in",))
+    assert grader.grade_photo(photo).reasons == ("dark", "text seems to be burned in")
+
+
 @pytest.mark.parametrize("data", [b"", b"not a picture", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_bytes_that_are_no_picture_are_an_error_with_a_reason(grader: Grader, tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "named.jpg"
@@ -353,6 +363,17 @@ class TestManyPhotos:
         assert caplog.records[0].exc_info is not None
         with pytest.raises(ZeroDivisionError):
             grader.grade(photos[1])
+
+    @pytest.mark.parametrize("jobs", [1, 2])
+    def test_a_photograph_that_fails_is_still_the_patients(self, grader: Grader, photos: list[Path], jobs: int) -> None:
+        def read(*_: object, **__: object) -> Photo:
+            raise MemoryError
+
+        subject = Subject("P1", Eye.RIGHT, None)
+        item = Input(photos[0], "a.png", reader=read, subject=subject, warnings=("date unknown: what",))
+        (grading,) = grader.grade_many([item], jobs=jobs)
+        assert (grading.status, grading.subject) == (Status.ERROR, subject)
+        assert grading.reasons == ("not enough memory to grade it: grade fewer at once", "date unknown: what")
 
     @pytest.mark.parametrize("jobs", [0, -1])
     def test_no_jobs_is_a_usage_error_at_once(self, grader: Grader, jobs: int) -> None:

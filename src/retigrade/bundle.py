@@ -40,6 +40,7 @@ _LARGEST = 2**31 - 1  # bytes; a protocol buffer ends there
 _LARGEST_METADATA = 2**24
 _CHECK_BYTES = 2**30  # that the first run may take beside the weights, and the seconds that it may last
 _CHECK_SECONDS = 20.0
+_THREAD_BYTES = 2**27 + 2**24  # of address space that each thread sets aside for its heap and its stack
 _LIMIT_LOCK = threading.Lock()  # the limit is the process's
 _DRIFT = 1e-3  # by which the mean of a map may differ from its logit, relative to the largest logit
 
@@ -152,8 +153,10 @@ class Bundle:
                 "train it again, or install the version of retigrade that made it"
             )
         check_operators(data)
-        with _bounded_memory(_CHECK_BYTES + 4 * len(data)) if device == "cpu" else nullcontext():
-            session = _open(data, threads=threads or cpu_count(), device=device)
+        threads = threads or cpu_count()
+        extra = _CHECK_BYTES + 4 * len(data) + threads * _THREAD_BYTES
+        with _bounded_memory(extra) if device == "cpu" else nullcontext():
+            session = _open(data, threads=threads, device=device)
             _check_signature(session, metadata)
             bundle = cls(metadata, f"{metadata.name}@{hashlib.sha256(data).hexdigest()[:12]}", session)
             bundle._check_answers()

@@ -96,14 +96,7 @@ class Grader:
             grading = self._refuse(_name(source), Status.NOT_FUNDUS, str(error))
         else:
             grading = self._verdict(photo, _name(source), heat=heat)
-        if isinstance(source, Input):
-            grading = replace(
-                grading,
-                subject=source.subject,
-                acquisition=source.acquisition,
-                reasons=(*grading.reasons, *source.warnings),
-            )
-        return replace(grading, seconds=time.perf_counter() - started)
+        return replace(_about(grading, source), seconds=time.perf_counter() - started)
 
     def grade_photo(self, photo: Photo, *, path: str = _PIXELS, heat: bool = True) -> Grading:
         """Return the verdict on a decoded photo, the same as `grade` gives its file; `path` is what it goes by."""
@@ -143,12 +136,13 @@ class Grader:
         except BundleError:  # no other photo would fare better
             raise
         except UsageError as error:
-            return self._refuse(_name(source), Status.ERROR, str(error))
+            reason = str(error)
         except MemoryError:
-            return self._refuse(_name(source), Status.ERROR, "not enough memory to grade it: grade fewer at once")
+            reason = "not enough memory to grade it: grade fewer at once"
         except Exception as error:  # ours, not the photo's; the others must not pay for it
             _logger.debug("grading %s failed", _name(source), exc_info=True)
-            return self._refuse(_name(source), Status.ERROR, f"internal error: {type(error).__name__}: {error}")
+            reason = f"internal error: {type(error).__name__}: {error}"
+        return _about(self._refuse(_name(source), Status.ERROR, reason), source)
 
     def _verdict(self, photo: Photo, path: str, *, heat: bool) -> Grading:
         metadata = self.bundle.metadata
@@ -211,9 +205,17 @@ class Grader:
             bundle=self.bundle.identity,
             seconds=0.0,
             quality=None if quality is None or status is Status.NOT_FUNDUS else quality.score,  # of what is no eye
-            reasons=reasons,
+            reasons=reasons if photo is None else (*reasons, *photo.notes),
             sha256=None if photo is None else photo.sha256,
         )
+
+
+def _about(grading: Grading, source: Source) -> Grading:
+    """The grading with what an input says of itself."""
+    if not isinstance(source, Input):
+        return grading
+    reasons = (*grading.reasons, *source.warnings)
+    return replace(grading, subject=source.subject, acquisition=source.acquisition, reasons=reasons)
 
 
 def _decode(source: Source, *, min_side: int) -> Photo:

@@ -300,7 +300,8 @@ def known(row: CsvRow, column: str, parse: Callable[[str], _Value], unread: dict
 def _named(frame: Input, item: Input, name: str) -> Input:
     """A frame by its final name; what the list states of it goes before what the file says."""
     stated = {key: value for key in ("patient", "eye", "date") if (value := getattr(item.subject, key)) is not None}
-    return replace(frame, name=name, subject=replace(frame.subject, **stated))
+    warnings = frame.warnings if frame is item else (*item.warnings, *frame.warnings)
+    return replace(frame, name=name, subject=replace(frame.subject, **stated), warnings=warnings)
 
 
 @dataclass(slots=True)
@@ -323,7 +324,9 @@ class _Names:
 
     def _is_taken(self, path: PurePosixPath) -> bool:
         files = picture_names(str(path))
-        return not files.isdisjoint(self.files | self.folders) or not self.files.isdisjoint(_folders(path))
+        return not (
+            files.isdisjoint(self.files) and files.isdisjoint(self.folders) and self.files.isdisjoint(_folders(path))
+        )
 
 
 def _folders(path: PurePosixPath) -> set[str]:

@@ -406,6 +406,16 @@ def test_a_reader_that_leaves_is_no_error(photos: Path, bundle: Path, tmp_path: 
     assert process.returncode == 141
 
 
+def test_a_reader_that_leaves_before_the_end_of_a_list(photos: Path) -> None:
+    with start("grade", *[photos / "b.jpg"] * 5000, "--dry-run") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert "error" not in said
+    assert process.returncode == 141
+
+
 def test_a_reader_that_leaves_does_not_stop_the_files(photos: Path, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with start("grade", *[photos / "b.jpg"] * 5, "--bundle", bundle, "--out", out) as process:

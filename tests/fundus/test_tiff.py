@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 from collections.abc import Mapping
 
 import cv2
@@ -153,3 +154,61 @@ def test_black_bars_are_no_loss(pixels: Image) -> None:
     barred[:40] = barred[-60:] = 0
     for data in (tiff(barred), encode(barred, ".bmp")):
         assert np.array_equal(decoded(data), barred)
+
+
+SHORT = 3
+
+
+@pytest.mark.parametrize("tags", [{34675: (SHORT, (300, 4))}, {284: (SHORT, (2,)), 278: (SHORT, (0,))}])
+def test_tags_that_cannot_be(pixels: Image, tags: dict[int, tuple[int, tuple[int, ...]]]) -> None:
+    assert "the TIFF" in failure(tiff(pixels, extra=tags))
+
+
+def with_pieces(*pieces: bytes, side: int, compression: int, overlapping: int = 1) -> bytes:
+    """A grey TIFF of square tiles, or of strips, which lie one behind another, or all in one place."""
+    entries = {
+        256: (4, [side]),
+        257: (4, [side]),
+        258: (3, [8]),
+        259: (3, [compression]),
+        262: (3, [1]),
+        277: (3, [1]),
+        278: (4, [side // overlapping]),
+    }
+    start, offsets = 8, []
+    for piece in pieces:
+        offsets += [start] * overlapping
+        start += len(piece)
+    entries |= {273: (4, offsets), 279: (4, [len(piece) for piece in pieces for _ in range(overlapping)])}
+    body, head, more = b"".join(pieces), b"", b""
+    place = 8 + len(body) + 2 + 12 * len(entries) + 4
+    for tag, (kind, values) in sorted(entries.items()):
+        packed = struct.pack(f"<{len(values)}{'H' if kind == SHORT else 'I'}", *values)
+        if len(packed) > 4:
+            head += struct.pack("<HHII", tag, kind, len(values), place + len(more))
+            more += packed
+        else:
+            head += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    directory = struct.pack("<H", len(entries)) + head + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + directory + more
+
+
+class TestSmallFilesThatWouldTakeMuch:
+    """Each is refused by what it declares, before anything as large is made."""
+
+    def test_strips_that_overlap(self) -> None:
+        strip = np.random.default_rng(0).integers(1, 255, 64 * 64, dtype=np.uint8).tobytes()
+        assert "do not add up" in failure(with_pieces(strip, side=64, compression=1, overlapping=16))
+
+    def test_a_jpeg_larger_than_the_picture(self) -> None:
+        piece = encode(np.full((2000, 2000), 128, np.uint8), ".jpg")
+        assert "corrupt" in failure(with_pieces(piece, side=64, compression=7))
+        fitting = encode(np.full((64, 64), 128, np.uint8), ".jpg")
+        assert decoded(with_pieces(fitting, side=64, compression=7)).shape == (64, 64, 3)
+
+    def test_a_row_of_lzw_clearings(self) -> None:
+        clearings = int("100000000" * 64_000, 2).to_bytes(72_000, "big")
+        started = time.process_time()
+        assert "corrupt" in failure(with_pieces(clearings, side=512, compression=5))
+        assert len(clearings) > 70_000
+        assert time.process_time() - started < 30  # unbounded it would take minutes

@@ -154,3 +154,9 @@ def test_valid_by_r4b(rows: tuple[Row, ...]) -> None:
     broken["entry"][-1]["resource"]["status"] = 7
     with pytest.raises(ValueError, match="status"):
         bundle_module.Bundle.model_validate(broken)
+
+
+def test_a_patient_named_by_an_odd_byte() -> None:
+    visit = visit_of([row(Eye.RIGHT)], patient="P\udcf1", date=None)
+    sent = json.dumps(visit_bundle(visit, bundle=BUNDLE), ensure_ascii=False).encode()
+    assert b"P\\\\udcf1" in sent

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import pytest
 
 from gradings import graded, refused
 from retigrade.errors import UsageError
-from retigrade.grading import Eye
+from retigrade.grading import Eye, Subject
 from retigrade.icdr import Status
 from retigrade.inputs import Input
 from retigrade.output.comparisons import Comparison
@@ -475,3 +476,28 @@ def test_aligned_pictures_stand_beside_the_page_and_go_with_their_run(out: Path,
     assert {name for name in files_below(out) if name.startswith("aligned")} == {"aligned/c.jpg"}
     write_all(out, items)
     assert not (out / "aligned").exists()
+
+
+def test_a_corrected_date_takes_its_warning_along(tmp_path: Path, out: Path) -> None:
+    before = replace(photo(tmp_path / "in", "a.jpg"), warnings=("date unknown: 03/04/2024 can mean two days",))
+    with closing(opened(out)) as folder:
+        add(folder, before, reasons=("not sharp", *before.warnings))
+        assert folder.publish(total=1, skipped=[])
+    after = replace(before, subject=Subject("P1", None, datetime.date(2024, 4, 3)), warnings=("eye unknown: U",))
+    with closing(opened(out, resume=True)) as folder:
+        assert folder.holds(after)
+        row = folder.keep(after)
+        folder.publish(total=1, skipped=[])
+    assert listed(out)[0]["reasons"] == ["not sharp", "eye unknown: U"]
+    assert listed(out)[0]["date"] == "2024-04-03"
+    assert row.reasons == ("not sharp", "eye unknown: U")
+
+
+@pytest.mark.parametrize("left", ["", "5\n", "[]\n"])
+def test_listings_that_were_cut_by_hand_are_done_anew(out: Path, items: list[Input], left: str) -> None:
+    write_all(out, items)
+    (out / "gradings.jsonl").write_text(left)
+    with closing(opened(out, resume=True)) as folder:
+        assert not any(map(folder.holds, items))
+    write_all(out, items)
+    assert len(listed(out)) == len(items)

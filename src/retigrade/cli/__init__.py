@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,7 +14,7 @@ import tyro
 from retigrade import __version__
 from retigrade.cli.batch import BatchCommand
 from retigrade.cli.check import Check
-from retigrade.cli.command import Command, notice
+from retigrade.cli.command import BROKEN_PIPE, Command, notice
 from retigrade.cli.compare import Compare
 from retigrade.cli.ensemble import Ensemble
 from retigrade.cli.evaluate import Evaluate
@@ -58,12 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         debug = command.debug
         with _log_to_stderr(debug=debug), nullcontext() if command.handles_signals else interruptible():
-            return command.run()
+            code = command.run()
+            sys.stdout.flush()
+            return code
     except SystemExit as done:  # the parser has printed its help or what is wrong
         return done.code if isinstance(done.code, int) else _USAGE
     except KeyboardInterrupt:
         notice("interrupted")
         return INTERRUPTED
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)  # or Python would complain at its end of what is still in the stream's memory
+        os.close(nowhere)
+        return BROKEN_PIPE
     except RetigradeError as error:
         if debug:
             raise

@@ -21,6 +21,10 @@ Jobs = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(def
 """Options that several subcommands have."""
 
 
+BROKEN_PIPE = 141
+"""The exit code where whoever read the output left, as a shell gives it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Command(ABC):
     """One subcommand: its fields are its arguments, its docstring and theirs are the help."""

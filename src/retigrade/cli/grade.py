@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from retigrade.cli.command import BundleFile, Command, Jobs, OperatingPointName, notice
+from retigrade.cli.command import BROKEN_PIPE, BundleFile, Command, Jobs, OperatingPointName, notice
 from retigrade.errors import UsageError
 from retigrade.signals import INTERRUPTED
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from retigrade.output.illustrate import HeatPictures
     from retigrade.output.run import Outcome
 
-_UNREADABLE_PHOTO, _BROKEN_PIPE = 1, 141
+_UNREADABLE_PHOTO = 1
 _KEY_BYTES = 16
 
 
@@ -130,8 +131,9 @@ class GradeCommand(Command):
                 watch=(lambda row: None) if hospital is None else hospital.add,
                 progress=progress,
             )
-        for sentence in () if hospital is None else hospital.finish():
-            notice(sentence)
+        if hospital is not None:
+            for sentence in hospital.finish(interrupted=outcome.interrupted):
+                notice(sentence)
         _tell_end(outcome, self.out)
         return _exit_code(outcome)
 
@@ -160,7 +162,7 @@ class GradeCommand(Command):
             notice(sentence)
         return inputs
 
-    @property
+    @cached_property  # what the key comes from may be read once only, such as a pipe
     def _key(self) -> bytes | None:
         """The secret that pseudonyms are made with; None where there are none."""
         if self.pseudonym is None:
@@ -222,7 +224,7 @@ def _tell_end(outcome: Outcome, out: Path | None) -> None:
 
 def _exit_code(outcome: Outcome) -> int:
     if outcome.unread:
-        return _BROKEN_PIPE
+        return BROKEN_PIPE
     if outcome.interrupted:
         return INTERRUPTED
     return _UNREADABLE_PHOTO if outcome.errors else 0

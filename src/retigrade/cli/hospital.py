@@ -70,11 +70,17 @@ class HospitalOutputs:
         if self._fhir is not None:
             self._fhir.add(row, study=self._studies.get(row.path))
 
-    def finish(self) -> list[str]:
-        """Write what waits for the end of the run; returns sentences on what is in none of the files."""
+    def finish(self, *, interrupted: bool) -> list[str]:
+        """Write what waits for the end of the run; returns sentences on what is in none of the files.
+
+        interrupted: the run was stopped before, so that no FHIR is written: half a visit would say that an eye was not
+        photographed, and replace what an earlier run said of it.
+        """
         sentences = []
         if self._dicom is not None and self._dicom.left_out:
             sentences.append(f"no DICOM for {len(self._dicom.left_out)}: {listing(self._dicom.left_out)}")
-        if self._fhir is not None and (nobody := self._fhir.publish()):
+        if self._fhir is not None and interrupted:
+            sentences.append("FHIR waits for the end of the run, when every visit is whole")
+        elif self._fhir is not None and (nobody := self._fhir.publish()):
             sentences.append(f"no FHIR for {nobody}: their patient is not known")
         return sentences

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import threading
 from dataclasses import dataclass
@@ -114,6 +113,7 @@ class Listen(Command):
         return 0
 
     def _config(self) -> NodeConfig:
+        from retigrade.bundle import cpu_count
         from retigrade.dicom.forward import Peer
         from retigrade.dicom.node import NodeConfig
 
@@ -121,14 +121,13 @@ class Listen(Command):
             raise UsageError(f"--port must be from 0 to 65535, got {self.port}")
         if self.associations < 1 or (self.jobs is not None and self.jobs < 1):
             raise UsageError("--associations and --jobs must be 1 or more")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return NodeConfig(
             aet=self.aet,
             host=self.host,
             port=self.port,
             allow=tuple(title.strip() for title in self.allow.split(",")) if self.allow is not None else (),
             forward=None if self.forward is None else Peer.of(self.forward),
-            jobs=self.jobs or cores,
+            jobs=self.jobs or cpu_count(),
             associations=self.associations,
             keep_days=self.keep_days,
             tls=self._listener_tls(),
@@ -137,10 +136,12 @@ class Listen(Command):
 
     def _listener_tls(self) -> ssl.SSLContext | None:
         if self.tls_certificate is None:
+            if self.tls_key is not None:
+                raise UsageError("--tls-key needs --tls-certificate FILE")
             if self.tls_authority is not None and not self.forward_tls:
                 raise UsageError("--tls-authority needs --tls-certificate FILE, or --forward-tls")
             return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self._authority())
+        context = self._context(ssl.Purpose.CLIENT_AUTH)
         self._load(context)
         if self.tls_authority is not None:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -149,16 +150,19 @@ class Listen(Command):
     def _sender_tls(self) -> ssl.SSLContext | None:
         if not self.forward_tls:
             return None
-        context = ssl.create_default_context(cafile=self._authority())
+        context = self._context(ssl.Purpose.SERVER_AUTH)
         context.check_hostname = False  # archives go by AE title; their certificate must still be of the authority
         if self.tls_certificate is not None:
             self._load(context)
         return context
 
-    def _authority(self) -> Path | None:
+    def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         if self.tls_authority is not None and not self.tls_authority.is_file():
             raise UsageError(f"--tls-authority: there is no file {self.tls_authority}")
-        return self.tls_authority
+        try:
+            return ssl.create_default_context(purpose, cafile=self.tls_authority)
+        except OSError as error:  # SSLError is one
+            raise UsageError(f"--tls-authority cannot be used as certificates in PEM: {error}") from None
 
     def _load(self, context: ssl.SSLContext) -> None:
         try:

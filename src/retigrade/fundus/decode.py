@@ -275,8 +275,9 @@ def _with_opencv(header: Header, flags: int) -> Samples | None:
         decoded = cv2.imdecode(np.frombuffer(header.body, np.uint8), flags)
     if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
         return None
-    if header.format == "JPEG" and complaints:
-        raise HeaderError(_jpeg_damage(" ".join(complaints)))
+    # Another thread may write there too; of libjpeg's own lines, those on damage name the format or the progression.
+    if header.format == "JPEG" and (damage := [line for line in complaints if "JPEG" in line or "progression" in line]):
+        raise HeaderError(_jpeg_damage(" ".join(damage)))
     if decoded.ndim == 2:
         decoded = cv2.cvtColor(decoded, cv2.COLOR_GRAY2RGB)
     else:

@@ -85,8 +85,12 @@ def read_header(data: bytes) -> Header:
         raise unreadable_kind(kind)
     try:
         return _PARSERS[kind](data)
+    except HeaderError:
+        raise
     except (struct.error, IndexError, OverflowError):
         raise cut_short(kind) from None
+    except (ValueError, ArithmeticError):
+        raise damaged(kind, "what it says of itself cannot be") from None
 
 
 # PNG ------------------------------------------------------------------------------------------------------------------

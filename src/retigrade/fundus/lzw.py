@@ -15,6 +15,8 @@ from retigrade.fundus.header import ZEROS, damaged
 
 _CLEAR, _END, _FIRST = 256, 257, 258
 _MOST = 4096 - _FIRST  # codes between two clearings
+# No writer clears its table more often than this, and each clearing takes as long to follow as a full table.
+_CLEARINGS, _BETWEEN = 64, 256  # at least; bytes
 
 # The first code after a clearing adds no string; each of the others adds one. A width ends one string early.
 _ADDED = _FIRST - 1 + np.arange(_MOST).clip(min=1)
@@ -36,7 +38,7 @@ def _decoded_length(piece: bytes) -> int | None:
     """Bytes that a piece decodes to; -1 where it has a code that cannot be, None where it never clears its table."""
     padded = np.frombuffer(piece + bytes(4), np.uint8).astype(np.int64)
     total, start, end = 0, 9, 8 * len(piece)
-    while True:
+    for _ in range(_CLEARINGS + len(piece) // _BETWEEN):
         at = start + _STARTS[: np.searchsorted(start + _STARTS + _WIDTHS, end, side="right")]
         widths = _WIDTHS[: len(at)]
         byte = at >> 3
@@ -53,6 +55,7 @@ def _decoded_length(piece: bytes) -> int | None:
         if not len(stops) or codes[count] == _END:
             return total
         start = int(at[count] + widths[count])
+    return -1
 
 
 def _strings(codes: npt.NDArray[np.int64]) -> int:

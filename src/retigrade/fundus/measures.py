@@ -105,7 +105,7 @@ def measure(canonical: Pixels) -> Measures | None:
             *shapes,
             sharp,
             *details,
-            *ridges.measures(mean),
+            *ridges.measures(),
             edges,
             *_disc(green, light, inner, ridges),
         ],
@@ -208,7 +208,7 @@ class _Ridges:
         across = fine[self.mask]
         self._narrow = float(1 - (np.abs(along[self.mask]) / (across + 1e-6)).clip(0, 1).mean()) if across.size else 0.0
 
-    def measures(self, mean: float) -> tuple[float, ...]:
+    def measures(self) -> tuple[float, ...]:
         inner = self.inner
         (fine,), (coarse,) = (_quantiles(values[inner], 0.95) for values in (self.fine, self.coarse))
         (noise,) = _quantiles(np.abs(self.fine[inner]), 0.5)

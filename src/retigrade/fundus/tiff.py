@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def read_tiff(data: bytes) -> Header:
     if tiled and directory.values(_TILE_SIDES[0])[0] * directory.values(_TILE_SIDES[1])[0] > limits.MAX_PIXELS:
         raise damaged("TIFF", "tiles larger than any picture")
     offsets, counts = (directory.values(tag) for tag in (_TILES if tiled else _STRIPS))
-    if len(offsets) != len(counts):
+    if len(offsets) != len(counts) or sum(counts) > len(data):  # each piece is copied, so they may not overlap
         raise damaged("TIFF", "the pieces of the picture do not add up")
     if any(offset + count > len(data) for offset, count in zip(offsets, counts, strict=True)):
         raise cut_short("TIFF")
@@ -142,7 +143,8 @@ def read_tiff(data: bytes) -> Header:
     elif compression == _LZW:
         check_lzw(pieces, _lengths(directory, len(pieces)))
     elif compression == _JPEG:
-        _check_jpegs(pieces, bytes(directory.values(_JPEG_TABLES, 0)))
+        most = math.prod(directory.values(tag)[0] for tag in _TILE_SIDES) if tiled else width * height
+        _check_jpegs(pieces, bytes(directory.values(_JPEG_TABLES, 0)), most=most)
     highest = max(directory.values(_MAX_SAMPLE, 0)) if _MAX_SAMPLE in directory.entries else 0
     return Header(
         "TIFF", width, height, _orientation(directory), _bare(directory), bits=bits,
@@ -199,12 +201,14 @@ def _check_deflated(pieces: list[bytes]) -> None:
             raise cut_short("TIFF")
 
 
-def _check_jpegs(pieces: list[bytes], tables: bytes) -> None:
-    """Raise HeaderError where a piece that is a JPEG is not whole: libtiff lets it pass."""
+def _check_jpegs(pieces: list[bytes], tables: bytes, *, most: int) -> None:
+    """Raise HeaderError where a piece that is a JPEG is not whole: libtiff lets it pass. most: pixels it may have."""
     for piece in pieces:
         whole = tables[:-2] + piece[2:] if len(tables) > 4 else piece
         try:
             if whole.count(b"\xff\xda") > limits.MAX_SCANS:
+                raise ValueError
+            if math.prod(simplejpeg.decode_jpeg_header(whole)[:2]) > 2 * most:  # blocks may go over the edge
                 raise ValueError
             simplejpeg.decode_jpeg(whole, "GRAY")
         except ValueError:

@@ -90,8 +90,9 @@ def _compare(timeline: Timeline, sources: Mapping[str, Input], grader: Grader, *
     days = " and ".join(point.date.isoformat() for point in points)
     try:
         photos = [_read(point, sources) for point in points]
-    except PhotoError as error:
-        return Comparison(timeline=timeline, words=f"the photographs of {days} could not be compared: {error}")
+    except (PhotoError, MemoryError) as error:
+        why = str(error) or "not enough memory"
+        return Comparison(timeline=timeline, words=f"the photographs of {days} could not be compared: {why}")
     moving, fixed = (fitted(photo.pixels, _WORKED_AT) for photo in photos)
     found = register(moving, fixed)
     if found is None:

@@ -13,6 +13,7 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -64,6 +65,8 @@ def visit_bundle(
     bundle: the identity of the bundle that graded it. studies: the DICOM study UIDs that its photographs come from.
     patient_system: the URI of the system that the patient's identifier belongs to.
     """
+    # The name of a file may have a byte that is no character, and a patient may be named by it.
+    visit = replace(visit, patient=visit.patient.encode(errors="backslashreplace").decode())
     key = patient_system, visit.patient, visit.date, bundle
     patient, device = _uuid("patient", patient_system, visit.patient), _uuid("device", bundle)
     report = _uuid("report", *key)

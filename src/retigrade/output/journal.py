@@ -19,6 +19,7 @@ from retigrade.files import sync_file, writing
 from retigrade.icdr import Status
 from retigrade.inputs import Input
 from retigrade.output.rows import Row, row_of
+from retigrade.subjects import UNKNOWN
 
 _SYNC_SECONDS = 0.5
 
@@ -64,6 +65,7 @@ class JournalRecord:
     def of_subject(self, item: Input) -> JournalRecord:
         """Return the record with whose eye the input says that it is today."""
         subject = item.subject
+        said = tuple(reason for reason in self.row.reasons if not reason.startswith(tuple(UNKNOWN.values())))
         return replace(
             self,
             row=replace(
@@ -71,6 +73,7 @@ class JournalRecord:
                 patient=subject.patient,
                 eye=None if subject.eye is None else subject.eye.value,
                 date=None if subject.date is None else subject.date.isoformat(),
+                reasons=(*said, *(warning for warning in item.warnings if warning not in said)),
             ),
         )
 

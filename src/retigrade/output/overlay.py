@@ -247,10 +247,9 @@ def _probabilities(canvas: Pixels, row: Row, tall: int, layout: Layout) -> None:
 
 def _write(
     canvas: Pixels, text: str, origin: tuple[int, int], height: float, colour: Colour, *, weight: int = 1
-) -> int:
-    """Write ASCII text whose capitals are `height` pixels tall, its baseline at `origin`; return its right end."""
+) -> None:
+    """Write ASCII text whose capitals are `height` pixels tall, its baseline at `origin`."""
     cv2.putText(canvas, _plain(text), origin, _FONT, _scale_of(height), colour, weight, cv2.LINE_AA)
-    return origin[0] + _width_of(text, height, weight=weight)
 
 
 def _width_of(text: str, height: float, *, weight: int = 1) -> int:

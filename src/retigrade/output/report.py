@@ -90,7 +90,7 @@ def read_report(page: Path, gradings: Path, *, header: Mapping[str, Any] | None 
             if found is None or (header is not None and json.loads(html.unescape(found[1])) != dict(header)):
                 return
             yield from _records(lines, rows)
-    except (OSError, ValueError, KeyError, TypeError):  # another program's, or another version's
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # another program's, or another version's
         return
 
 
@@ -98,13 +98,13 @@ def _records(lines: Iterator[str], rows: Iterator[bytes]) -> Iterator[JournalRec
     for line in lines:
         if line.rstrip() == DATA_STARTS:
             break
-    for line in lines:
+    for line, graded in zip(lines, rows, strict=False):  # either may have been cut short by hand
         if not line.startswith("{"):
             return
         values = json.loads(line.rstrip().removesuffix(","))
         record, thumbnail = values["record"], values["thumbnail"] or ""
         yield JournalRecord(
-            row=row_of(json.loads(next(rows))),
+            row=row_of(json.loads(graded)),
             name=record["name"],
             stamp=Stamp(**record["stamp"]),
             files=tuple(record["files"]),
