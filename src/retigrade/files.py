@@ -102,7 +102,7 @@ def sync_folder(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Make the folder where it is missing; UsageError where it cannot be made."""
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"cannot write into {shown(str(folder))}: it is not a folder; name another with --out")
+        raise UsageError(f"cannot write into {shown(str(folder))}: it is not a folder; name another one")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
 

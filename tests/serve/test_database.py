@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, inspect, select, text, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import undefer
+from sqlalchemy.orm import Session, undefer
 
 from retigrade import serve
 from retigrade.errors import UsageError
@@ -22,8 +22,13 @@ from retigrade.serve import audit, record
 from retigrade.serve.database import Database
 from retigrade.serve.tables import AuditRecord, Base, GradingRecord, PatientRecord
 from retigrade.serve.workers import Writer
+from served import verdict
 
 NOW = "2026-01-01 00:00:00+00:00"
+
+
+def enter_patient(session: Session, patient: str) -> bool:
+    return record.put_patient(session, patient, name=None, birth_date=None, actor="nurse")
 
 
 @pytest.fixture
@@ -80,7 +85,7 @@ def test_a_change_that_fails_takes_no_other_along(database: Database) -> None:
     gate, writer = threading.Event(), Writer(database)
 
     def enter(patient: str) -> Any:
-        return lambda session: record.put_patient(session, patient, name=None, birth_date=None, actor="nurse")
+        return lambda session: enter_patient(session, patient)
 
     def fail(_session: Any) -> None:
         raise RuntimeError("this one alone")
@@ -99,6 +104,29 @@ def test_a_change_that_fails_takes_no_other_along(database: Database) -> None:
         assert audit.find_break(session) is None
 
 
+def test_who_gives_up_stops_no_change(database: Database) -> None:
+    gate, writer = threading.Event(), Writer(database)
+    writer.submit(lambda _session: gate.wait())
+    given_up = writer.submit(lambda session: enter_patient(session, "P1"))
+    assert not given_up.cancel()
+    gate.set()
+    assert writer.submit(lambda session: enter_patient(session, "P2")).result(timeout=10) is True
+    assert given_up.result(timeout=10) is True
+    writer.close()
+
+
+def test_reading_sees_one_moment(url: str) -> None:
+    database = Database(url)
+    with database.reading() as session:
+        assert record.find_patients(session) == []
+        with database.transaction() as other:
+            enter_patient(other, "P1")
+        assert record.find_patients(session) == []
+    with database.reading() as session:
+        assert [known.id for known in record.find_patients(session)] == ["P1"]
+    database.close()
+
+
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
     with Database(url).transaction() as session:
@@ -110,6 +138,29 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["nothing", "sqlite:////no/such/folder/record.db", "oracle://x"])
 def test_a_database_that_cannot_be_opened_is_one_sentence(url: str) -> None:
     with pytest.raises(UsageError, match="the database"):
+        Database(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgres://u:secret@h/x", "mysql://u:secret@h/x", "postgresql+none://u:secret@h/x", "u:secret@h/x",
+     "postgresql+psycopg://u:secret@h:abc/x", "postgresql+psycopg://u:secret@127.0.0.1:1/x",
+     "postgresql+psycopg://u@127.0.0.1:1/x?password=secret", "sqlite://u:secret@h/x"],
+)  # fmt: skip
+def test_an_error_holds_no_password(url: str) -> None:
+    with pytest.raises(UsageError, match="the database") as met:
+        Database(url)
+    assert "secret" not in str(met.value)
+
+
+def test_a_port_that_is_no_number() -> None:
+    with pytest.raises(UsageError, match="its port is no number"):
+        Database("postgresql+psycopg://u@h:abc/x")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+def test_a_database_in_memory_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match=r"threads cannot share .* give sqlite:///FILE"):
         Database(url)
 
 
@@ -131,6 +182,37 @@ def test_a_changed_line_shows(database: Database) -> None:
         session.execute(update(AuditRecord).where(AuditRecord.number == 2).values(actor="nobody"))
     with database.transaction() as session:
         assert audit.find_break(session) == "line 2 was changed"
+
+
+@pytest.mark.parametrize("details", ["no JSON", "", "null", "[" * 100_000])
+def test_a_line_of_no_json_shows(database: Database, details: str) -> None:
+    write_lines(database, 3)
+    with database.transaction() as session:
+        session.execute(text("UPDATE audit SET details = :details WHERE number = 2"), {"details": details})
+    with database.reading() as session:
+        assert audit.find_break(session) == "line 2 was changed"
+
+
+def test_a_grading_written_meanwhile_is_not_taken_for_one_without_its_line(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(url)
+    write_lines(database, 1)
+    lines = audit._digest_of
+
+    def grade_meanwhile(*line: object) -> str:
+        monkeypatch.setattr(audit, "_digest_of", lines)  # once: it is called again below
+        with database.transaction() as session:
+            made = verdict(0, "a.jpg", patient=None, eye=None, date=None)
+            record.add_grading(session, made, sha256="ab" * 32, content="cd" * 32, operating_point=None, actor="nurse")
+        return lines(*line)
+
+    monkeypatch.setattr(audit, "_digest_of", grade_meanwhile)
+    with database.reading() as session:
+        assert audit.find_break(session) is None
+    with database.reading() as session:
+        assert audit.ending(session)[0] == 2
+    database.close()
 
 
 def test_a_missing_line_shows(database: Database) -> None:

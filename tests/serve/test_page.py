@@ -210,9 +210,9 @@ def test_the_database_decides_on_actions_as_the_rule_does(tmp_path: Path, url: s
         by_rule = {visit.patient: visit for visit in visits_of(rows_of(session.query(GradingRecord).all()))}
         for action in ("refer", "rephotograph", "rescreen"):
             query = WorklistQuery(action=action)  # type: ignore[arg-type]
-            listed = {rows[0].patient for rows in visits_found(session, query)}
+            listed = {visit.patient for visit in visits_found(session, query)}
             assert listed == {name for name, visit in by_rule.items() if visit.action == action}
-        second = {rows[0].patient for rows in visits_found(session, WorklistQuery(second="on"))}
+        second = {visit.patient for visit in visits_found(session, WorklistQuery(second="on"))}
         assert second == {name for name, visit in by_rule.items() if visit.second_reader}
     made.state.service.close()
 
@@ -346,7 +346,10 @@ def test_a_reading_is_kept_beside_the_machines_grade(client: TestClient, twice_r
         ({"reader": " "}, 422, "without a name"),
         ({"grade": "4"}, 422, "without a reason"),
         ({"grade": "ungradable"}, 422, "without a reason"),
-        ({"reason": "x" * 2001}, 422, "2001 characters"),
+        ({"reason": "x" * 2001}, 422, "a reason of 2001 characters"),
+        ({"reason": "bleeding\x00"}, 422, "a reason with control characters"),
+        ({"reader": "x" * 201}, 422, "a reader of 201 characters"),
+        ({"reader": "Dr\x07A"}, 422, "a reader with control characters"),
         ({"csrf_token": "0" * 64}, 403, "without the page"),
         ({"reader": "x" * 70_000}, 413, "bytes in a form"),
     ],
@@ -361,6 +364,60 @@ def test_a_reading_that_cannot_be_is_refused(
     assert answer.status_code == status
     assert seen in answer.text
     assert "Dr A" not in client.get(f"/gradings/{grading}").text
+
+
+def test_a_reading_is_one_line(empty: TestClient) -> None:
+    (grading,) = add(empty.app, verdict(0, "a.jpg", patient=None, eye=None, date=None))  # type: ignore[arg-type]
+    form = {
+        "csrf_token": csrf_in(empty.get("/").text),
+        "grade": "2",
+        "reader": " Dr\tA ",
+        "reason": "dots\r\nbelow\u2028",
+    }
+    assert empty.post(f"/gradings/{grading}/readings", data=form).status_code == 200
+    (reading,) = empty.get(f"/v1/gradings/{grading}/readings").json()["readings"]
+    assert (reading["reader"], reading["reason"]) == ("Dr A", "dots below")
+
+
+def test_a_reader_may_confirm_that_there_is_no_grade(empty: TestClient) -> None:
+    (grading,) = add(empty.app, verdict(None, "a.jpg", patient=None, eye=None, date=None))  # type: ignore[arg-type]
+    form = {"csrf_token": csrf_in(empty.get("/").text), "grade": "ungradable", "reader": "Dr A"}
+    for change, word in (({}, "reading.confirmed"), ({"grade": "1", "reason": "clear enough"}, "reading.changed")):
+        assert empty.post(f"/gradings/{grading}/readings", data=form | change).status_code == 200
+        last = re.findall(r"<li><b>.*?</li>", empty.get(f"/gradings/{grading}").text)[-1]
+        assert f"</b> {words()(word)} <" in last
+
+
+def date_field(client: TestClient, **query: str) -> str:
+    (found,) = re.findall(r'<input type="date" name="date"[^>]*>', client.get(f"/?{urlencode(query)}").text)
+    return str(found)
+
+
+def test_the_day_of_a_visit_is_the_browsers_unless_a_visit_is_named(client: TestClient) -> None:
+    for query in ({}, {"patient": "P1"}):
+        field = date_field(client, **query)
+        assert "data-today" in field
+        assert 'value=""' in field
+    dated = date_field(client, patient="P2", eye="left", date="2024-05-02")
+    assert 'value="2024-05-02"' in dated
+    undated = date_field(client, patient=HOSTILE, eye="right")  # a visit that has no date gets none
+    assert 'value=""' in undated
+    assert "data-today" not in dated + undated
+
+
+def test_a_visit_without_a_date_says_that_others_have_one(empty: TestClient) -> None:
+    eyes = (("2024-05-02", "a.jpg", "right"), (None, "b.jpg", "left"))
+    add(empty.app, *(verdict(0, path, patient="P1", eye=eye, date=date) for date, path, eye in eyes))  # type: ignore[arg-type]
+    add(empty.app, verdict(0, "c.jpg", patient="P2", eye="left", date=None))  # type: ignore[arg-type]
+    sentence = "it may be earlier or later than the patient&#39;s dated visits"
+    for address in ("/patient?id=P1", "/visit?patient=P1", "/?patient=P1"):
+        assert empty.get(address).text.count(sentence) == 1, address
+    for address in ("/patient?id=P2", "/visit?patient=P1&date=2024-05-02"):
+        assert sentence not in empty.get(address).text
+    for format in ("csv", "json", "fhir"):  # the search finds the undated visit alone
+        for patient, count in (("b.jpg", 1), ("P1", 1), ("c.jpg", 0)):
+            text = empty.get(f"/worklist/export?format={format}&search={patient}").text
+            assert text.count("earlier or later than the patient's dated visits") == count, (format, patient)
 
 
 def test_another_web_site_sends_no_form(client: TestClient) -> None:
@@ -483,9 +540,17 @@ def test_who_is_not_signed_in_signs_in_and_goes_on(guarded: tuple[TestClient, di
     assert (done.status_code, done.headers["location"]) == (303, "/patient?id=P2")
     assert "samesite=strict" in done.headers["set-cookie"].casefold()
     text = client.get("/patient?id=P2").text
-    out = client.post("/logout", data={"csrf_token": csrf_in(text)})
+    copied, other = dict(client.cookies), TestClient(client.app, base_url=BASE, follow_redirects=False)
+    other.cookies.update(copied)
+    assert sign_in(client, tokens["write"]).status_code == 303  # a second session of the same person
+    second = dict(client.cookies)
+    out = other.post("/logout", data={"csrf_token": csrf_in(text)})
     assert out.headers["location"] == "/login"
-    assert client.get("/patient?id=P2").status_code == 303
+    assert other.get("/patient?id=P2").status_code == 401
+    other.cookies.update(copied)  # the cookie is gone from the browser; a copy of it is worth nothing
+    assert other.get("/patient?id=P2").status_code == 401
+    other.cookies.update(second)
+    assert other.get("/patient?id=P2").status_code == 200
 
 
 @pytest.mark.parametrize("next", ["//evil.example", "https://evil.example", "/\\evil.example", "/\r\nSet-Cookie: a=b"])

@@ -19,7 +19,7 @@ from browser import open_browser
 from retigrade.icdr import Grade
 from retigrade.serve.security import new_token
 from retigrade.synthetic import draw_eye
-from served import add, make_app, programme
+from served import add, make_app, programme, verdict
 from servers import on_a_socket
 
 pytestmark = pytest.mark.slow
@@ -215,6 +215,75 @@ def test_a_server_that_is_gone_is_said(browser: Any, tmp_path: Path, photographs
         page.get_by_role("button", name="Try Q1_OD_2026-05-02.png again").click()
         page.locator("article.result").wait_for()
         context.close()
+
+
+def test_names_that_could_not_be_asked_about_grade_nobodys_eye(browser: Any, tmp_path: Path, photographs: Path) -> None:
+    with on_a_socket(make_app(tmp_path)) as port:
+        context = browser.new_context()  # a request that fails is an error in the browser's console
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{port}")
+        page.select_option("#pattern", "patient-eye-date")
+        context.set_offline(True)
+        send(page, photographs / "Q1_OD_2026-05-02.png")
+        assert "does not answer" in page.locator("#queue .why").inner_text()
+        context.set_offline(False)
+        page.get_by_role("button", name="Try Q1_OD_2026-05-02.png again").click()
+        page.locator(".eye-column.right article.result").wait_for()
+        assert page.locator("#queue li").count() == 1
+        assert page.locator("section.visit").get_attribute("data-patient") == "Q1"
+        assert page.locator("section.visit").get_attribute("data-date") == "2026-05-02"
+        context.close()
+
+
+@pytest.mark.parametrize("zone", ["America/Los_Angeles", "Pacific/Auckland"])
+def test_today_is_the_day_of_the_browsers_clock(browser: Any, served: str, zone: str) -> None:
+    today = {"America/Los_Angeles": "2026-03-01", "Pacific/Auckland": "2026-03-02"}[zone]
+    with opened(browser, served, timezone_id=zone) as page:
+        page.clock.set_fixed_time("2026-03-02T01:00:00Z")
+        page.goto(served)
+        assert page.locator("#date").input_value() == page.locator("#date").get_attribute("max") == today
+        page.goto(f"{served}/?patient=P2&date=2024-05-02")
+        assert page.locator("#date").input_value() == "2024-05-02"
+
+
+@pytest.fixture(scope="module")
+def long_list(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with more visits than two answers hold."""
+    app = make_app(tmp_path_factory.mktemp("long"))
+    add(app, *(verdict(0, f"{n}.jpg", patient=f"P{n:03d}", eye="right", date="2024-05-02") for n in range(130)))
+    with on_a_socket(app) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+PRINTS = "window.prints = []; window.print = () => window.prints.push(document.querySelectorAll('#list > *').length);"
+
+
+def test_the_whole_list_is_printed_though_a_part_of_it_is_on_its_way(browser: Any, long_list: str) -> None:
+    with opened(browser, long_list) as page:
+        page.add_init_script(PRINTS)
+        page.goto(f"{long_list}/worklist")
+        page.locator("article.patient").first.wait_for()
+        page.route("**/worklist/rows?*", lambda route: (time.sleep(0.3), route.continue_()))
+        page.evaluate("draw(24); document.querySelector('#print').click()")  # the page answers meanwhile
+        until(page, "window.prints.length === 1")
+        assert page.evaluate("window.prints") == [130]
+
+
+def test_a_list_that_does_not_come_is_not_printed(browser: Any, long_list: str) -> None:
+    context = browser.new_context()  # a request that fails is an error in the browser's console
+    page = context.new_page()
+    page.add_init_script(PRINTS)
+    page.goto(f"{long_list}/worklist")
+    page.locator("article.patient").first.wait_for()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    context.set_offline(True)
+    page.click("#print")
+    page.locator("#count", has_text="does not answer").wait_for()
+    page.wait_for_timeout(500)
+    assert len(asked) <= 2  # of the button, and of the list's end that came into view
+    assert page.evaluate("window.prints") == []
+    context.close()
 
 
 def test_the_worklist_is_filtered_kept_in_the_address_and_exported(browser: Any, served: str) -> None:

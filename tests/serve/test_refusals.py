@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import errno
 import io
 import shutil
 import sqlite3
@@ -20,12 +22,18 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from fastapi.testclient import TestClient
 from sqlalchemy import event, text
+from starlette.requests import Request
 
+from retigrade.cli import main
 from retigrade.errors import BundleError, UsageError
 from retigrade.grader import Grader, load
 from retigrade.serve.app import create_app
 from retigrade.serve.config import ServeConfig
 from retigrade.serve.database import Database
+from retigrade.serve.page.forms import read_form, read_names
+from retigrade.serve.photos import PhotoStore
+from retigrade.serve.problems import Problem
+from retigrade.serve.security import new_token
 from retigrade.serve.server import listen, verify
 from servers import talk
 from tiny_bundle import write_tiny_bundle
@@ -67,6 +75,8 @@ def form(*parts: tuple[bytes, bytes, bytes]) -> bytes:
         (MULTIPART, form((b"files", b'; filename="a"', b"x"))[:-6], 400, "without its end"),
         (MULTIPART, form((b"files", b'; filename=""', b"")), 422, "without a photograph"),
         (MULTIPART, form((b"file", b'; filename="a"', b"x")), 422, "a field named file"),
+        (MULTIPART, form((b"files", b"; filename*=utf-8''a; filename*1=b", b"x")), 400, "Content-Disposition"),
+        (MULTIPART, form((b"files", b"; filename*=%00''a", b"x")), 400, "Content-Disposition"),
         (
             MULTIPART,
             form((b"files", b"", b"x"), (b"patient", b"", b"A" * 10_240)),
@@ -146,6 +156,22 @@ def test_a_large_body_elsewhere(serve: Serve) -> None:
     refused(client.put("/v1/patients/P1", content=b"x" * (2**20 + 1)), 413, "bytes")
 
 
+@pytest.mark.parametrize("kind", ["image/jpeg", MULTIPART, "application/octet-stream", "application/dicom"])
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_large_body_elsewhere_is_not_read_whatever_it_calls_itself(
+    serve: Serve, tmp_path: Path, kind: str, is_announced: bool
+) -> None:
+    new_token(tmp_path / "tokens", "nurse", "write")
+    client = serve(token_file=tmp_path / "tokens")  # and nobody has shown a token yet
+    body = b"x" * (2**20 + 1)
+    for method, address in (("PUT", "/v1/patients/P1"), ("POST", "/v1/gradings/x/readings"), ("POST", "/login")):
+        answer = client.request(
+            method, address, content=body if is_announced else iter([body]), headers={"Content-Type": kind}
+        )
+        refused(answer, 413, "bytes")
+        assert answer.headers["connection"] == "close"
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'{"nome": "x"}', b'{"birth_date": "2999-01-01"}', b'{"name": "a\\nb"}']
 )
@@ -193,6 +219,28 @@ def test_a_slow_upload_ends(live: Callable[..., int], photograph: bytes) -> None
     assert time.monotonic() - started < 8
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"1000 bytes in 0.3 s" in answer
+
+
+def test_a_slow_form_ends(live: Callable[..., int]) -> None:
+    port = live(upload_seconds=0.3)
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    answer = talk(port, head + b"Content-Length: 1000\r\n\r\ntoken=")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"6 bytes in 0.3 s" in answer
+
+
+@pytest.mark.parametrize("read", [read_form, read_names])
+def test_a_form_that_breaks_off(serve: Serve, read: Callable[[Request], Any]) -> None:
+    pieces = iter([{"type": "http.request", "body": b"token=", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(pieces)
+
+    kind = (b"content-type", b"application/x-www-form-urlencoded")
+    scope = {"type": "http", "method": "POST", "path": "/login", "headers": [kind], "app": serve().app}
+    with pytest.raises(Problem, match="ended before its end") as met:
+        asyncio.run(read(Request(scope, receive)))
+    assert met.value.status == 400
 
 
 def test_slow_headers_end(live: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,17 +391,33 @@ def test_a_bundle_altered_while_serving_changes_no_answer(tmp_path: Path, photog
 def test_a_folder_that_no_photograph_can_be_kept_in(tmp_path: Path, grader: Grader) -> None:
     (tmp_path / "photos").write_text("a file")
     config = ServeConfig(database=f"sqlite:///{tmp_path / 'record.db'}", keep_photos=tmp_path / "photos")
-    with pytest.raises(UsageError, match="it is not a folder"):
+    with pytest.raises(UsageError, match=r"it is not a folder; name another one$"):
         create_app(config, grader=grader)
+
+
+def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chmod(_path: Path, _mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", chmod)  # as root, every folder is one's own
+    with pytest.raises(UsageError, match=r"cannot be kept from others \(Operation not permitted\); .* --keep-photos"):
+        PhotoStore(tmp_path / "photos")
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"port": -1}, {"port": 65536}, {"jobs": 0}, {"max_bytes": 0}, {"upload_seconds": 0}, {"retention_days": 3}],
-)
+    [{"port": -1}, {"port": 65536}, {"jobs": 0}, {"max_bytes": 0}, {"upload_seconds": 0}, {"retention_days": 3},
+     {"upload_seconds": float("nan")}],
+)  # fmt: skip
 def test_options_that_cannot_be(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--"):
         ServeConfig(**values)
+
+
+@pytest.mark.parametrize("option", ["--max-megabytes", "--max-megapixels"])
+def test_the_option_that_was_typed_is_named(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert main(["serve", option, "0"]) == 2
+    assert f"{option} must be more than 0, got 0" in capsys.readouterr().err
 
 
 def test_a_disk_that_photographs_cannot_be_kept_on(serve: Serve, tmp_path: Path, photograph: bytes) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import datetime
+import errno
 import io
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,11 @@ from retigrade.grading import Eye, Subject
 from retigrade.heatmap import Heatmap
 from retigrade.icdr import Grade
 from retigrade.output.rows import COLUMNS
-from retigrade.serve import audit
+from retigrade.serve import app, audit, exports, record
+from retigrade.serve.photos import PhotoStore
+from retigrade.serve.uploads import File
 from retigrade.serve.workers import grade_upload, sha256_of
+from served import add, verdict
 
 Serve = Callable[..., TestClient]
 
@@ -185,6 +192,94 @@ def test_kept_photographs_go_with_their_time(serve: Serve, tmp_path: Path, photo
     assert client.get(grading["links"]["photo"]).json()["seen"] == "a photograph that is not kept any more"
 
 
+def test_a_photograph_whose_grading_is_deleted_at_once_is_not_kept(
+    serve: Serve, tmp_path: Path, photographs: dict[Grade, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(keep_photos=tmp_path / "photos")
+    service = client.app.state.service  # type: ignore[attr-defined]
+    keep = service.photos.keep
+    first = sha256_of(photographs[Grade.NONE])
+
+    def keep_late(sha256: str, data: bytes) -> None:
+        if sha256 == first:
+            (grading,) = (row for row in client.get("/v1/gradings").json()["gradings"] if row["sha256"] == sha256)
+            assert client.delete(grading["links"]["self"]).status_code == 204
+        keep(sha256, data)
+
+    monkeypatch.setattr(service.photos, "keep", keep_late)
+    upload(client, photographs[Grade.NONE], photographs[Grade.SEVERE])
+    kept = [path.name for path in (tmp_path / "photos").rglob("*") if path.is_file()]
+    assert kept == [sha256_of(photographs[Grade.SEVERE])]
+
+
+def test_two_servers_delete_photographs_of_one_folder(tmp_path: Path) -> None:
+    store = PhotoStore(tmp_path, retention_days=1)
+    names = ["ab" * 32, "ac" * 32]
+    for name in names:
+        store.keep(name, b"an eye")
+        os.utime(tmp_path / name[:2] / name, (0, 0))
+    (tmp_path / "aa").mkdir()
+    (tmp_path / "aa" / ("aa" * 32)).symlink_to(tmp_path / "gone")  # it is listed, and not there when it is looked at
+    assert store.purge() == 2
+    assert [store.find(name) for name in names] == [None, None]
+
+
+def test_a_photograph_that_cannot_be_deleted_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = PhotoStore(tmp_path, retention_days=1)
+    names = ["ab" * 32, "ac" * 32, "ad" * 32]
+    for name in names:
+        store.keep(name, b"an eye")
+        os.utime(tmp_path / name[:2] / name, (0, 0))
+    delete = store.delete
+
+    def refuse_one(sha256: str) -> None:
+        if sha256 == names[1]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        delete(sha256)
+
+    monkeypatch.setattr(store, "delete", refuse_one)
+    assert store.purge() == 2
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [names[1]]
+    assert "cannot be deleted: Permission denied" in caplog.text
+
+
+def test_tidying_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        calls = 0
+
+        def tidy(self) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                raise OSError("the disk is away")
+            raise asyncio.CancelledError  # as at the server's end
+
+    service = Failing()
+    monkeypatch.setattr(app, "_TIDY_SECONDS", 0)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(app._tidy(service))  # type: ignore[arg-type]
+    assert service.calls == 2
+    assert "could not be deleted: OSError" in caplog.text
+
+
+def test_who_gives_up_stops_no_grading(serve: Serve, photograph: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    client = serve()
+    service = client.app.state.service  # type: ignore[attr-defined]
+
+    async def give_up() -> None:
+        asked = asyncio.create_task(service.grade([File("a.png", bytearray(photograph))], [Subject()], actor="test"))
+        await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(give_up())
+    upload(client, photograph, patient="P1")
+    assert client.get("/v1/gradings").json()["total"] == 2
+    assert [line.getMessage() for line in caplog.records if line.levelno >= logging.ERROR] == []
+
+
 def test_a_reading_stands_beside_the_machine_s_grade(serve: Serve, url: str, photograph: bytes) -> None:
     client = serve(database=url)
     (grading,) = upload(client, photograph)
@@ -276,6 +371,57 @@ def test_the_record_as_files(serve: Serve, url: str, photograph: bytes) -> None:
     assert client.get("/v1/export?format=patients").text.startswith("patient,date,")
     assert client.get("/v1/export?format=fhir").json()["type"] == "transaction"
     assert len(client.get("/v1/export?patient=nobody").text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["patients", "fhir"])
+@pytest.mark.parametrize("part", ["status=graded", "grade=0", "referable=false", "referable=true"])
+def test_visits_are_exported_whole_or_not_at_all(serve: Serve, kind: str, part: str) -> None:
+    client = serve()
+    answer = client.get(f"/v1/export?format={kind}&{part}")
+    assert answer.status_code == 422
+    assert answer.json()["seen"] == f"an export as {kind} of some photographs alone"
+    assert client.get(f"/v1/export?format={kind}&patient=P1").status_code == 200
+    for whole in ("csv", "jsonl"):
+        assert client.get(f"/v1/export?format={whole}&{part}").status_code == 200
+    stated = client.get("/openapi.json").json()["paths"]["/v1/export"]["get"]["description"]
+    assert "go with csv and jsonl alone" in stated
+
+
+def drawn(count: int) -> list[Any]:
+    return [verdict(0, f"{number}.jpg", patient=f"P{number}", eye="right", date=None) for number in range(count)]
+
+
+def test_what_is_deleted_meanwhile_takes_no_other_out_of_an_export(
+    serve: Serve, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "_PAGE", 2)
+    made: Any = serve(database=url).app
+    ids = add(made, *drawn(5))
+    lines = exports.export(made.state.service.database, exports.ExportFormat.JSONL, record.Query())
+    found = [json.loads(next(lines))["id"] for _ in range(2)]
+    for gone in (ids[0], ids[2]):
+        made.state.service.writer.submit(partial(record.delete_grading, grading=gone, actor="test")).result()
+    found += [json.loads(line)["id"] for line in lines]
+    assert found == [ids[0], ids[1], ids[3], ids[4]]
+
+
+def test_visits_rest_on_what_counted_at_one_moment(serve: Serve, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "_PAGE", 2)
+    made: Any = serve(database=url).app
+    add(made, *drawn(1), sha256="ab" * 32)
+    add(made, *drawn(4)[1:])
+    after = record.gradings_after
+
+    def grade_anew(*values: Any, **named: Any) -> Any:
+        page = after(*values, **named)
+        add(made, verdict(3, "anew.jpg", patient="P0", eye="right", date=None), sha256="ab" * 32)
+        return page
+
+    monkeypatch.setattr(record, "gradings_after", grade_anew)
+    text = "".join(exports.export(made.state.service.database, exports.ExportFormat.PATIENTS, record.Query()))
+    visits = {row["patient"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert set(visits) == {"P0", "P1", "P2", "P3"}
+    assert (visits["P0"]["right_grade"], visits["P0"]["files"]) == ("0", "0.jpg")
 
 
 def test_statistics_count_what_is_there(serve: Serve, url: str, photographs: dict[Grade, bytes]) -> None:

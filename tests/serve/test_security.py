@@ -138,6 +138,38 @@ def test_a_token_taken_out_of_the_file_ends_at_once(
     assert guarded.get("/v1/gradings", headers=bearer(tokens["write"])).status_code == 200
 
 
+@pytest.mark.parametrize("content", [None, b"", b"# nobody\n", b"read re", b"\xff\xfe"])
+def test_a_token_file_that_cannot_be_used_lets_nobody_in_until_it_can(
+    guarded: TestClient, tmp_path: Path, tokens: dict[str, str], content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, away = tmp_path / "tokens", tmp_path / "away"
+    file.rename(away)
+    if content is not None:
+        file.write_bytes(content)
+    statuses = [guarded.get("/v1/gradings", headers=bearer(tokens["read"])).status_code for _ in range(3)]
+    assert statuses == [401] * 3
+    assert sum("nobody is let in any more" in line.getMessage() for line in caplog.records) == 1
+    file.unlink(missing_ok=True)
+    away.rename(file)  # with the time of its last change as it was
+    assert guarded.get("/v1/gradings", headers=bearer(tokens["read"])).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "Is a directory"), (b"\xff", "not UTF-8"), (b"x", "line 1 is not")]
+)
+def test_a_token_goes_into_a_file_of_tokens_alone(tmp_path: Path, content: bytes | None, why: str) -> None:
+    path = tmp_path / "tokens"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UsageError, match=f"tokens cannot be used: .*{why}"):
+        new_token(path, "nurse", "write")
+
+
+def test_a_token_goes_into_a_file_of_comments(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("# of the clinic\n")
+    new_token(tmp_path / "tokens", "nurse", "write")
+    assert [token.name for token in read_tokens(tmp_path / "tokens")] == ["nurse"]
+
+
 def session_of(client: TestClient, token: str) -> tuple[str, str]:
     """Sign in as the page does, and return the cookie and the page's token."""
     guard = client.app.state.service.guard  # type: ignore[attr-defined]

@@ -122,6 +122,9 @@ class Serve(Command):
     def _config(self) -> ServeConfig:
         from retigrade.serve.config import ServeConfig
 
+        for option, value in (("megabytes", self.max_megabytes), ("megapixels", self.max_megapixels)):
+            if value <= 0:  # here, where it is still what was typed
+                raise UsageError(f"--max-{option} must be more than 0, got {value}")
         return ServeConfig(
             host=self.host,
             port=self.port,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from retigrade.serve.security import SCHEMES
 from retigrade.serve.service import Service
 
 _TIDY_SECONDS = 3600
+_logger = logging.getLogger(__name__)
 _DESCRIPTION = """Grades diabetic retinopathy in fundus photographs, and keeps the gradings of patients.
 
 Research use only, not a medical device."""
@@ -72,7 +74,10 @@ def create_app(config: ServeConfig, *, grader: Grader | None = None) -> FastAPI:
 
 async def _tidy(service: Service) -> None:
     while True:
-        await run_in_threadpool(service.tidy)
+        try:
+            await run_in_threadpool(service.tidy)
+        except Exception as error:  # the disk may be full or away for a while: the next hour's is another try
+            _logger.error("what is kept for too long could not be deleted: %s", type(error).__name__, exc_info=True)
         await asyncio.sleep(_TIDY_SECONDS)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import Text, cast, insert, select, text
 from sqlalchemy.orm import Session
 
 from retigrade.serve.tables import AuditRecord, GradingRecord
@@ -17,6 +17,11 @@ FIRST = "0" * 64
 """What the first line is chained to."""
 _LAST = select(AuditRecord.number, AuditRecord.digest).order_by(AuditRecord.number.desc()).limit(1)
 _INSERT = insert(AuditRecord)
+_LINES = select(
+    AuditRecord.number, AuditRecord.created, AuditRecord.actor, AuditRecord.action,
+    cast(AuditRecord.details, Text).label("details"),  # as it stands there: somebody may have written no JSON over it
+    AuditRecord.previous, AuditRecord.digest,
+).order_by(AuditRecord.number)  # fmt: skip
 _LOCKED, _PENDING = "audit_locked", "audit_pending"  # kept with a session
 _LOCK = 7_304_192_011  # of PostgreSQL's advisory locks: one number, the same in every process
 
@@ -67,24 +72,25 @@ def find_break(session: Session) -> str | None:
     """
     expected, previous = 1, FIRST
     graded: set[str] = set()
-    for record in session.scalars(select(AuditRecord).order_by(AuditRecord.number)).yield_per(1000):
-        if record.number != expected:
+    for line in session.execute(_LINES.execution_options(yield_per=1000)):
+        if line.number != expected:
             return f"line {expected} is missing"
-        if record.previous != previous:
+        if line.previous != previous:
             return f"line {expected} does not follow the line before it"
-        if record.digest != _digest(record):
+        try:
+            details = json.loads(line.details)
+            digest = _digest_of(line.number, line.created, line.actor, line.action, details, line.previous)
+        except (TypeError, ValueError, RecursionError):  # no JSON any more, or no text
             return f"line {expected} was changed"
-        expected, previous = expected + 1, record.digest
-        if record.action == "grade":
-            graded.add(record.details.get("grading", ""))
+        if line.digest != digest:
+            return f"line {expected} was changed"
+        expected, previous = expected + 1, line.digest
+        if line.action == "grade" and isinstance(details, dict):
+            graded.add(str(details.get("grading")))
     for identity in session.scalars(select(GradingRecord.id)).yield_per(1000):
         if identity not in graded:
             return f"the line of grading {identity} is missing"
     return None
-
-
-def _digest(record: AuditRecord) -> str:
-    return _digest_of(record.number, record.created, record.actor, record.action, record.details, record.previous)
 
 
 def _digest_of(*line: object) -> str:

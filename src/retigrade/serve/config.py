@@ -51,7 +51,7 @@ class ServeConfig:
         for name in ("jobs", "retention_days", "max_bytes", "max_pixels", "max_request_bytes", "max_files",
                      "max_waiting", "max_waiting_bytes", "upload_seconds"):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # so put, no NaN is let through
                 raise UsageError(f"--{name.replace('_', '-')} must be more than 0, got {value}")
         if self.retention_days is not None and self.keep_photos is None:
             raise UsageError("--retention-days needs --keep-photos DIR: without it no photograph is kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -22,6 +23,8 @@ from retigrade.text import shown
 
 _BUSY_SECONDS = 10.0
 _READING = "retigrade_reading"
+_BACKENDS = ("sqlite", "postgresql")
+_KIND = re.compile(r"[A-Za-z0-9_+]{1,40}://")
 
 
 class Database:
@@ -34,27 +37,27 @@ class Database:
         missing or of an older schema is brought to today's; if not, it is an error.
         Raises UsageError where it cannot be opened or written, or was made by a newer version.
         """
+        address = _address(url)
+        backend = address.get_backend_name()
         try:
-            address = make_url(url)
-            self._engine = create_engine(
-                address, hide_parameters=True, **_options(address.get_backend_name(), busy_seconds)
-            )
+            self._engine = create_engine(address, hide_parameters=True, **_options(backend, busy_seconds))
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-            raise UsageError(
-                f"the database {shown(url)!r} cannot be used ({error}); give sqlite:///FILE or postgresql+psycopg://..."
-            ) from error
-        if address.get_backend_name() == "sqlite":
+            raise _unusable(url, f" ({error})" if isinstance(error, ModuleNotFoundError) else "") from error
+        if backend == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_immediately)
-        self._reading = self._engine.execution_options(**{_READING: True, "postgresql_readonly": True})
-        where = address.render_as_string(hide_password=True)
-        if not is_made and address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
+        options: dict[str, Any] = {_READING: True}
+        if backend == "postgresql":  # SQLite shows one moment in every transaction by itself
+            options |= {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
+        self._reading = self._engine.execution_options(**options)
+        where = address.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
+        if not is_made and backend == "sqlite" and not Path(address.database or "").is_file():
             raise UsageError(f"there is no database {shown(where)}; name one with --database")
         try:
             _migrate(self._engine, is_made=is_made)
         except SQLAlchemyError as error:
             self.close()
-            raise UsageError(f"the database {shown(where)} cannot be opened: {_first_line(error)}") from error
+            raise UsageError(f"the database {shown(where)} cannot be opened: {first_line(error)}") from error
         except UsageError:
             self.close()
             raise
@@ -68,7 +71,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Yield a session that changes nothing, and waits for none that does."""
+        """Yield a session that changes nothing, waits for none that does, and sees the record of one moment."""
         with Session(self._reading, expire_on_commit=False, autoflush=False) as session:
             yield session
 
@@ -96,6 +99,34 @@ def _insert_new(dialect: str, table: type[Base]) -> Executable:
     if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     return postgresql.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
+
+def _address(url: str) -> URL:
+    """Return a database's address; UsageError where it cannot be one, or is of no kind that is known here."""
+    try:
+        address = make_url(url)
+    except ArgumentError as error:
+        raise _unusable(url) from error
+    except ValueError as error:
+        raise _unusable(url, " (its port is no number)") from error
+    backend = address.get_backend_name()
+    if backend not in _BACKENDS:
+        raise _unusable(url)
+    name = address.database or ":memory:"
+    if backend == "sqlite" and (":memory:" in name or address.query.get("mode") == "memory"):
+        raise UsageError(
+            "the database is one in memory, which the server's threads cannot share and which ends with it; give "
+            "sqlite:///FILE"
+        )
+    return address
+
+
+def _unusable(url: str, why: str = "") -> UsageError:
+    kind = _KIND.match(url)  # and no more: the rest of the address may hold a password
+    return UsageError(
+        f"the database {f'{kind[0]}...' if kind else 'address'} cannot be used{why}; give sqlite:///FILE or "
+        "postgresql+psycopg://USER@HOST:PORT/NAME"
+    )
 
 
 def _options(backend: str, busy_seconds: float) -> dict[str, Any]:
@@ -152,5 +183,6 @@ def _revision(connection: Connection) -> str | None:
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
-def _first_line(error: SQLAlchemyError) -> str:
+def first_line(error: SQLAlchemyError) -> str:
+    """Return what the database said, in one line."""
     return shown(str(getattr(error, "orig", None) or error).splitlines()[0])

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from retigrade.output.patients import patients_csv, visits_of
 from retigrade.output.rows import COLUMNS, csv_cell, csv_record, row_of
@@ -33,6 +34,11 @@ class ExportFormat(StrEnum):
     FHIR = "fhir"
 
     @property
+    def is_of_visits(self) -> bool:
+        """Whether it tells what visits come to, which rests on all of their photographs."""
+        return self in (ExportFormat.PATIENTS, ExportFormat.FHIR)
+
+    @property
     def media_type(self) -> str:
         """As HTTP calls it."""
         types = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson", "fhir": FHIR_TYPE}
@@ -46,12 +52,17 @@ class ExportFormat(StrEnum):
 
 
 def export(database: Database, kind: ExportFormat, query: record.Query) -> Iterator[str]:
-    """Yield the gradings that a query asks for, all pages of them, oldest first, in pieces.
+    """Yield the gradings that a query asks for, all of them, oldest first, in pieces.
 
     Visits and FHIR rest on the gradings that count; CSV and JSON lines hold the earlier ones of a photograph too.
     """
-    current = True if kind in (ExportFormat.PATIENTS, ExportFormat.FHIR) else query.current
-    return write(kind, _with_readings(database, replace(query, current=current)))
+    if not kind.is_of_visits:
+        yield from write(kind, _with_readings(database, query))
+        return
+    with database.reading() as session:  # of one moment: else a photograph graded anew meanwhile would count twice
+        found = _all(session, replace(query, current=True))
+        pieces = list(write(kind, ((known, None) for known in found)))
+    yield from pieces
 
 
 def write(kind: ExportFormat, found: Iterable[tuple[GradingRecord, ReadingRecord | None]]) -> Iterator[str]:
@@ -73,11 +84,14 @@ def write(kind: ExportFormat, found: Iterable[tuple[GradingRecord, ReadingRecord
 
 
 def _with_readings(database: Database, query: record.Query) -> Iterator[tuple[GradingRecord, ReadingRecord | None]]:
-    """Yield gradings with their last readings; each page has a transaction of its own, so that nothing waits for it."""
-    page, offset = replace(query, sort="created", limit=_PAGE), 0
+    """Yield gradings with their last readings; each page has a transaction of its own, so that nothing waits for it.
+
+    A page begins after the last one's end, not at a number: none is left out where others are deleted meanwhile.
+    """
+    last: GradingRecord | None = None
     while True:
         with database.reading() as session:
-            records, _ = record.find_gradings(session, replace(page, offset=offset))
+            records = record.gradings_after(session, query, last, limit=_PAGE)
             identities = [known.id for known in records]
             statement = select(ReadingRecord).where(ReadingRecord.grading.in_(identities))
             readings = {
@@ -88,7 +102,15 @@ def _with_readings(database: Database, query: record.Query) -> Iterator[tuple[Gr
             yield known, readings.get(known.id)
         if len(records) < _PAGE:
             return
-        offset += _PAGE
+        last = records[-1]
+
+
+def _all(session: Session, query: record.Query) -> Iterator[GradingRecord]:
+    """Yield gradings within one transaction; few of them are in memory at once."""
+    last: GradingRecord | None = None
+    while records := record.gradings_after(session, query, last, limit=_PAGE):
+        yield from records
+        last = records[-1]
 
 
 def _values(known: GradingRecord) -> dict[str, Any]:

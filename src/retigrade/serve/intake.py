@@ -1,4 +1,4 @@
-"""Photographs from a request's body to gradings in the record: what the REST interface and the page both call."""
+"""Photographs from a request's body to gradings in the record, and the rules for what a client writes beside them."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from retigrade.serve.problems import Answer, Problem, busy, fault
+from retigrade.serve.rest.shapes import PREFIX
 from retigrade.serve.uploads import RAW_TYPES
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ACCESS = logging.getLogger("retigrade.serve.access")
 _logger = logging.getLogger(__name__)
 _SMALL, _OPEN = 2**20, 600
+_PHOTOGRAPHS = f"{PREFIX}/gradings"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -113,12 +115,16 @@ class Gate:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if self._open > _OPEN:
             return busy(f"{_OPEN} requests are open")
-        return self._refuse_size(headers) or self._refuse_host(headers.get(b"host", ""))
+        return self._refuse_size(scope, headers) or self._refuse_host(headers.get(b"host", ""))
 
-    def _refuse_size(self, headers: dict[bytes, str]) -> Problem | None:
-        """Photographs are counted as they come; every other body says its size, and is small."""
+    def _refuse_size(self, scope: Scope, headers: dict[bytes, str]) -> Problem | None:
+        """Photographs are counted as they come, where they are taken; every other body says its size, and is small.
+
+        Elsewhere a body is read before anybody asks who sent it, whatever it calls itself.
+        """
         kind = headers.get(b"content-type", "").casefold()
-        if kind.startswith(("multipart/", *RAW_TYPES)):
+        takes_photographs = (scope["method"], scope["path"]) == ("POST", _PHOTOGRAPHS)
+        if takes_photographs and kind.startswith(("multipart/", *RAW_TYPES)):
             return None
         length = headers.get(b"content-length", "0")
         is_small = length.isdecimal() and int(length) <= _SMALL and b"transfer-encoding" not in headers
@@ -126,7 +132,8 @@ class Gate:
             return None
         return Problem(
             413, seen=f"a body of {length} bytes or of no stated size", needed=f"{_SMALL} at most, with Content-Length",
-            attempt="with photographs, as multipart/form-data or image/jpeg", headers={"Connection": "close"},
+            attempt=f"photographs go to POST {_PHOTOGRAPHS}, as multipart/form-data or image/jpeg",
+            headers={"Connection": "close"},
         )  # fmt: skip
 
     def _refuse_host(self, host: str) -> Problem | None:

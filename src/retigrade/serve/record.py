@@ -147,6 +147,18 @@ def find_gradings(session: Session, query: Query) -> tuple[list[GradingRecord], 
     return list(session.scalars(page)), total
 
 
+def gradings_after(session: Session, query: Query, last: GradingRecord | None, *, limit: int) -> list[GradingRecord]:
+    """Return the next gradings that a query finds, oldest first, after the last one seen; None for the first ones.
+
+    Order, limit and offset of the query do not matter. What is deleted or added meanwhile shifts no other out of sight.
+    """
+    statement = _where(select(GradingRecord), query)
+    if last is not None:
+        after = or_(GradingRecord.created > last.created, GradingRecord.id > last.id)
+        statement = statement.where(GradingRecord.created >= last.created, after)
+    return list(session.scalars(statement.order_by(GradingRecord.created, GradingRecord.id).limit(limit)))
+
+
 def _where(statement: Select[Any], query: Query) -> Select[Any]:
     for column, value in (
         (GradingRecord.patient, query.patient),

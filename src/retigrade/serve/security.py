@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import time
@@ -34,6 +35,9 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FAILURES, _FAILURE_SECONDS, _ADDRESSES = 10, 60.0, 10_000
+_UNUSABLE = (OSError, UnicodeDecodeError, UsageError)  # what reading the token file raises
+_Stamp = tuple[int, int, int]  # changes with the file
+_logger = logging.getLogger(__name__)
 
 
 class Role(IntEnum):
@@ -67,39 +71,60 @@ class Tokens:
 
     def __init__(self, path: Path) -> None:
         """Raises UsageError where the file cannot be read or holds no token."""
-        self._path, self._stamp = path, -1.0
-        self._tokens: tuple[Token, ...] = ()
-        self._refresh()
+        self._path = path
+        try:
+            self._known = self._read()
+        except _UNUSABLE as error:
+            raise _unusable(path, error) from error
 
     def find(self, token: str) -> Token | None:
         """Return whose token this is; every one is compared, in constant time, so that time tells nothing."""
-        self._refresh()
         digest, found = _digest(token), None
-        for known in self._tokens:
+        for known in self._refreshed():
             if hmac.compare_digest(known.digest, digest):
                 found = known
         return found
 
     def named(self, name: str) -> Token | None:
         """Return the token with this name."""
-        self._refresh()
-        return next((token for token in self._tokens if token.name == name), None)
+        return next((token for token in self._refreshed() if token.name == name), None)
 
-    def _refresh(self) -> None:
+    def _read(self) -> tuple[_Stamp | None, tuple[Token, ...]]:
+        stamp = self._stamp()  # before the file is read: what is written into it meanwhile changes the stamp again
+        return stamp, read_tokens(self._path)
+
+    def _stamp(self) -> _Stamp:
+        status = self._path.stat()
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _refreshed(self) -> tuple[Token, ...]:
+        """Return the tokens of the file as it is now; none while it cannot be used: then nobody is let in."""
+        stamp = self._known[0]
         try:
-            stamp = self._path.stat().st_mtime
-            if stamp != self._stamp:
-                self._tokens, self._stamp = read_tokens(self._path), stamp
-        except (OSError, UsageError) as error:
-            if not self._tokens:
-                raise UsageError(f"the token file {shown(str(self._path))} cannot be used: {error}") from error
-            self._tokens = ()  # a file that was there and is not: nobody is let in
+            if stamp is None or stamp != self._stamp():
+                self._known = self._read()  # both at once: other threads ask meanwhile
+        except _UNUSABLE as error:
+            if stamp is not None:  # once, not at every request
+                _logger.error("nobody is let in any more: %s", _unusable(self._path, error))
+            self._known = None, ()  # it is read again next time, whatever its stamp is then
+        return self._known[1]
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
-    """Return the tokens of a file: lines of name, role and digest; UsageError where one is something else."""
+    """Return the tokens of a file: lines of name, role and digest.
+
+    Raises UsageError where a line is something else or there is none, OSError or UnicodeDecodeError where it cannot be
+    read.
+    """
+    found = _tokens_in(path.read_text("utf-8"))
+    if not found:
+        raise UsageError("it holds no token; make one with --new-token NAME:ROLE")
+    return found
+
+
+def _tokens_in(text: str) -> tuple[Token, ...]:
     found: dict[str, Token] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -110,23 +135,36 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         if words[0] in found:
             raise UsageError(f"line {number}: the name {words[0]} is there twice")
         found[words[0]] = Token(words[0], Role[words[1].upper()], words[2])
-    if not found:
-        raise UsageError("it holds no token; make one with --new-token NAME:ROLE")
     return tuple(found.values())
+
+
+def _unusable(path: Path, error: Exception) -> UsageError:
+    why = str(error)
+    if isinstance(error, OSError):
+        why = error.strerror or why
+    elif isinstance(error, UnicodeDecodeError):
+        why = "it is not UTF-8"
+    return UsageError(f"the token file {shown(str(path))} cannot be used: {why}")
 
 
 def new_token(path: Path, name: str, role: str) -> str:
     """Add a token to the file, which is made where it is missing, and return it: it is shown this once.
 
-    Raises UsageError where the name is taken, or name or role cannot be.
+    Raises UsageError where the name is taken, name or role cannot be, or the file cannot be read or written.
     """
     if not _NAME.fullmatch(name) or role.upper() not in Role.__members__:
         raise UsageError(
             f"--new-token {shown(name)}:{shown(role)}: give a name of letters, digits, - and _, and a role of read, "
             "write or admin"
         )
-    text = path.read_text("utf-8") if path.exists() else ""
-    if path.exists() and text.strip() and any(token.name == name for token in read_tokens(path)):
+    try:
+        text = path.read_text("utf-8")
+        known = _tokens_in(text)
+    except FileNotFoundError:
+        text, known = "", ()
+    except _UNUSABLE as error:
+        raise _unusable(path, error) from error
+    if any(token.name == name for token in known):
         raise UsageError(f"{shown(str(path))} has a token named {name}; choose another name, or take its line out")
     token = secrets.token_urlsafe(32)
     write_whole(path, f"{text.rstrip()}\n{name} {role.lower()} {_digest(token)}\n".lstrip().encode())
@@ -155,6 +193,7 @@ class Guard:
         self.tokens, self._origins, self._note = tokens, frozenset(origins), note
         self._key = secrets.token_bytes(32)  # sessions end with the process
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._ended: dict[str, float] = {}  # sessions that were signed out, and until when they would have gone on
 
     def identify(self, request: Request) -> Caller:
         """Return who sent a request; Problem 401, 403 or 429 where nobody may know."""
@@ -210,8 +249,14 @@ class Guard:
         self._note(token.name, "sign in", {"address": request.client.host if request.client else ""})
         return Caller(token.name, token.role, session)
 
-    def sign_out(self, response: Response) -> None:
-        """End a session of the page."""
+    def sign_out(self, caller: Caller, response: Response) -> None:
+        """End a session of the page: its cookie is deleted, and a copy of it lets nobody in."""
+        if caller.session is not None:
+            now = time.time()
+            for session, end in list(self._ended.items()):
+                if end < now:
+                    self._ended.pop(session, None)
+            self._ended[caller.session] = now + SESSION_SECONDS
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
 
     def csrf_token(self, caller: Caller) -> str:
@@ -227,6 +272,8 @@ class Guard:
             )  # fmt: skip
 
     def _session_token(self, session: str) -> Token | None:
+        if session in self._ended:
+            return None
         unsigned, _, signature = session.rpartition(".")
         name, _, rest = unsigned.partition(".")
         token = self.tokens.named(name) if self.tokens is not None else None

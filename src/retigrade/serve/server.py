@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retigrade.errors import UsageError
@@ -21,7 +22,7 @@ from retigrade.grader import Grader
 from retigrade.serve import audit
 from retigrade.serve.app import create_app
 from retigrade.serve.config import ServeConfig
-from retigrade.serve.database import Database
+from retigrade.serve.database import Database, first_line
 from retigrade.serve.middleware import ACCESS
 
 _SHUTDOWN_SECONDS = 60
@@ -31,12 +32,17 @@ _CONNECTIONS, _BACKLOG = 900, 2048
 
 
 def verify(url: str) -> tuple[str, bool]:
-    """Return one sentence on a database's audit log, and whether the log is whole; UsageError where it has none."""
+    """Return one sentence on a database's audit log, and whether the log is whole.
+
+    Raises UsageError where it has none, or it cannot be read.
+    """
     database = Database(url, is_made=False)
     try:
         with database.reading() as session:
             broken = audit.find_break(session)
             count, last = audit.ending(session)
+    except SQLAlchemyError as error:
+        raise UsageError(f"the audit log cannot be read: {first_line(error)}") from error
     finally:
         database.close()
     if broken is not None:

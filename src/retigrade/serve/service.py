@@ -90,9 +90,9 @@ class Service:
 
     def tidy(self) -> None:
         """Delete what was kept for long enough: photographs, and the keys of answered requests."""
+        self.writer.submit(record.forget_requests)
         if self.photos is not None and (count := self.photos.purge()):
             self.note("server", "purge photographs", {"count": count})
-        self.writer.submit(record.forget_requests)
 
     def forget_photos(self, digests: Iterable[str]) -> None:
         """Delete the photographs that no grading is left of."""
@@ -115,8 +115,8 @@ class Service:
             await run_in_threadpool(self._keep, self.photos, files, records)
         return records
 
-    @staticmethod
-    def _keep(photos: PhotoStore, files: Sequence[File], records: Sequence[GradingRecord]) -> None:
+    def _keep(self, photos: PhotoStore, files: Sequence[File], records: Sequence[GradingRecord]) -> None:
+        """Keep the photographs of gradings that are written; not of those that somebody has deleted already."""
         for file, known in zip(files, records, strict=True):
             if known.sha256 is not None and known.row["sha256"] is not None:  # it is a photograph
                 try:
@@ -125,10 +125,12 @@ class Service:
                     raise busy(
                         "a graded photograph cannot be kept", needed="a folder --keep-photos that can be written"
                     ) from error
+        self.forget_photos(known.sha256 for known in records if known.sha256 is not None)
 
     def _grade(self, file: File, subject: Subject, *, actor: str) -> Future[GradingRecord]:
         """Have a file graded and written, unless the same was before."""
         answer: Future[GradingRecord] = Future()
+        answer.set_running_or_notify_cancel()  # who asked may give up; the grading is written, and has its result
 
         def finish(written: Future[GradingRecord]) -> None:
             if (error := written.exception()) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -114,17 +114,25 @@ async def read_upload(request: Request, config: ServeConfig, share: Share, *, na
 
 async def _receive(request: Request, body: _Multipart | _Raw, config: ServeConfig, share: Share) -> None:
     total = 0
+    async for chunk in arriving(request, config):
+        total += len(chunk)
+        if total > config.max_request_bytes:
+            raise _too_much(total, config.max_request_bytes, "one request")
+        share.take(len(chunk))
+        body.write(chunk)
+
+
+async def arriving(request: Request, config: ServeConfig) -> AsyncIterator[bytes]:
+    """Yield a request's body piece by piece; Problem 408 where it is too slow, 400 where it breaks off."""
+    total = 0
     try:
         async for chunk in request.stream():
             total += len(chunk)
-            if total > config.max_request_bytes:
-                raise _too_much(total, config.max_request_bytes, "one request")
-            share.take(len(chunk))
-            body.write(chunk)
+            yield chunk
     except TimeoutError:
         raise Problem(
             408, seen=f"{total} bytes in {config.upload_seconds:g} s", needed="the whole request in that time",
-            attempt="send fewer photographs in one request", headers=_CLOSE,
+            attempt="send less in one request, or over a faster connection", headers=_CLOSE,
         ) from None  # fmt: skip
     except ClientDisconnect:
         raise Problem(
@@ -203,8 +211,11 @@ class _Multipart:
     def _headers_finished(self) -> None:
         disposition = Message()
         disposition["Content-Disposition"] = _one_line(self._headers.get("content-disposition", ""))
-        name = disposition.get_param("name", header="content-disposition")
-        file_name = disposition.get_filename()
+        try:
+            name = disposition.get_param("name", header="content-disposition")
+            file_name = disposition.get_filename()
+        except (TypeError, ValueError, LookupError):  # the standard library trusts names in pieces (RFC 2231)
+            raise _malformed("a part whose Content-Disposition cannot be read") from None
         self._field, self._file, self._text = name if isinstance(name, str) else "", None, bytearray()
         if self._field == FILES:
             if len(self._upload.files) >= self._config.max_files:

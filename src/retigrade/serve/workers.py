@@ -97,6 +97,7 @@ class Writer:
     def submit(self, change: Callable[[Session], T]) -> Future[T]:
         """Have this change made; its result comes once it is durable, or its error when nothing of it was kept."""
         write = _Write(change)
+        write.future.set_running_or_notify_cancel()  # who asked may give up; the change is made, and has its result
         self._waiting.put(write)
         return write.future
 

@@ -4,7 +4,7 @@
 const SCREENFUL = 24;
 const OPEN_UP_TO = 12; // visits; of more, the photographs are folded away
 const list = byId("list");
-const state = { view: source.view, asked: {}, found: 0, drawn: 0, turn: 0 };
+const state = { view: source.view, asked: {}, found: 0, drawn: 0, turn: 0, waiting: null };
 
 // A source answers at once or later; `use` is not called with what was asked for before something else was.
 function whenThere(answer, use) {
@@ -40,14 +40,14 @@ function place(items) {
   byId("more").hidden = state.drawn >= state.found || !items.length;
 }
 
+// Draws more rows; where they come later, returns the promise of them, also for those that were asked for before.
 function draw(count) {
-  if (state.drawn >= state.found || state.waiting) return undefined;
-  state.waiting = true;
+  if (state.waiting) return state.waiting;
+  if (state.drawn >= state.found) return undefined;
   const answer = source.take(state.asked, state.drawn, count);
-  const free = () => { state.waiting = false; };
-  if (answer instanceof Promise) answer.then(free, free);
-  else free();
-  return whenThere(answer, place);
+  if (!(answer instanceof Promise)) return place(answer);
+  state.waiting = whenThere(answer, place).finally(() => { state.waiting = null; });
+  return state.waiting;
 }
 
 byId("filters").addEventListener("submit", (event) => event.preventDefault());

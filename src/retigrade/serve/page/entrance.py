@@ -54,7 +54,7 @@ def sign_out(
     guard = guard_of(request)
     guard.check_csrf(caller, form.get(CSRF_FIELD))
     answer = RedirectResponse("/login", 303)
-    guard.sign_out(answer)
+    guard.sign_out(caller, answer)
     return answer
 
 

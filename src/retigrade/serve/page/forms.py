@@ -9,16 +9,19 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Request
 
 from retigrade.icdr import GRADES
-from retigrade.serve.intake import patient_of
+from retigrade.serve.intake import check_line
 from retigrade.serve.problems import Problem
+from retigrade.serve.rest.shapes import REASON_CHARACTERS
+from retigrade.serve.service import service_of
+from retigrade.serve.tables import PATIENT_CHARACTERS
+from retigrade.serve.uploads import arriving
 
 _FORM_BYTES = 64 * 1024
 _NAMES_BYTES = 2**20
-_REASON_CHARACTERS = 2000
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form as browsers send it; Problem 413 or 415 where it is something else."""
+    """Return the fields of a form as browsers send it; Problem 413 or 415 where it is something else, 408 too slow."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
     if kind != "application/x-www-form-urlencoded":
         raise Problem(
@@ -28,7 +31,7 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 async def read_names(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a script of the page sends; Problem 413 or 422 where it is something else."""
+    """Return the JSON object that a script of the page sends; Problem as in `read_form`, 422 for other content."""
     try:
         given = json.loads(await _body(request, _NAMES_BYTES))
     except ValueError:
@@ -41,7 +44,7 @@ async def read_names(request: Request) -> dict[str, Any]:
 
 async def _body(request: Request, limit: int) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in arriving(request, service_of(request).config):
         body += chunk
         if len(body) > limit:
             raise Problem(413, seen=f"more than {limit} bytes in a form", needed="less", attempt="shorten its texts")
@@ -58,18 +61,18 @@ def reading_of(form: dict[str, str], *, machine: int | None) -> tuple[int | None
     given = form.get("grade", "")
     if given not in answers:
         raise Problem(422, seen="a reading without a grade", needed="a stage, or no grade", attempt="choose one")
-    reader = patient_of(form.get("reader", ""))
+    reader = _line(form, "reader", limit=PATIENT_CHARACTERS)
     if reader is None:
         raise Problem(422, seen="a reading without a name", needed="the reader's name", attempt="fill it in")
-    reason = form.get("reason", "").strip()
-    if len(reason) > _REASON_CHARACTERS:
-        raise Problem(
-            422, seen=f"a reason of {len(reason)} characters", needed=f"{_REASON_CHARACTERS} at most",
-            attempt="shorten it",
-        )  # fmt: skip
+    reason = _line(form, "reason", limit=REASON_CHARACTERS) or ""
     if answers[given] != machine and not reason:
         raise Problem(
             422, seen="a grade that differs from the machine's, without a reason", needed="the reason",
             attempt="write a few words on what you see",
         )  # fmt: skip
     return answers[given], reader, reason
+
+
+def _line(form: dict[str, str], name: str, *, limit: int) -> str | None:
+    """Return a field as one line: a browser lets people write several."""
+    return check_line(" ".join(form.get(name, "").split()), of=f"a {name}", limit=limit)

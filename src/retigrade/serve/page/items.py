@@ -78,14 +78,19 @@ def _readings(session: Session, gradings: Sequence[str]) -> Mapping[str, list[Re
 
 
 def visits_shown(items: Iterable[Item]) -> Iterator[ShownVisit]:
-    """Yield the visits that items come to, the latest first, undated ones last; items of nobody are left out."""
+    """Yield the visits that items come to, the latest first, undated ones last; items of nobody are left out.
+
+    items: all that a patient has, for what a visit without a date comes to rests on whether there are others.
+    """
     together: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
         if item.row.patient is not None:
             together[item.row.patient, item.row.date or ""].append(item)
+    dated = {patient for patient, date in together if date}
     for patient, date in sorted(together, key=lambda key: (key[1], key[0]), reverse=True):
         of_visit = together[patient, date]
-        visit = visit_of([item.row for item in of_visit], patient=patient, date=date or None)
+        rows = [item.row for item in of_visit]
+        visit = visit_of(rows, patient=patient, date=date or None, has_dated_visits=patient in dated)
         digest = hashlib.sha256(f"{patient}\0{date}".encode("utf-8", "surrogateescape")).hexdigest()
         yield ShownVisit(
             visit,

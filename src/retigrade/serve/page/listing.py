@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, aliased
 from retigrade.grader import LOW_CONFIDENCE
 from retigrade.grading import Eye
 from retigrade.icdr import Status
-from retigrade.output.patients import Action, visits_of
+from retigrade.output.patients import Action, Visit, visit_of, visits_of
 from retigrade.output.progression import timelines_of
 from retigrade.output.rows import Row, row_of
 from retigrade.output.worklist import Tile, tile_values, timeline_values, visit_values
@@ -127,8 +127,22 @@ def _of_patients(session: Session, patients: Sequence[str]) -> list[GradingRecor
     return list(session.scalars(statement.order_by(GradingRecord.date, GradingRecord.created, GradingRecord.id)))
 
 
-def visits_found(session: Session, query: WorklistQuery) -> Iterator[list[Row]]:
-    """Yield the rows of each visit that a query finds, in its order, read some patients at a time."""
+@dataclass(frozen=True, slots=True)
+class FoundVisit:
+    """The rows of one visit; has_dated_visits: whether the patient has any visit with a date, found or not."""
+
+    patient: str
+    date: str | None
+    rows: list[Row]
+    has_dated_visits: bool
+
+    def visit(self) -> Visit:
+        """Return what the rows come to."""
+        return visit_of(self.rows, patient=self.patient, date=self.date, has_dated_visits=self.has_dated_visits)
+
+
+def visits_found(session: Session, query: WorklistQuery) -> Iterator[FoundVisit]:
+    """Yield the visits that a query finds, in its order, read some patients at a time."""
     keys = session.execute(_visits(query)).all()
     for place in range(0, len(keys), _CHUNK):
         chunk = keys[place : place + _CHUNK]
@@ -136,8 +150,10 @@ def visits_found(session: Session, query: WorklistQuery) -> Iterator[list[Row]]:
         for known in _of_patients(session, [patient for patient, _ in chunk]):
             row = row_of(known.row)
             together[row.patient, row.date].append(row)
+        dated = {patient for patient, date in together if date is not None}
         for patient, day in chunk:
-            yield together[patient, None if day is None else day.isoformat()]
+            date = None if day is None else day.isoformat()
+            yield FoundVisit(patient, date, together[patient, date], has_dated_visits=patient in dated)
 
 
 def photographs_found(session: Session, query: WorklistQuery) -> Iterator[tuple[GradingRecord, ReadingRecord | None]]:

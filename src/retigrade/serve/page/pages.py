@@ -42,7 +42,7 @@ def start(
         visits = [shown for shown in _visits(service, subject.patient) if shown.visit.date == day]
     return page(
         request, "grade.html.j2", caller=caller, place="grade", scripts=("viewer.js", "grade.js"),
-        subject=subject, today=record.now().date().isoformat(), patterns=list(PATTERNS),
+        subject=subject, patterns=list(PATTERNS),
         max_bytes=service.config.max_bytes, keeps=service.config.keep_photos is not None,
         visits=visits, **_card_values(service),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
-from retigrade.output.patients import patients_csv, patients_jsonl, visits_of
+from retigrade.output.patients import patients_csv, patients_jsonl
 from retigrade.output.worklist import TILES_SCRIPT, WORKLIST_SCRIPT, filters
 from retigrade.serve.exports import ExportFormat, write
 from retigrade.serve.fhir import transaction_of
@@ -82,11 +82,13 @@ def _pieces(service: Service, query: WorklistQuery, kind: ExportFormat) -> Itera
     """Yield the file some lines at a time."""
     with service.database.reading() as session:
         if kind is ExportFormat.FHIR:
-            rows = chain.from_iterable(listing.visits_found(session, query))
-            yield json.dumps(transaction_of(rows), allow_nan=False) + "\n"
+            found = list(listing.visits_found(session, query))
+            dated = {visit.patient for visit in found if visit.has_dated_visits}
+            rows = chain.from_iterable(visit.rows for visit in found)
+            yield json.dumps(transaction_of(rows, dated=dated), allow_nan=False) + "\n"
         elif query.view == "patients":
-            found = (visit for rows in listing.visits_found(session, query) for visit in visits_of(rows))
-            yield patients_csv(found) if kind is ExportFormat.PATIENTS else patients_jsonl(found)
+            visits = (found.visit() for found in listing.visits_found(session, query))
+            yield patients_csv(visits) if kind is ExportFormat.PATIENTS else patients_jsonl(visits)
         else:
             lines = write(kind, listing.photographs_found(session, query))
             while together := "".join(islice(lines, _TOGETHER)):

@@ -101,7 +101,17 @@ async def get_export(
     grade: Annotated[int | None, Query(ge=0, le=4)] = None,
     referable: bool | None = None,
 ) -> Response:
-    """Return the record as a file: gradings with their last readings as CSV or JSON lines, visits as CSV or FHIR."""
+    """Return the record as a file: gradings with their last readings as CSV or JSON lines, visits as CSV or FHIR.
+
+    The advice on a visit rests on all of its photographs: `status`, `grade` and `referable`, which choose some of them,
+    go with csv and jsonl alone.
+    """
+    if format.is_of_visits and any(value is not None for value in (status, grade, referable)):
+        raise Problem(
+            422, seen=f"an export as {format.value} of some photographs alone",
+            needed="whole visits: advice rests on all of their photographs",
+            attempt="leave out status, grade and referable, or export csv or jsonl",
+        )  # fmt: skip
     query = record.Query(
         patient=None if patient is None else patient_of(patient), status=status, grade=grade, referable=referable
     )

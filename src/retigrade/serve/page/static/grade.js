@@ -13,6 +13,7 @@
   const results = document.getElementById("results");
   const chooser = document.getElementById("files");
   const say = page.say;
+  const date = form.elements.date;
   const jobs = [];
   const turns = new Map(); // of the requests for a visit: the last one is shown
 
@@ -40,7 +41,7 @@
 
   async function subjectsOf(files) {
     const given = {
-      patient: form.elements.patient.value.trim(), eye: form.elements.eye.value, date: form.elements.date.value,
+      patient: form.elements.patient.value.trim(), eye: form.elements.eye.value, date: date.value,
     };
     const pattern = document.getElementById("pattern").value;
     if (!pattern) return files.map(() => given);
@@ -61,7 +62,7 @@
     try {
       subjects = await subjectsOf(files);
     } catch (error) {
-      files.forEach((file) => fail(entered(file, {}), error.message));
+      files.forEach((file) => fail(entered(file, null), error.message));
       return update();
     }
     files.forEach((file, place) => {
@@ -73,6 +74,7 @@
     return next();
   }
 
+  // subject: whose eye it is; null where the server could not be asked what the file's name says of it.
   function entered(file, subject) {
     const line = document.createElement("li");
     const name = Object.assign(document.createElement("span"), { className: "name", textContent: file.name, title: file.name });
@@ -195,6 +197,12 @@
     show(job, say("failed"));
     complain(job, why);
     button(job, say("retry"), say("retry_name", { name: job.file.name }), () => {
+      if (job.subject === null) { // never graded as nobody's: its name is asked about again
+        jobs.splice(jobs.indexOf(job), 1);
+        job.line.remove();
+        add([job.file]);
+        return;
+      }
       job.line.querySelector(".why")?.remove();
       job.state = "waiting";
       job.tries = 0;
@@ -228,6 +236,12 @@
       + (done === total && last ? `. ${say("finished", { name: last.file.name, verdict: last.verdict })}` : "");
   }
 
+  // The day of the visit is the one on this clock, which may not be the server's.
+  const now = new Date();
+  const today = [now.getFullYear(), now.getMonth() + 1, now.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
+  date.max = today;
+  if ("today" in date.dataset) date.value = today;
+
   // Files are chosen; the same file may be chosen again.
   for (const input of [chooser, document.getElementById("camera")]) {
     input.addEventListener("change", () => { add([...input.files]); input.value = ""; });
@@ -254,7 +268,7 @@
     event.preventDefault();
     const known = new URL(link.href).searchParams;
     form.elements.patient.value = known.get("patient") || "";
-    form.elements.date.value = known.get("date") || "";
+    date.value = known.get("date") || "";
     form.querySelector(`[name=eye][value="${known.get("eye") || ""}"]`).checked = true;
     chooser.click();
   });

@@ -44,9 +44,14 @@ const source = (() => {
     return listed;
   }
 
+  // All rows are asked for first. Where some do not come, the page says why, and no list is printed that lacks them.
   byId("print").addEventListener("click", async () => {
-    while (!byId("more").hidden && list.children.length < PRINTED) await draw(MOST);
-    window.print();
+    const lacks = () => !byId("more").hidden && list.children.length < PRINTED;
+    for (let before = -1; lacks() && list.children.length > before;) {
+      before = list.children.length;
+      await draw(MOST);
+    }
+    if (!lacks()) window.print();
   });
   return {
     view: known.get("view") === "photographs" ? "photographs" : panel.dataset.view,
