@@ -100,6 +100,11 @@ def make_shard(path: Path, members: dict[str, bytes]) -> Path:
 
 
 @pytest.fixture
+def tar_of() -> Callable[[Path, dict[str, bytes]], Path]:
+    return make_shard
+
+
+@pytest.fixture
 def shard(tmp_path: Path, jpegs: list[bytes]) -> Path:
     """Two samples, one that says whose eye it is, and what is no photograph."""
     folder = tmp_path / "shards"

@@ -23,6 +23,7 @@ from retigrade.arrays import Pixels
 from retigrade.cli import main
 from retigrade.dicom.output import DicomWriter, documents_of
 from retigrade.dicom.photograph import check_studies, list_dicom
+from retigrade.errors import UnreadablePhoto
 from retigrade.icdr import Grade, Status
 from retigrade.inputs import Input
 from retigrade.output.illustrate import Illustrated
@@ -105,6 +106,36 @@ def test_lies_in_the_study_of_the_patient_in_a_series_of_its_own(tmp_path: Path,
         assert str(read_back[keyword].value) == str(source[keyword].value)
     assert read_back.SeriesInstanceUID != source.SeriesInstanceUID
     assert read_back.SOPInstanceUID.is_valid
+
+
+@pytest.mark.parametrize(
+    ("keyword", "stated", "written"),
+    [
+        ("StudyTime", "1234", "1234"),
+        ("StudyTime", "12", "12"),
+        ("StudyTime", "123456.789", "123456"),
+        ("StudyTime", "12345", ""),
+        ("StudyTime", "2460", ""),
+        ("StudyDate", "20241101", "20241101"),
+        ("StudyDate", "2024111", ""),
+        ("PatientBirthDate", "19601", ""),
+        ("PatientID", "12  34", "12  34"),
+    ],
+)
+def test_is_written_as_stated_or_not_at_all(
+    tmp_path: Path, pixels: Pixels, keyword: str, stated: str, written: str
+) -> None:
+    dataset = photograph(pixels)
+    dataset.add(pydicom.DataElement(keyword, "LO", stated))
+    item = item_of(save(tmp_path / "a.dcm", dataset))
+    for document in documents(item, verdict(pixels)).values():
+        assert str(document[keyword].value or "") == written
+
+
+def test_patient_that_is_several_is_not_filed(tmp_path: Path, pixels: Pixels) -> None:
+    item = item_of(save(tmp_path / "a.dcm", photograph(pixels, PatientID="123\\456")))
+    with pytest.raises(UnreadablePhoto, match="its Patient ID names several patients, nothing can be filed"):
+        documents_of(item, verdict(pixels))
 
 
 def save_bytes(path: Path, data: bytes) -> Path:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
     Comprehensive3DSRStorage,
@@ -202,6 +203,70 @@ def test_second_patient_in_one_study_is_not_filed(start: Callable[..., Node], ar
     assert "names another patient" in reason
 
 
+def test_study_stays_its_patients_after_a_start(start: Callable[..., Node], pixels: Pixels) -> None:
+    """Also where the record of an image that was refused is the first to be read."""
+    node = start()
+    assert send(node.port, photograph(pixels)) == [0]
+    until(lambda: len(done(node)) == 1)
+    assert send(node.port, photograph(pixels, number=2, PatientID="P002")) == [0]
+    until(lambda: len(done(node)) == 2)
+    node.stop()
+    folder = node.spool.folder / "done"
+    (refused,) = (path for path in folder.iterdir() if json.loads(path.read_text())["problem"])
+    refused.rename(folder / f"{'0' * 40}.json")
+    again = start()
+    assert send(again.port, photograph(pixels, number=3), photograph(pixels, number=4, PatientID="P002")) == [0, 0]
+    until(lambda: len(done(again)) == 4)
+    assert sum(record["filed"] for record in done(again)) == 2
+    assert len(again.spool.outgoing()) == 4
+    assert {pydicom.dcmread(path).PatientID for path in again.spool.outgoing()} == {"P001"}
+
+
+def test_records_of_refused_images_name_no_owner(start: Callable[..., Node], pixels: Pixels, tmp_path: Path) -> None:
+    """Nor do those that say nothing of what was filed, as earlier versions wrote them."""
+    spool = Spool(tmp_path / "node")
+    record = {"rows": [], "study": STUDY, "patient": "P002", "problem": "its study names another patient already"}
+    spool.finish([Finished(key="0" * 40, documents={}, record=record)])
+    node = start()
+    assert send(node.port, photograph(pixels)) == [0]
+    until(lambda: len(done(node)) == 2)
+    assert len(node.spool.outgoing()) == 2
+
+
+def test_image_that_cannot_be_filed_takes_no_study(start: Callable[..., Node], pixels: Pixels) -> None:
+    node = start()
+    assert send(node.port, photograph(pixels, PatientID="P" * 65)) == [0]
+    until(lambda: len(done(node)) == 1)
+    assert send(node.port, photograph(pixels, number=2)) == [0]
+    until(lambda: len(done(node)) == 2)
+    assert len(node.spool.outgoing()) == 2
+    ((_, reason),) = node.spool.dead()
+    assert "longer than DICOM allows" in reason
+
+
+def test_frame_that_cannot_be_read_leaves_the_study_its_patients(tmp_path: Path, grader: Grader) -> None:
+    spool = Spool(tmp_path / "node")
+    record = {"rows": [], "study": STUDY, "patient": "P001", "filed": True, "problem": "frame 2 is damaged"}
+    spool.finish([Finished(key="0" * 40, documents={}, record=record)])
+    node = Node(grader, tmp_path / "node", NodeConfig(port=0))
+    node.start()
+    node.stop()
+    assert node._patients[STUDY][0] == "P001"
+
+
+def test_image_that_calls_itself_a_directory_is_refused(start: Callable[..., Node], pixels: Pixels) -> None:
+    node = start()
+    directory = photograph(pixels, SOPClassUID=MediaStorageDirectoryStorage)
+    key = node.spool.accept(file_bytes(directory))
+    assert key is not None
+    node._keys.put(key)
+    until(lambda: node.spool.is_done(key))
+    ((path, reason),) = node.spool.dead()
+    assert path.stem == key
+    assert "a DICOM directory where a picture should be" in reason
+    assert node.spool.outgoing() == []
+
+
 def test_what_waited_when_the_process_died_is_graded_after_the_start(
     start: Callable[..., Node], archive: Archive, pixels: Pixels, tmp_path: Path
 ) -> None:
@@ -262,6 +327,36 @@ def test_dead_letters_are_taken_up_again(start: Callable[..., Node], pixels: Pix
         assert len(done(again)) == 2
     finally:
         archive.server.shutdown()
+
+
+def test_dead_letter_is_not_done_when_it_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is gone on the disk, too, before the image lies where one that is done is cleared away."""
+    spool = Spool(tmp_path / "node")
+    key = "a" * 40
+    spool.finish([Finished(key=key, documents={}, record={"rows": []})])
+    (tmp_path / f"node/dead/{key}.dcm").write_bytes(b"image")
+    synced: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        "retigrade.dicom.spool.sync_folder", lambda folder: synced.append((folder.name, spool.image(key).exists()))
+    )
+    assert spool.revive() == 1
+    assert synced == [("done", False), ("incoming", True)]
+    assert not spool.is_done(key)
+
+
+def test_reasons_are_read_in_any_locale(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "node")
+    path = tmp_path / "node/outgoing/a.dcm"
+    path.write_bytes(b"document")
+    spool.bury(path, "Müller's archive refuses it")
+    program = (
+        "import sys; from pathlib import Path; from retigrade.dicom.spool import Spool\n"
+        "(letter,) = Spool(Path(sys.argv[1])).dead(); print(ascii(letter[1]))"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", program, str(tmp_path / "node")]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert told.stdout.strip() == ascii("Müller's archive refuses it"), told.stderr
 
 
 def test_records_are_forgotten_after_some_days(tmp_path: Path, grader: Grader) -> None:
@@ -332,16 +427,20 @@ def test_garbage_on_the_port_hurts_nobody(start: Callable[..., Node], pixels: Pi
     assert send(node.port) == [0]
 
 
-@pytest.mark.parametrize("text", ["PACS", "PACS@host", "@host:1", "PACS@host:0", "PACS@host:99999", "A" * 17 + "@h:1"])
+@pytest.mark.parametrize(
+    "text", ["  @host:1", "PACS", "PACS@host", "@host:1", "PACS@host:0", "PACS@host:99999", "A" * 17 + "@h:1"]
+)
 def test_forward_that_is_none(text: str) -> None:
     with pytest.raises(UsageError, match="AET@HOST:PORT"):
         Peer.of(text)
 
 
-@pytest.mark.parametrize("title", ["", "A" * 17, "É", "A\\B"])
+@pytest.mark.parametrize("title", ["", "   ", "A" * 17, "É", "A\\B"])
 def test_title_that_is_none(title: str) -> None:
     with pytest.raises(UsageError, match="AE title"):
         NodeConfig(aet=title)
+    with pytest.raises(UsageError, match="AE title"):
+        NodeConfig(allow=("CAMERA", title))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

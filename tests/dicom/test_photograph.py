@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate
 
 from dicom_files import OP_8, STUDY, element, file_of, jpeg, photograph, save, with_jpeg
 from retigrade.arrays import Pixels
-from retigrade.dicom.dataset import read_dataset, text_of
+from retigrade.dicom.dataset import identifier_of, read_dataset, text_of
 from retigrade.dicom.photograph import check_studies, header_of, list_dicom
 from retigrade.dicom.pixels import READABLE
 from retigrade.errors import NotAFundus, UnreadablePhoto
@@ -95,6 +95,11 @@ class TestHeader:
         dataset = photograph(pixels, StudyDate=None, ContentDate=None)
         dataset.add(pydicom.DataElement("StudyDate", "LO", date))
         assert listed(save(tmp_path / "a.dcm", dataset)).subject.date is None
+
+    def test_patient_that_is_several_is_unknown_and_said(self, tmp_path: Path, pixels: Pixels) -> None:
+        item = listed(save(tmp_path / "a.dcm", photograph(pixels, PatientID="123\\456")))
+        assert item.subject.patient is None
+        assert item.warnings == ("patient unknown: the header names several in its Patient ID",)
 
     def test_burned_in_text_that_the_header_admits(self, tmp_path: Path, pixels: Pixels) -> None:
         item = listed(save(tmp_path / "a.dcm", photograph(pixels, BurnedInAnnotation="YES")))
@@ -229,6 +234,28 @@ class TestBadInput:
         assert dataset.get("PatientID") is not None
         assert text_of(dataset, "PatientID") == text  # converted by pydicom meanwhile
 
+    @pytest.mark.parametrize(
+        ("stored", "patient"),
+        [(b" 12  34 ", "12  34"), (b"P001\0", "P001"), (b"  ", None), ("Jürgen  1".encode(), "Jürgen  1")],
+    )
+    def test_identifier_to_the_letter(self, tmp_path: Path, stored: bytes, patient: str | None) -> None:
+        assert identifier_of(self.stored(tmp_path, stored), "PatientID") == patient
+
+    @pytest.mark.parametrize("stored", [b"123\\456", b"123\\", "Ä\\B".encode()])
+    def test_identifiers_that_are_several(self, tmp_path: Path, stored: bytes) -> None:
+        dataset = self.stored(tmp_path, stored)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="PatientID has several values"):
+                identifier_of(dataset, "PatientID")
+            assert dataset.get("PatientID") is not None  # converted by pydicom meanwhile
+
+    @staticmethod
+    def stored(folder: Path, patient: bytes) -> pydicom.Dataset:
+        body = element((8, 5), b"CS", b"ISO_IR 192") + element((8, 0x16), b"UI", OP_8.encode())
+        (folder / "a.dcm").write_bytes(file_of(body + element((0x10, 0x20), b"LO", patient)))
+        with (folder / "a.dcm").open("rb") as file:
+            return read_dataset(file, name="a.dcm", pixels=False)
+
     def test_millions_of_elements(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("retigrade.dicom.dataset._READS", 10_000)
         body = element((8, 0x16), b"UI", b"1.2.840.10008.5.1.4.1.1.77.1.5.1")
@@ -358,6 +385,21 @@ class TestDirectory:
         assert items[0].read().pixels.shape == (40, 48, 3)
         with pytest.raises(UnreadablePhoto, match="cannot be opened"):
             items[1].read()
+
+    def test_names_itself(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, ["DICOMDIR"], ["DICOMDIR"])
+        first, second = expand([path], list_dicom=list_dicom).items
+        for item in (first, second):
+            with pytest.raises(UnreadablePhoto, match="DICOMDIR: a DICOM directory where a picture should be"):
+                item.read()
+
+    def test_names_another(self, tmp_path: Path, pixels: Pixels) -> None:
+        (tmp_path / "B").mkdir()
+        save(tmp_path / "B/IM1", photograph(pixels))
+        self.write(tmp_path / "B", ["IM1"])
+        (item,) = list_dicom(self.write(tmp_path, ["B", "DICOMDIR"]), "DICOMDIR")
+        with pytest.raises(UnreadablePhoto, match="a DICOM directory where a picture should be"):
+            item.read()
 
     def test_is_passed_over_in_a_folder(self, tmp_path: Path, pixels: Pixels) -> None:
         save(tmp_path / "IM1", photograph(pixels))

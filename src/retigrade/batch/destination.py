@@ -6,13 +6,14 @@ row that stands for nothing any more is taken out before.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retigrade.batch.photographs import Photograph, key_of
-from retigrade.batch.stores import Store
+from retigrade.batch.stores import Store, complaint, reaching
 from retigrade.errors import UsageError
+from retigrade.files import make_folder, writing
 from retigrade.icdr import Status
 from retigrade.text import shown
 
@@ -31,6 +33,29 @@ if os.name == "posix":
 PLANS = "_plans"
 SUMMARY = "_summary.json"
 _RUN, _LOCK, _SUFFIX = "_run.json", "_lock", ".parquet"
+_PART = "part-"  # what a part's name begins with
+_HEAT = "heat"
+_KEY = ["path", "size", "etag", "patient", "eye", "date"]  # columns of which a row's key is made
+
+
+def part_name(run: str, number: int) -> str:
+    """Return the name of a part's file; run: this run's own name."""
+    return f"{_PART}{run}-{number:06d}{_SUFFIX}"
+
+
+def picture_name(uri: str) -> str:
+    """Return the path of a photograph's thermal picture below the folder."""
+    digest = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{_HEAT}/{digest[:2]}/{digest[:24]}.jpg"
+
+
+def is_written(path: str, folder: str) -> bool:
+    """Whether a path is one that runs write into the folder of their results; both in one spelling."""
+    if not path.startswith(f"{folder}/"):
+        return False
+    first, _, rest = path[len(folder) + 1 :].partition("/")
+    is_part = first.startswith(_PART) and first.endswith(_SUFFIX) and not rest
+    return is_part or first in (_HEAT, PLANS, SUMMARY, _RUN, _LOCK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +120,21 @@ class Destination:
         if folder is None or os.name != "posix":  # stores have no locks; two runs at once cost double work, and rows
             yield
             return
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"cannot write into {shown(str(folder))}: it is not a folder; name another with --out")
-        if not (folder / _LOCK).exists():
-            self.store.write(_LOCK, b"")
-        with (folder / _LOCK).open("rb") as file:
+        make_folder(folder)
+        with writing(folder / _LOCK):
+            file = (folder / _LOCK).open("ab")  # never replaced: whoever holds it would hold a file that is gone
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UsageError(
                     f"another run is writing into {shown(str(folder))}: wait for it, or name another folder with --out"
                 ) from None
+            except OSError as error:
+                raise UsageError(
+                    f"{shown(str(folder))} cannot be locked against a second run ({error.strerror}): name a folder of "
+                    "another disk with --out"
+                ) from error
             yield
 
 
@@ -125,26 +154,22 @@ class Earlier:
 
     @classmethod
     def read(cls, destination: Destination, *, retry_errors: bool) -> Earlier:
-        """Read the keys of all rows; parts that were cut short are removed, and their photographs graded again."""
+        """Read the keys of all rows; parts that were cut short are removed, and their photographs graded again.
+
+        Raises UsageError where a part cannot be read for another reason: what was graded is not thrown away for it.
+        """
         keys: list[npt.NDArray[np.bytes_]] = []
         numbers: list[npt.NDArray[np.int32]] = []
         names, damaged = destination.parts(), []
         for number, name in enumerate(names):
-            try:
-                with destination.store.open(name) as file:
-                    table = pq.ParquetFile(file).read(columns=["path", "size", "etag", "status"])
-            except (pa.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and error.errno is not None:  # of the store, not of what the file holds
-                    raise UsageError(
-                        f"cannot read {shown(destination.store.address)}/{name}: {error.strerror}; the part stays"
-                    ) from error
+            table = _columns(destination.store, name, [*_KEY, "status"])
+            if table is None:
                 destination.store.remove(name)
                 damaged.append(name)
                 continue
-            rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
             of_part = [
-                key_of(uri, size, etag)
-                for uri, size, etag, status in rows
+                key
+                for key, status in zip(_keys(table), table["status"].to_pylist(), strict=True)
                 if not (retry_errors and status == Status.ERROR)
             ]
             if len(of_part) < table.num_rows:
@@ -186,14 +211,59 @@ class Earlier:
         return int(unused.sum())
 
 
+class _Watched:
+    """A file of a store, which remembers what the store objected to: that says nothing of what the file holds."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except BaseException:
+            self.failed = True
+            raise
+
+
+def _columns(store: Store, name: str, columns: list[str]) -> pa.Table | None:
+    """Read columns of a part; None where its content is damaged, UsageError where it cannot be read."""
+    watched: _Watched | None = None
+    try:
+        with store.open(name) as file:
+            watched = _Watched(file)
+            return pq.ParquetFile(watched).read(columns=columns)
+    except Exception as error:
+        if watched is not None and not watched.failed and _is_damage(error):
+            return None
+        raise UsageError(
+            f"cannot read {shown(store.address)}/{name}: {complaint(error)}; the part stays, and the same command goes "
+            "on"
+        ) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is one that pyarrow raises for bad content: one of its own, or a bare OSError."""
+    if isinstance(error, pa.ArrowException):
+        return not isinstance(error, MemoryError | pa.ArrowCancelled)
+    return type(error) is OSError and error.errno is None
+
+
+def _keys(table: pa.Table) -> Iterator[bytes]:
+    """The key of each row."""
+    return (key_of(*values) for values in zip(*(table[name].to_pylist() for name in _KEY), strict=True))
+
+
 def _rewrite(store: Store, name: str, keep: set[bytes]) -> None:
     """Leave the rows with these keys in a part, one of each; without any, the part goes."""
-    with store.open(name) as file:
+    with reaching(f"{store.address}/{name}"), store.open(name) as file:
         table = pq.ParquetFile(file).read()
     left = {key.rstrip(b"\0") for key in keep}  # as numpy gives them back
     mask = []
-    for uri, size, etag in zip(*(table[column].to_pylist() for column in ("path", "size", "etag")), strict=True):
-        key = key_of(uri, size, etag).rstrip(b"\0")
+    for key in (key.rstrip(b"\0") for key in _keys(table)):
         mask.append(key in left)
         left.discard(key)
     table = table.filter(pa.array(mask, pa.bool_()))
@@ -216,7 +286,7 @@ def count_rows(destination: Destination) -> dict[str, int]:
 
     counts: dict[str, int] = {}
     for name in destination.parts():
-        with destination.store.open(name) as file:
+        with reaching(f"{destination.store.address}/{name}"), destination.store.open(name) as file:
             table = pq.ParquetFile(file).read(columns=["status", "referable"])
         for entry in table["status"].value_counts().to_pylist():
             counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from retigrade.errors import DataError, needs_extra
 from retigrade.inputs import Skipped
 from retigrade.output.journal import Stamp
 from retigrade.tables import read_table
-from retigrade.text import shown
+from retigrade.text import listing, shown
 
 _PARQUET, _CSV = (".parquet", ".pq"), (".csv", ".tsv")
 _COLUMNS = ("uri", "patient", "eye", "date", "size", "etag", "sha256")
 _ROWS = 8192
+_SIZE_DIGITS = 18  # of a size in bytes; more are not one of any file, and no column could hold it
 
 
 def is_manifest(name: str) -> bool:
@@ -29,17 +30,18 @@ def is_manifest(name: str) -> bool:
     return name.lower().endswith(_PARQUET + _CSV)
 
 
-def read_manifest(address: str, notes: list[str], skipped: list[Skipped]) -> Iterator[Photograph]:
-    """Yield the photographs of a manifest in its order, each once; one that is listed for two patients is of neither.
+def read_manifests(addresses: Sequence[str], notes: list[str], skipped: list[Skipped]) -> Iterator[Photograph]:
+    """Yield the photographs of manifests in order, each once; one that is listed for two patients is of neither.
 
-    Relative addresses start at the folder of the manifest. Raises DataError where it cannot be read or has no column
+    Relative addresses start at the folder of their manifest. Raises DataError where one cannot be read or has no column
     `uri`.
     """
-    name = shown(address.rpartition("/")[2])
+    name = listing(shown(address.rpartition("/")[2]) for address in addresses)
 
     def rows(parsed: Parsed, skipped: list[Skipped]) -> Iterator[Photograph]:
-        read = _parquet if address.lower().endswith(_PARQUET) else _csv
-        return read(address, parsed, skipped)
+        for address in addresses:
+            read = _parquet if address.lower().endswith(_PARQUET) else _csv
+            yield from read(address, parsed, skipped)
 
     again = _listed_again(rows)
     patients: dict[str, set[str]] = {}
@@ -72,8 +74,8 @@ def read_manifest(address: str, notes: list[str], skipped: list[Skipped]) -> Ite
 
 
 def _listed_again(rows: Callable[[Parsed, list[Skipped]], Iterator[Photograph]]) -> set[str]:
-    """The addresses that a manifest holds more than once, from eight bytes a row and a second reading of those rows."""
-    digests = array("Q", (_digest(photograph.uri) for photograph in rows(Parsed(), [])))
+    """The addresses that manifests hold more than once, from eight bytes a row and a second reading of those rows."""
+    digests = array("Q", (digest_of(photograph.uri) for photograph in rows(Parsed(), [])))
     ordered = np.sort(np.frombuffer(digests, np.uint64)) if digests else np.zeros(0, np.uint64)
     twice = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if not twice:
@@ -81,12 +83,13 @@ def _listed_again(rows: Callable[[Parsed, list[Skipped]], Iterator[Photograph]])
     seen: set[str] = set()
     again: set[str] = set()
     for photograph in rows(Parsed(), []):
-        if _digest(photograph.uri) in twice:
+        if digest_of(photograph.uri) in twice:
             (again if photograph.uri in seen else seen).add(photograph.uri)
     return again
 
 
-def _digest(uri: str) -> int:
+def digest_of(uri: str) -> int:
+    """Return eight bytes that stand for an address."""
     return int.from_bytes(key_of(uri, None, None)[:8], "little")
 
 
@@ -153,7 +156,8 @@ def _check_columns(address: str, columns: tuple[str, ...]) -> None:
 def _photograph(address: str, values: dict[str, str | None], parsed: Parsed) -> Photograph:
     uri = _absolute(values["uri"] or "", address)
     etag, size = values.get("sha256") or values.get("etag"), values.get("size")
-    size_stated = int(size) if size is not None and size.isdecimal() else None
+    is_size = size is not None and size.isdecimal() and len(size) <= _SIZE_DIGITS
+    size_stated = int(size) if size is not None and is_size else None
     if etag is None and not is_url(uri):
         stamp = Stamp.of(Path(uri))
         size_stated, etag = stamp.size, None if stamp.mtime is None else str(stamp.mtime)

@@ -36,18 +36,45 @@ class Photograph(NamedTuple):
 
     @property
     def key(self) -> bytes:
-        """Sixteen bytes that stand for these bytes at this address."""
-        return key_of(self.uri, self.size, self.etag)
+        """Sixteen bytes that stand for these bytes at this address, and for whose eye they are."""
+        return key_of(self.uri, self.size, self.etag, self.patient, self.eye, self.date)
 
     def check(self) -> None:
         """Raise UnreadablePhoto where it is known that it cannot be read."""
         if self.problem is not None:
             raise UnreadablePhoto(f"{shown(self.uri)}: {self.problem}")
 
+    def writable(self) -> Photograph:
+        """Return the photograph, or one with a problem where its words cannot be written into a file of any kind."""
+        odd = {name for name in _ODD if not _is_unicode(getattr(self, name) or "")}
+        if not odd:
+            return self
+        return Photograph(
+            uri=shown(self.uri) if "uri" in odd else self.uri,
+            size=self.size,
+            etag=None if "etag" in odd else self.etag,
+            problem=self.problem or next(words for name, words in _ODD.items() if name in odd),
+        )
 
-def key_of(uri: str, size: int | None, etag: str | None) -> bytes:
-    """Return sixteen bytes that stand for a state of an address."""
-    text = f"{uri}\0{'' if size is None else size}\0{etag or ''}"
+
+_ODD = {
+    "uri": "its name is not Unicode; rename it",
+    "patient": "its patient's identifier is not Unicode; correct it",
+    "etag": "its etag is not Unicode; correct it",
+}
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
+        return False
+    return True
+
+
+def key_of(uri: str, size: int | None, etag: str | None, *subject: str | None) -> bytes:
+    """Return sixteen bytes that stand for a state of an address, and for whose eye it shows."""
+    text = "\0".join((uri, "" if size is None else str(size), etag or "", *(word or "" for word in subject)))
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 

@@ -113,9 +113,7 @@ def run_batch(
     Raises UsageError where there is nothing to grade, something cannot be listed or written, Ray is not there, or the
     folder holds another run; DataError where a manifest, BundleError where the bundle cannot be used.
     """
-    for name, value in (("limit", limit), ("part-size", part_size)):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be 1 or more, got {value}")
+    _check_counts(limit=limit, part_size=part_size)
     data, identity = _read_bundle(bundle, operating_point)
     engine = engine or RayEngine()
     engine.check(source, out)
@@ -156,6 +154,12 @@ def run_batch(
                 watch(outcome)
             seconds = time.perf_counter() - started
         return _finish(destination, earlier, planned, outcomes, seconds=seconds, price=price)
+
+
+def _check_counts(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
 
 
 @dataclass(slots=True)
@@ -270,6 +274,7 @@ def forecast(
 
     Raises as `run_batch` does.
     """
+    _check_counts(limit=limit)
     data, _ = _read_bundle(bundle, None)
     grader = Grader(Bundle.from_bytes(data, threads=1))
     listing = list_source(source, exclude=exclude)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from retigrade.batch.photographs import Parsed, Photograph
-from retigrade.batch.stores import is_url, open_store
+from retigrade.batch.stores import is_url, open_store, reaching
 from retigrade.fundus.formats import SNIFF_BYTES
 from retigrade.inputs import HIDDEN, NO_PICTURE, Skipped, is_hidden, is_photograph
 
@@ -26,21 +26,24 @@ def is_shard(name: str) -> bool:
     return name.lower().endswith(".tar")
 
 
-def list_members(address: str, *, version: str | None, skipped: list[Skipped]) -> Iterator[Photograph]:
-    """Yield the photographs in a tar, in order; a tar that cannot be read to its end is itself one with a problem."""
-    with _opened(address) as (file, size):
-        sample = _Sample(address, version)
+def list_members(address: str, *, version: str | None, skipped: list[Skipped], parsed: Parsed) -> Iterator[Photograph]:
+    """Yield the photographs in a tar, in order; a tar that cannot be read to its end is itself one with a problem.
+
+    Raises UsageError where it cannot be opened at all: a later run would take its rows for those of what is gone.
+    """
+    with reaching(address), _opened(address) as (file, size):
+        sample = _Sample(address, version, parsed)
         count = 0
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # it would keep all
-                    if member.offset_data + member.size > size:
+                    if member.size < 0 or member.offset_data + member.size > size:
                         raise tarfile.ReadError("unexpected end of data")
                     key = _key(member.name)
                     if key != sample.key:
                         yield from sample.photographs()
-                        sample = _Sample(address, version, key)
+                        sample = _Sample(address, version, parsed, key)
                     count += _take(member, file, sample, skipped)
         except tarfile.TarError as error:
             yield from sample.photographs()
@@ -102,6 +105,7 @@ class _Sample:
 
     address: str
     version: str | None
+    parsed: Parsed
     key: str | None = None
     pictures: list[tarfile.TarInfo] = field(default_factory=list)
     stated: dict[str, Any] = field(default_factory=dict)
@@ -109,14 +113,14 @@ class _Sample:
     def read_json(self, data: bytes) -> None:
         try:
             values = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter from what is nested a thousand deep
             return
         if isinstance(values, dict):
             self.stated = values
 
     def photographs(self) -> Iterator[Photograph]:
-        parsed = Parsed()
         patient, eye, date = (str(self.stated.get(name) or "") for name in ("patient", "eye", "date"))
+        read_eye, read_date = (self.parsed.eye(eye), self.parsed.date(date)) if self.pictures else (None, None)
         for member in self.pictures:
             yield Photograph(
                 uri=f"tar://{member.name}::{self.address}",
@@ -124,6 +128,6 @@ class _Sample:
                 etag=self.version,
                 offset=member.offset_data,
                 patient=patient or None,
-                eye=parsed.eye(eye),
-                date=parsed.date(date),
+                eye=read_eye,
+                date=read_date,
             )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from retigrade.batch.manifests import is_manifest, read_manifest
-from retigrade.batch.photographs import Photograph
+from retigrade.batch.destination import is_written
+from retigrade.batch.manifests import digest_of, is_manifest, read_manifests
+from retigrade.batch.photographs import Parsed, Photograph
 from retigrade.batch.shards import is_shard, list_members
 from retigrade.batch.stores import is_glob, is_url, normal, open_store, reaching, version
 from retigrade.errors import PhotoError, UsageError
@@ -21,14 +22,25 @@ from retigrade.inputs import HIDDEN, NO_PICTURE, Input, Skipped, Walk, is_hidden
 from retigrade.output.journal import Stamp
 from retigrade.text import shown
 
+_WRITTEN = "written by an earlier run"
+_SERVERS = ("host", "account_name")  # attributes of file systems, by which two of a kind are of different stores
+
 
 @dataclass(slots=True)
 class Listing:
-    """The photographs of a source; skipped and notes are complete when the last one was taken."""
+    """The photographs of a source; skipped and notes are complete when the last one was taken.
+
+    stated: what tars state of eyes and dates.
+    """
 
     photographs: Iterator[Photograph]
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stated: Parsed = field(default_factory=Parsed)
+
+    def leave_out(self, path: str, reason: str) -> None:
+        """Keep that something was found and is no photograph."""
+        self.skipped.append(Skipped(Path(path), reason))
 
 
 def list_source(source: str, *, exclude: str | None = None) -> Listing:
@@ -41,55 +53,120 @@ def list_source(source: str, *, exclude: str | None = None) -> Listing:
     Raises UsageError where there is nothing, or it cannot be listed, DataError where a manifest cannot be read.
     """
     address = normal(source)
+    exclude = None if exclude is None else normal(exclude)
     listing = Listing(iter(()))
-    found = _Remote(address, listing, exclude).photographs() if is_url(address) else _local(address, listing, exclude)
+    listed = _Remote(address, listing, exclude) if is_url(address) else _Local(address, listing, exclude)
+    found = listed.photographs()
     with reaching(address, what="listed"):
         first = next(found, None)
     if first is None:
         raise UsageError(
             f"no photographs in {shown(source)}: looked for JPEG, PNG, TIFF, WebP and BMP files, and tars of them"
         )
-    listing.photographs = _watched(chain([first], found), address)
+    listing.photographs = _watched(chain([first], found), address, listing)
     return listing
 
 
-def _watched(photographs: Iterator[Photograph], address: str) -> Iterator[Photograph]:
+def _watched(photographs: Iterator[Photograph], address: str, listing: Listing) -> Iterator[Photograph]:
     with reaching(address, what="listed"):
-        yield from photographs
+        for photograph in photographs:
+            yield photograph.writable()
+    if listing.stated.unknown:
+        listing.notes.append(
+            f"{listing.stated.unknown} eyes and dates that tars state are taken as unknown, the first as "
+            f"{listing.stated.first}"
+        )
 
 
-def _local(address: str, listing: Listing, exclude: str | None) -> Iterator[Photograph]:
-    path = Path(address)
-    if is_glob(address) and not path.exists():
+def _matched(manifests: Sequence[str], others: Iterator[Photograph] | None, listing: Listing) -> Iterator[Photograph]:
+    """The photographs of a pattern: those of its manifests, then `others`, without those that a manifest lists."""
+    named: set[int] = set()
+    if manifests:
+        for photograph in read_manifests(manifests, listing.notes, listing.skipped):
+            if others is not None:
+                named.add(digest_of(photograph.uri))
+            yield photograph
+    again = 0
+    for photograph in others or ():
+        if digest_of(photograph.uri) in named:
+            again += 1
+        else:
+            yield photograph
+    if again:
+        listing.notes.append(f"{again} photographs are matched and listed in a manifest as well; each is graded once")
+
+
+@dataclass(slots=True)
+class _Local:
+    """A path of this machine, or a pattern of them."""
+
+    address: str
+    listing: Listing
+    exclude: str | None
+
+    def photographs(self) -> Iterator[Photograph]:
+        path = Path(self.address)
+        if not is_glob(self.address) or path.exists():
+            yield from self._entry(path, given=True)
+            return
         import glob
 
-        matched = [Path(name) for name in sorted(glob.glob(address, recursive=True))]  # noqa: PTH207 - whole paths
-    else:
-        matched = [path]
-    for one in matched:
-        if one.is_dir():
-            yield from _folder(one, listing, None if exclude is None or is_url(exclude) else Path(exclude))
-        elif is_manifest(one.name):
-            yield from read_manifest(str(one), listing.notes, listing.skipped)
-        elif is_shard(one.name):
-            yield from list_members(str(one), version=_stamp(one)[1], skipped=listing.skipped)
-        elif one == path or is_photograph(one.name, partial(_head, one)):
-            if not one.exists() and len(matched) == 1:
-                raise FileNotFoundError(str(one))
-            yield _of_file(Input(one, one.name))
-        else:
-            listing.skipped.append(Skipped(one, NO_PICTURE))
+        names = sorted(glob.glob(self.address, recursive=True))  # noqa: PTH207 - whole paths
+        matched = list(dict.fromkeys(map(Path, names)))
+        folders = {one for one in matched if one.is_dir()}
+        written = self._written(matched)
+        manifests, others = list[str](), list[Path]()
+        for one in matched:
+            if one in written:
+                self.listing.leave_out(str(one), _WRITTEN)
+            elif not folders.isdisjoint(one.parents):  # listed with its folder
+                continue
+            elif is_manifest(one.name) and one not in folders:
+                manifests.append(str(one))
+            else:
+                others.append(one)
+        entries = chain.from_iterable(self._entry(one, given=False) for one in others)
+        yield from _matched(manifests, entries if others else None, self.listing)
 
-
-def _folder(folder: Path, listing: Listing, exclude: Path | None) -> Iterator[Photograph]:
-    walk = Walk(exclude=exclude)
-    for item in walk.photographs(folder):
-        yield _of_file(item)
-    for entry in walk.skipped:
-        if entry.reason == NO_PICTURE and is_shard(entry.path.name):
-            yield from list_members(str(entry.path), version=_stamp(entry.path)[1], skipped=listing.skipped)
+    def _entry(self, path: Path, *, given: bool) -> Iterator[Photograph]:
+        if path.is_dir():
+            yield from self._folder(path)
+        elif is_manifest(path.name):
+            yield from read_manifests([str(path)], self.listing.notes, self.listing.skipped)
+        elif is_shard(path.name):
+            yield from self._members(path)
+        elif given or _is_photograph(path):
+            if given and not path.exists():
+                raise FileNotFoundError(str(path))
+            yield _of_file(Input(path, path.name))
         else:
-            listing.skipped.append(entry)
+            self.listing.leave_out(str(path), NO_PICTURE)
+
+    def _folder(self, folder: Path) -> Iterator[Photograph]:
+        walk = Walk(exclude=None if self.exclude is None or is_url(self.exclude) else Path(self.exclude))
+        for item in walk.photographs(folder):
+            # A tar that cannot be looked into is taken as a photograph by the walk; see `list_members` why not here.
+            if is_shard(item.path.name) and item.path.is_file():
+                with reaching(str(item.path)):
+                    _head(item.path)
+            yield _of_file(item)
+        for entry in walk.skipped:
+            if entry.reason == NO_PICTURE and is_shard(entry.path.name):
+                yield from self._members(entry.path)
+            else:
+                self.listing.skipped.append(entry)
+
+    def _members(self, path: Path) -> Iterator[Photograph]:
+        listing = self.listing
+        return list_members(str(path), version=_stamp(path)[1], skipped=listing.skipped, parsed=listing.stated)
+
+    def _written(self, matched: Sequence[Path]) -> set[Path]:
+        """Those of the matches that a run wrote into the output folder, whatever way leads to it."""
+        if self.exclude is None or is_url(self.exclude):
+            return set()
+        root = Path(self.exclude).resolve().as_posix()
+        real = {folder: folder.resolve().as_posix() for folder in {one.parent for one in matched}}
+        return {one for one in matched if is_written(f"{real[one.parent]}/{one.name}", root)}
 
 
 def _of_file(item: Input) -> Photograph:
@@ -108,6 +185,14 @@ def _stamp(path: Path) -> tuple[int | None, str | None]:
     return stamp.size, None if stamp.mtime is None else str(stamp.mtime)
 
 
+def _is_photograph(path: Path) -> bool:
+    """Whether a match is taken as a photograph; of one that cannot be looked into, decoding says why."""
+    try:
+        return not path.is_file() or is_photograph(path.name, partial(_head, path))
+    except OSError:
+        return True
+
+
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(SNIFF_BYTES)
@@ -124,14 +209,16 @@ class _Remote:
 
     def photographs(self) -> Iterator[Photograph]:
         self.system, path = open_store(self.address)
+        output = self._output()
         if is_glob(path):
-            infos = self.system.glob(path, detail=True)
-            for name in sorted(infos):
-                yield from self._entry(infos[name], given=False)
+            yield from self._pattern(path, output)
             return
         info = self.system.info(path)
         if info["type"] != "directory":
-            yield from self._entry(info, given=True)
+            if is_manifest(path):
+                yield from read_manifests([self._uri(info["name"])], self.listing.notes, self.listing.skipped)
+            else:
+                yield from self._entry(info, given=True)
             return
         stack = [str(info["name"])]
         while stack:  # not recursion: folders may nest deeply
@@ -142,27 +229,51 @@ class _Remote:
                 if name == folder.rstrip("/"):  # a store's own mark that the folder is there
                     continue
                 if is_hidden(name.rpartition("/")[2]):
-                    self.listing.skipped.append(Skipped(Path(name), HIDDEN))
+                    self.listing.leave_out(name, HIDDEN)
+                elif name == output:
+                    self.listing.leave_out(name, "the output folder")
+                elif output is not None and is_written(name, output):
+                    self.listing.leave_out(name, _WRITTEN)
                 elif entry["type"] != "directory":
                     yield from self._entry(entry, given=False)
-                elif self._uri(name) == self.exclude:
-                    self.listing.skipped.append(Skipped(Path(name), "the output folder"))
                 else:
                     stack.append(name)
+
+    def _pattern(self, pattern: str, output: str | None) -> Iterator[Photograph]:
+        infos = self.system.glob(pattern, detail=True)
+        manifests, others = list[str](), list[dict[str, Any]]()
+        for name in sorted(infos):
+            if infos[name]["type"] == "directory":
+                continue
+            if output is not None and is_written(name, output):
+                self.listing.leave_out(name, _WRITTEN)
+            elif is_manifest(name):
+                manifests.append(self._uri(name))
+            else:
+                others.append(infos[name])
+        entries = chain.from_iterable(self._entry(info, given=False) for info in others)
+        yield from _matched(manifests, entries if others else None, self.listing)
 
     def _entry(self, info: dict[str, Any], *, given: bool) -> Iterator[Photograph]:
         path = str(info["name"])
         name, uri = path.rpartition("/")[2], self._uri(path)
-        if info["type"] == "directory":
-            return
-        if is_manifest(name) and (given or is_glob(self.address)):
-            yield from read_manifest(uri, self.listing.notes, self.listing.skipped)
-        elif is_shard(name):
-            yield from list_members(uri, version=version(info), skipped=self.listing.skipped)
+        if is_shard(name):
+            listing = self.listing
+            yield from list_members(uri, version=version(info), skipped=listing.skipped, parsed=listing.stated)
         elif given or is_photograph(name, lambda: self._first_bytes(path, info)):
             yield Photograph(uri=uri, size=info.get("size"), etag=version(info))
         else:
-            self.listing.skipped.append(Skipped(Path(name), NO_PICTURE))
+            self.listing.leave_out(name, NO_PICTURE)
+
+    def _output(self) -> str | None:
+        """The output folder's path, where it lies in the same store; one folder may have several addresses."""
+        if self.exclude is None or not is_url(self.exclude):
+            return None
+        system, path = open_store(self.exclude)
+        same = type(system) is type(self.system) and all(
+            getattr(system, name, None) == getattr(self.system, name, None) for name in _SERVERS
+        )
+        return path.rstrip("/") if same else None
 
     def _first_bytes(self, path: str, info: dict[str, Any]) -> bytes:
         return bytes(self.system.cat_file(path, start=0, end=SNIFF_BYTES)) if info.get("size") else b""

@@ -6,13 +6,11 @@ at the same part then notes each photograph before it reads it, and one that two
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from retigrade import __version__
-from retigrade.batch.destination import parquet
+from retigrade.batch.destination import parquet, part_name, picture_name
 from retigrade.batch.photographs import Photograph
 from retigrade.batch.plan import Part, read_part
 from retigrade.batch.schema import Heat, arrow_schema
@@ -29,8 +27,9 @@ from retigrade.bundle import Bundle, Device
 from retigrade.errors import RetigradeError, UnreadablePhoto
 from retigrade.fundus.decode import Photo, decode_bytes
 from retigrade.grader import Grader
+from retigrade.grading import Grading
 from retigrade.inputs import Input
-from retigrade.output.illustrate import HeatPictures, Illustrated, illustrate
+from retigrade.output.illustrate import HeatPictures, Illustrated, draw
 from retigrade.output.rows import as_row
 
 _AHEAD, _AHEAD_BYTES = 8, 64 * 2**20  # photographs that are fetched while others are graded, and their bytes at most
@@ -86,7 +85,7 @@ class PartWorker:
     def grade_part(self, part: Part) -> PartOutcome:
         """Grade a part and write its file."""
         started = time.perf_counter()
-        name = f"part-{self._config.run}-{part.number:06d}.parquet"
+        name = part_name(self._config.run, part.number)
         try:
             photographs = read_part(self._store, part)
             marks = _Marks(self._store, f"{PurePosixPath(part.file).parent}/{part.number:06d}.attempt")
@@ -112,6 +111,7 @@ class PartWorker:
 
     def _verdicts(self, photographs: list[Photograph], read: _Reader) -> Iterator[tuple[Illustrated, Photograph]]:
         wanted = self._config.heat != "none"
+        jobs = 1 if read.careful else self._config.threads  # at work on the one that is noted, and no other
         inputs: deque[Input] = deque()
 
         def given() -> Iterator[Input]:
@@ -119,18 +119,15 @@ class PartWorker:
                 inputs.append(item)
                 yield item
 
-        gradings = self._grader.grade_many(given(), jobs=self._config.threads, heat=wanted)
-        if not wanted:
-            for grading, photograph in zip(gradings, photographs, strict=True):
-                yield Illustrated(row=as_row(grading)), photograph
-            return
+        gradings = self._grader.grade_many(given(), jobs=jobs, heat=wanted)
+        for grading, photograph in zip(gradings, photographs, strict=True):
+            yield self._verdict(grading, inputs.popleft()), photograph
 
-        def graded() -> Iterator[Input]:
-            while True:
-                yield inputs.popleft()
-
-        with closing(illustrate(gradings, jobs=1, heat=_JPEG, inputs=graded())) as verdicts:
-            yield from zip(verdicts, photographs, strict=True)
+    def _verdict(self, grading: Grading, item: Input) -> Illustrated:
+        """The verdict with the picture that is asked for; the input, which holds the file's bytes, ends here."""
+        if self._config.heat == "none":
+            return Illustrated(row=as_row(grading))
+        return draw(grading, item, heat=_JPEG, thumbnail=False)
 
     def _record(self, verdict: Illustrated, photograph: Photograph) -> dict[str, Any]:
         row = replace(
@@ -142,8 +139,7 @@ class PartWorker:
         elif self._config.heat == "files":
             values["heat"] = None
             if verdict.picture is not None:
-                digest = hashlib.sha256(photograph.uri.encode("utf-8", "surrogateescape")).hexdigest()
-                values["heat"] = f"heat/{digest[:2]}/{digest[:24]}.jpg"
+                values["heat"] = picture_name(photograph.uri)
                 self._store.write(values["heat"], verdict.picture)
         return values
 
@@ -178,19 +174,20 @@ class _Reader:
 
     def __init__(self, photographs: list[Photograph], marks: _Marks) -> None:
         self._photographs, self._marks = photographs, marks
+        self.careful = marks.careful
         self.bytes = 0
 
     def inputs(self) -> Iterator[Input]:
         pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="retigrade-fetch")
         waiting: deque[tuple[Future[bytes], Photograph, int]] = deque()
-        ahead = 1 if self._marks.careful else _AHEAD
+        ahead = 1 if self.careful else _AHEAD
         try:
             for position, photograph in enumerate(self._photographs):
                 held = sum(size for _, _, size in waiting)
                 while len(waiting) >= ahead or (waiting and held + (photograph.size or 0) > _AHEAD_BYTES):
                     yield self._input(waiting[0])
                     held -= waiting.popleft()[2]
-                if self._marks.careful:
+                if self.careful:
                     self._marks.at(position)
                 waiting.append((pool.submit(self._fetch, position), photograph, photograph.size or 0))
             while waiting:

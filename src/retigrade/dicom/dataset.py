@@ -30,6 +30,7 @@ _SEQUENCE_BYTES = 2**20  # of a sequence that is looked into
 # Groups that may stand behind the pixel data: its own, digital signatures, padding. An element has 8 bytes at least.
 _AFTER_PIXELS, _SMALLEST_ELEMENT = frozenset({0x7FE0, 0xFFFA, 0xFFFC}), 8
 _TEXT = 1024  # characters of one value that are kept
+_SEVERAL = (list, pydicom.multival.MultiValue)
 _PLAIN = frozenset({"AE", "AS", "CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})  # representations that are text
 # Python's filters of warnings belong to the process: one thread at a time may change them.
 _quiet = threading.Lock()
@@ -162,20 +163,42 @@ def _first_line(problem: Exception) -> str:
 def text_of(dataset: Dataset, keyword: str) -> str | None:
     """Return a value as one line of text, or None where it is absent, empty or unreadable."""
     try:
-        tag = _tag_of(keyword)
-        raw: Any = dataset.get_item(tag) if tag in dataset else None
-        if raw is None:
-            return None
-        text = _plain_text(raw)
-        if text is None:
-            value = dataset[tag].value
-            first = value[0] if isinstance(value, (list, pydicom.multival.MultiValue)) and len(value) else value
-            text = "" if first is None else str(first)
+        value = _value_of(dataset, keyword)
+        first = value[0] if isinstance(value, _SEVERAL) and len(value) else value
+        text = "" if first is None else str(first)
     except Exception:  # a value that cannot be converted is as good as none
         return None
-    if not text.isprintable():
-        text = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(text.split())[:_TEXT] or None
+    return " ".join(_printable(text).split())[:_TEXT] or None
+
+
+def identifier_of(dataset: Dataset, keyword: str) -> str | None:
+    """Return an identifier as it stands, blanks within it too, or None where it is absent, empty or unreadable.
+
+    Raises ValueError where it is several: nobody can say which of them is meant.
+    """
+    try:
+        value = _value_of(dataset, keyword)
+        values = list(value) if isinstance(value, _SEVERAL) else [value]
+        text = "" if not values or values[0] is None else str(values[0])
+    except Exception:
+        return None
+    if len(values) > 1 or "\\" in text:
+        raise ValueError(f"{keyword} has several values")
+    return _printable(text).strip()[:_TEXT] or None
+
+
+def _value_of(dataset: Dataset, keyword: str) -> Any:
+    """Return a value, plain text without what pads it; None where it is absent. Raises whatever pydicom does."""
+    tag = _tag_of(keyword)
+    raw: Any = dataset.get_item(tag) if tag in dataset else None
+    if raw is None:
+        return None
+    text = _plain_text(raw)
+    return dataset[tag].value if text is None else text
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _plain_text(raw: Any) -> str | None:

@@ -22,7 +22,7 @@ from retigrade.dicom.spool import Spool
 from retigrade.errors import UsageError
 from retigrade.text import shown
 
-AE_TITLE = re.compile(r"[ -~]{1,16}")
+_AE_TITLE = re.compile(r"[ -~]{1,16}")
 _ADDRESS = re.compile(r"(?P<aet>[^@\\]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 300.0  # seconds between tries
 _REFUSALS = 3  # of one document by the archive until it is a dead letter
@@ -34,6 +34,11 @@ _CONTEXTS = (  # JPEG in a context of its own, so that an archive may refuse it 
     Context(SecondaryCaptureImageStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
 )
 _logger = logging.getLogger(__name__)
+
+
+def is_title(text: str) -> bool:
+    """Whether a text is an AE title (PS3.5, 6.2): blanks alone are none, and a backslash would make two of it."""
+    return _AE_TITLE.fullmatch(text) is not None and text.strip() != "" and "\\" not in text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Peer:
     def of(cls, text: str) -> Peer:
         """Read `AET@HOST:PORT`; raises UsageError where it is not that."""
         found = _ADDRESS.fullmatch(text)
-        if found is None or not AE_TITLE.fullmatch(found["aet"]) or not 0 < int(found["port"]) < 65536:
+        if found is None or not is_title(found["aet"]) or not 0 < int(found["port"]) < 65536:
             raise UsageError(f"--forward needs AET@HOST:PORT, such as PACS@127.0.0.1:4242, got {text!r}")
         return cls(found["aet"].strip(), found["host"].strip("[]"), int(found["port"]))
 

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
-from retigrade.dicom.dataset import integer_of, items_of, number_of, text_of, uid_of
+from retigrade.dicom.dataset import identifier_of, integer_of, items_of, number_of, text_of, uid_of
 from retigrade.errors import NotAFundus, UnreadablePhoto
 from retigrade.fundus.header import HeaderError, check_size
 from retigrade.grading import Acquisition, Eye, Subject
@@ -94,6 +94,11 @@ def read_header(dataset: FileDataset, *, path: Path) -> DicomHeader:
     eye, warnings = _eye(dataset, path)
     if (text_of(dataset, "BurnedInAnnotation") or "").upper() == "YES":
         warnings += ("the header says that text is burned into the picture",)
+    try:
+        patient = identifier_of(dataset, "PatientID")
+    except ValueError:
+        patient = None
+        warnings += ("patient unknown: the header names several in its Patient ID",)
     frames = integer_of(dataset, "NumberOfFrames")
     return DicomHeader(
         sop_class=UID(sop_class),
@@ -101,7 +106,7 @@ def read_header(dataset: FileDataset, *, path: Path) -> DicomHeader:
         series=uid_of(dataset, "SeriesInstanceUID"),
         study=uid_of(dataset, "StudyInstanceUID"),
         frames=1 if frames is None else frames,
-        subject=Subject(patient=text_of(dataset, "PatientID"), eye=eye, date=_date(dataset)),
+        subject=Subject(patient=patient, eye=eye, date=_date(dataset)),
         acquisition=_acquisition(dataset),
         warnings=warnings,
     )

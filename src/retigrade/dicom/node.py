@@ -23,7 +23,7 @@ from pynetdicom.events import Event
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from retigrade.dicom.forward import AE_TITLE, Peer, Sender
+from retigrade.dicom.forward import Peer, Sender, is_title
 from retigrade.dicom.header import PHOTOGRAPHS
 from retigrade.dicom.output import documents_of
 from retigrade.dicom.photograph import list_dicom
@@ -75,8 +75,10 @@ class NodeConfig:
         if self.keep_days < 1:
             raise UsageError(f"records are kept for 1 day or more, got {self.keep_days}")
         for title in (self.aet, *self.allow):
-            if not AE_TITLE.fullmatch(title) or "\\" in title:
-                raise UsageError(f"an AE title has 1 to 16 printable ASCII characters, got {title!r}")
+            if not is_title(title):
+                raise UsageError(
+                    f"an AE title has 1 to 16 printable ASCII characters, no backslash, not only blanks; got {title!r}"
+                )
 
 
 class _Paced(threading.Event):
@@ -141,7 +143,8 @@ class Node:
             self.spool.revive()
         self._sweep()
         for record in self.spool.records():
-            if record.get("study"):
+            # One that says nothing of what was filed, and has a problem, may name a study that is another patient's.
+            if record.get("study") and record.get("filed", not record.get("problem")):
                 self._patients.setdefault(record["study"], (record.get("patient"), time.time()))
         for key in self.spool.waiting():
             self._keys.put(key)
@@ -271,7 +274,7 @@ class Node:
 
     def _grade(self, key: str) -> Finished:
         path = self.spool.image(key)
-        items = list(list_dicom(path, key, keep=True))
+        items = list(list_dicom(path, key, keep=True, nested=True))
         documents: dict[str, bytes] = {}
         rows: list[str] = []
         problem: str | None = None
@@ -284,8 +287,9 @@ class Node:
                 problem = "; ".join(verdict.row.reasons)
                 continue
             try:
-                self._check_owner(item)
                 made = documents_of(item, verdict)
+                if made:  # what cannot be filed takes no study
+                    self._check_owner(item)
             except UnreadablePhoto as error:
                 problem = str(error)
                 continue
@@ -293,11 +297,8 @@ class Node:
         if problem is not None:
             _logger.warning("set aside: %s", problem)
             self.spool.keep_copy(path, problem)
-        if not items:  # one that calls itself a directory, as no caller was promised to be taken
-            problem = f"{key}: it holds no picture"
-            self.spool.keep_copy(path, problem)
-        study, patient = (items[0].study, items[0].subject.patient) if items else (None, None)
-        record = {"rows": rows, "study": study, "patient": patient, "problem": problem}
+        study, patient = (items[0].study, items[0].subject.patient) if documents else (None, None)
+        record = {"rows": rows, "study": study, "patient": patient, "filed": bool(documents), "problem": problem}
         return Finished(key=key, documents=documents, record=record)
 
     def _check_owner(self, item: Input) -> None:

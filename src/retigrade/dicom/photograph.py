@@ -87,11 +87,12 @@ class _Refusal:
         raise type(self.error)(*self.error.args)
 
 
-def list_dicom(path: Path, name: str, *, keep: bool = False) -> Iterator[Input]:
+def list_dicom(path: Path, name: str, *, keep: bool = False, nested: bool = False) -> Iterator[Input]:
     """List the photographs of one DICOM file: one input a frame, or those that a DICOMDIR names.
 
     A file that cannot be used is one input, which says so when it is read; see `retigrade.inputs.ListDicom`. keep:
-    whether the inputs hold the file, so that it is read only once; for the few that are graded at once.
+    whether the inputs hold the file, so that it is read only once; for the few that are graded at once. nested: whether
+    a directory is refused, as where another one names it, which may be itself.
     """
     loaded: Loaded | None = None
     try:
@@ -102,6 +103,8 @@ def list_dicom(path: Path, name: str, *, keep: bool = False) -> Iterator[Input]:
         else:
             dataset = _listed(path)
         if dataset.SOPClassUID == MediaStorageDirectoryStorage:
+            if nested:
+                raise UnreadablePhoto(f"{shown(path.name)}: a DICOM directory where a picture should be")
             yield from _directory(dataset, path)
             return
         with hushed():
@@ -180,4 +183,4 @@ def _directory(dataset: FileDataset, path: Path) -> Iterator[Input]:
             refusal = UnreadablePhoto(f"{shown(path.name)}: it names a file outside its own folder")
             yield Input(path, path.name, reader=_Refusal(refusal))
         else:
-            yield from list_dicom(path.parent.joinpath(*names), "/".join(names))
+            yield from list_dicom(path.parent.joinpath(*names), "/".join(names), nested=True)

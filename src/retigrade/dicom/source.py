@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
 
-from retigrade.dicom.dataset import hushed, integer_of, text_of, uid_of
+from retigrade.dicom.dataset import hushed, identifier_of, integer_of, text_of, uid_of
 from retigrade.dicom.uids import derived_uid
 from retigrade.errors import UnreadablePhoto
 from retigrade.subjects import pseudonym
@@ -17,9 +17,9 @@ from retigrade.text import shown
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # Texts with the number of characters that DICOM allows them (PS3.5, 6.2); a longer one would name something else.
 _TEXTS = {
-    "PatientID": 64, "IssuerOfPatientID": 64, "PatientSex": 16, "AccessionNumber": 16, "StudyID": 16,
-    "StudyDescription": 64,
+    "IssuerOfPatientID": 64, "PatientSex": 16, "AccessionNumber": 16, "StudyID": 16, "StudyDescription": 64,
 }  # fmt: skip
+_PATIENT_ID = 64  # characters
 _NAMES = ("PatientName", "ReferringPhysicianName")
 _NAME_GROUPS, _NAME_GROUP = 3, 64  # alphabetic, ideographic, phonetic; characters of each
 _DATES, _TIMES = ("PatientBirthDate", "StudyDate"), ("StudyTime",)
@@ -56,8 +56,8 @@ class Source:
 def source_of(dataset: Dataset, *, name: str, frame: int = 1) -> Source:
     """Return what documents need of a photograph's header; `name` stands in the error.
 
-    Raises UnreadablePhoto where it names no study, series or instance, or a patient whose identifier is too long:
-    nothing can be filed beside it.
+    Raises UnreadablePhoto where it names no study, series or instance, or a patient whose identifier is too long or
+    several: nothing can be filed beside it.
     """
     with hushed():
         uids = {keyword: uid_of(dataset, keyword) for keyword in _UIDS}
@@ -66,9 +66,8 @@ def source_of(dataset: Dataset, *, name: str, frame: int = 1) -> Source:
                 raise UnreadablePhoto(
                     f"{shown(name)}: its header has no valid {keyword}, nothing can be filed beside it"
                 )
-        subject = {"StudyInstanceUID": str(uids["StudyInstanceUID"]), **_texts(dataset)}
-        if len(text_of(dataset, "PatientID") or "") > _TEXTS["PatientID"]:
-            raise UnreadablePhoto(f"{shown(name)}: its Patient ID is longer than DICOM allows, nothing can be filed")
+        patient = _patient(dataset, name)
+        subject = {"StudyInstanceUID": str(uids["StudyInstanceUID"]), "PatientID": patient, **_texts(dataset)}
         sides = {(text_of(dataset, keyword) or "").upper() for keyword in ("ImageLaterality", "Laterality")}
         sides &= {"R", "L"}
         return Source(
@@ -108,6 +107,17 @@ def deidentified(source: Source, *, key: bytes) -> Source:
     )
 
 
+def _patient(dataset: Dataset, name: str) -> str:
+    """The patient's identifier to the letter: one that was changed would name another patient."""
+    try:
+        patient = identifier_of(dataset, "PatientID") or ""
+    except ValueError:
+        raise UnreadablePhoto(f"{shown(name)}: its Patient ID names several patients, nothing can be filed") from None
+    if len(patient) > _PATIENT_ID:
+        raise UnreadablePhoto(f"{shown(name)}: its Patient ID is longer than DICOM allows, nothing can be filed")
+    return patient
+
+
 def _texts(dataset: Dataset) -> dict[str, str]:
     """Patient and study: texts as they stand, dates and times only where they are valid."""
     found = {keyword: _text(dataset, keyword) for keyword in _TEXTS}
@@ -118,9 +128,10 @@ def _texts(dataset: Dataset) -> dict[str, str]:
         groups = _text(dataset, keyword).split("=")[:_NAME_GROUPS]
         found[keyword] = "=".join(group[:_NAME_GROUP] for group in groups)
     for keyword in _DATES:
-        found[keyword] = _valid(text_of(dataset, keyword), "%Y%m%d")
+        found[keyword] = _valid(text_of(dataset, keyword) or "", "%Y%m%d")
     for keyword in _TIMES:
-        found[keyword] = _valid((text_of(dataset, keyword) or "")[:6], "%H%M%S")
+        time = (text_of(dataset, keyword) or "")[: len("HHMMSS")]
+        found[keyword] = _valid(time, "%H%M%S"[: len(time)])  # minutes and seconds may be left out (PS3.5, 6.2)
     return {keyword: text for keyword, text in found.items() if text or keyword not in _OPTIONAL}
 
 
@@ -128,8 +139,9 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return (text_of(dataset, keyword) or "").replace("\\", " ")  # which would make two values of it
 
 
-def _valid(text: str | None, form: str) -> str:
+def _valid(text: str, form: str) -> str:
+    """The text, or nothing where it is no moment of this form: strptime also takes fewer digits, and guesses."""
     try:
-        return datetime.datetime.strptime(text or "", form).strftime(form)
+        return text if datetime.datetime.strptime(text, form).strftime(form) == text else ""
     except ValueError:
         return ""

@@ -164,6 +164,7 @@ class Spool:
             key, *rest = path.name.removesuffix(".dcm").split(".")
             if not rest:  # an image; before it may be graded again, it must not count as done
                 self._record(key).unlink(missing_ok=True)
+                sync_folder(self.folder / _DONE)  # or after a loss of power it would be cleared away as done
             target = self.folder / (_OUTGOING if rest else _INCOMING) / path.name
             with writing(target):
                 path.replace(target)
@@ -196,7 +197,7 @@ class Spool:
         """The dead letters and why each is one."""
         for path in sorted((self.folder / _DEAD).glob("*.dcm")):
             note = path.with_suffix(".txt")
-            yield path, note.read_text().strip() if note.exists() else "no reason recorded"
+            yield path, note.read_text(encoding="utf-8").strip() if note.exists() else "no reason recorded"
 
     def _record(self, key: str) -> Path:
         return self.folder / _DONE / f"{key}.json"

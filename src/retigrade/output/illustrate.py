@@ -13,6 +13,7 @@ from typing import Literal
 
 from retigrade.errors import UnreadablePhoto
 from retigrade.grading import Grading
+from retigrade.heatmap import Heatmap
 from retigrade.inputs import Input
 from retigrade.output.overlay import LARGE, SMALL, as_jpeg, as_png, pair, picture, views
 from retigrade.output.rows import Row, as_row
@@ -78,11 +79,12 @@ def draw(
 ) -> Illustrated:
     """Return one grading with its pictures; see `illustrate`. thumbnail: whether to make that, too."""
     row = as_row(grading)
-    if grading.sha256 is None:  # it gave no pixels
+    wanted = grading.heatmap if heat.only == "all" or grading.referable else None
+    if grading.sha256 is None or (wanted is None and not thumbnail):  # it gave no pixels, or none are needed
         return Illustrated(row=row)
     try:
         source = item or Input(Path(grading.path), grading.path)
-        return _drawn(grading, row, source, heat, thumbnail=thumbnail)
+        return _drawn(grading, row, source, heat, wanted, thumbnail=thumbnail)
     except UnreadablePhoto as error:
         _logger.warning("no picture of a photo that could be read a moment ago: %s", error)
     except Exception as error:  # ours; the verdict stands without its picture
@@ -91,13 +93,14 @@ def draw(
     return Illustrated(row=row)
 
 
-def _drawn(grading: Grading, row: Row, item: Input, heat: HeatPictures, *, thumbnail: bool) -> Illustrated:
+def _drawn(
+    grading: Grading, row: Row, item: Input, heat: HeatPictures, wanted: Heatmap | None, *, thumbnail: bool
+) -> Illustrated:
     # Read once more, and small: carrying pixels through every layer would cost more memory than this costs time.
     layout = SMALL if heat.format == "jpeg" else LARGE
     photo = item.read(min_side=layout.sharp)
     if photo.sha256 != grading.sha256:
         raise UnreadablePhoto(f"{shown(grading.path)}: it has changed since")
-    wanted = grading.heatmap if heat.only == "all" or grading.referable else None
     photograph, thermal_map = views(photo.pixels, wanted, side=_THUMBNAIL if wanted is None else layout.box)
     small = as_jpeg(pair(photograph, thermal_map, side=_THUMBNAIL)) if thumbnail else None
     if thermal_map is None:

@@ -2,7 +2,8 @@
 
     python -m retigrade.training.out_of_distribution --bundle FILE --fundus DATA... [--not-fundus FOLDER] [--every N]
 
-The detector learns from photographs alone; other pictures only show what it refuses. The bundle also gets the gate's
+The detector learns from photographs alone; its limit lets the built-in drawn eyes pass, by which everybody sees whether
+an installation works; other pictures only show what it refuses. The bundle also gets the gate's
 present limits. Prints how many photographs kept apart and how many other pictures are refused.
 """
 
@@ -23,10 +24,13 @@ from retigrade.data.cache import canonical
 from retigrade.data.manifest import read_manifest
 from retigrade.errors import DataError, PhotoError
 from retigrade.files import replacing
-from retigrade.fundus.decode import decode
+from retigrade.fundus.crop import crop
+from retigrade.fundus.decode import Photo, decode
+from retigrade.fundus.field import find_field
 from retigrade.fundus.quality import QualityLimits
 from retigrade.inputs import expand
 from retigrade.metadata import OutOfDistributionDetector
+from retigrade.synthetic import demo_eyes
 from retigrade.training.negatives import hue_turned, orange, round_views, tree
 
 _log = logging.getLogger(__name__)
@@ -82,6 +86,9 @@ def main(arguments: Refit) -> None:
     known = features_of(bundle, photos)
     apart = np.arange(len(known)) % _APART == 0
     detector = fit_out_of_distribution(known[~apart], known[apart])
+    farthest = float(detector.distance(features_of(bundle, _drawn_eyes(size))).max())
+    _log.info("limit %.1f by photographs, %.1f by drawn eyes", detector.limit, farthest * _MARGIN)
+    detector = detector.model_copy(update={"limit": max(detector.limit, farthest * _MARGIN)})
     _report("photographs kept apart", detector, known[apart])
     for name, pictures in _others(arguments, photos, size):
         _report(name, detector, features_of(bundle, pictures))
@@ -97,6 +104,13 @@ def _photographs(arguments: Refit, size: int) -> Iterator[Pixels]:
             yield canonical(entry, size=size)
         except (DataError, PhotoError) as error:
             _log.warning("%s: %s", entry.name, error)
+
+
+def _drawn_eyes(size: int) -> Iterator[Pixels]:
+    for _, eye in demo_eyes():
+        height, width = eye.pixels.shape[:2]
+        photo = Photo(pixels=eye.pixels, width=width, height=height, sha256="")
+        yield crop(photo, find_field(photo), size=size)
 
 
 def _others(arguments: Refit, photos: list[Pixels], size: int) -> Iterator[tuple[str, list[Pixels]]]:
