@@ -23,7 +23,7 @@ from retigrade.experiments.predictions import read_predictions
 from retigrade.experiments.record import RunRecord
 from retigrade.experiments.tracking import open_tracker
 from retigrade.icdr import GRADES
-from retigrade.synthetic import draw_eye
+from retigrade.synthetic import draw_eye, write_labelled_eyes
 from small_data import write_small_data
 
 pytestmark = pytest.mark.slow  # every test here waits for a training
@@ -211,7 +211,8 @@ def test_an_external_photograph_with_marked_lesions_is_a_leak(data: Path, abroad
 
 
 def test_an_external_photograph_that_the_start_learned_from_is_a_leak(run: Path, data: Path, tmp_path: Path) -> None:
-    other = write_small_data(tmp_path / "other", photos=20, size=128)
+    other = tmp_path / "other"
+    write_labelled_eyes(other, photos=20, size=160, seed=5)
     with pytest.raises(LeakError, match=r"is external, and .* learned from it"):
         retigrade.train(other, out=tmp_path / "run", external=[data], weights=run / "bundle.onnx", recipe="paper")
 
