@@ -23,7 +23,7 @@ from retigrade.experiments.predictions import read_predictions
 from retigrade.experiments.record import RunRecord
 from retigrade.experiments.tracking import open_tracker
 from retigrade.icdr import GRADES
-from retigrade.synthetic import draw_eye, write_labelled_eyes
+from retigrade.synthetic import draw_eye
 from small_data import write_small_data
 
 pytestmark = pytest.mark.slow  # every test here waits for a training
@@ -210,11 +210,11 @@ def test_an_external_photograph_with_marked_lesions_is_a_leak(data: Path, abroad
         retigrade.train(data, out=tmp_path / "run", external=[abroad], lesions=tmp_path, random_start=True)
 
 
-def test_an_external_photograph_that_the_start_learned_from_is_a_leak(run: Path, data: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    write_labelled_eyes(other, photos=20, size=160, seed=5)
+def test_an_external_photograph_that_the_start_learned_from_is_a_leak(
+    run: Path, data: Path, abroad: Path, tmp_path: Path
+) -> None:
     with pytest.raises(LeakError, match=r"is external, and .* learned from it"):
-        retigrade.train(other, out=tmp_path / "run", external=[data], weights=run / "bundle.onnx", recipe="paper")
+        retigrade.train(abroad, out=tmp_path / "run", external=[data], weights=run / "bundle.onnx", recipe="paper")
 
 
 def test_a_server_that_is_away_at_the_end_costs_no_result(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
