@@ -263,7 +263,7 @@ def test_two_processes_train_together(data: Path, tmp_path: Path) -> None:
     options = ["--backbone", "test_convnext", "--random-start", *slowly]
     done = subprocess.run(
         [*torchrun, "train", str(data), "--out", str(tmp_path / "two"), *options],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert main(["train", str(data), "--out", str(tmp_path / "one"), *options]) == 0
