@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -68,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notice("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)  # or Python would complain at its end of what is still in the stream's memory
-        os.close(nowhere)
+        from retigrade.output.stdout import abandon
+
+        abandon(sys.stdout)
         return BROKEN_PIPE
     except RetigradeError as error:
         if debug:

@@ -208,7 +208,6 @@ def _parts(
     manifest: Manifest, metadata: Sequence[Metadata], splits: Path | None, *, seed: int
 ) -> tuple[Manifest, Splits]:
     """The photographs to calibrate and to measure on: by a split file, or halves of what no member learned from."""
-    known = [any(each.training.has_seen(entry.sha256) for each in metadata) for entry in manifest.entries]
     if splits is not None:
         parts = read_splits(splits, manifest)
         if missing := {VALIDATION, TEST} - set(parts.names):
@@ -219,7 +218,8 @@ def _parts(
     silent = [each.name for each in metadata if not each.training.photo_hashes]
     if silent:
         raise DataError(f"{silent[0]} does not say which photographs it learned from; give a split with --splits")
-    entries = tuple(entry for entry, learned in zip(manifest.entries, known, strict=True) if not learned)
+    trained = [each.training for each in metadata]
+    entries = tuple(entry for entry in manifest.entries if not any(each.has_seen(entry.sha256) for each in trained))
     if len(entries) < FEWEST:
         raise DataError(
             f"{len(entries)} of {len(manifest)} photographs are new to all members, and {FEWEST} are needed to "

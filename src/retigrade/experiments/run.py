@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def train(
         manifest = narrow(manifest, Path(splits))
     for each in externals.values():
         check_apart(manifest, each)
-        _check_not_taught(each, config)
+    _check_not_taught(externals.values(), config)
     fabric = open_fabric(accelerator=accelerator)
     first = fabric.is_global_zero  # of several processes one tells and writes
     make_folder(folder)
@@ -140,11 +141,13 @@ def check_apart(manifest: Manifest, external: Manifest) -> None:
     check_leaks(parts, find_duplicates(together.paths), together)
 
 
-def _check_not_taught(external: Manifest, config: TrainConfig) -> None:
+def _check_not_taught(externals: Collection[Manifest], config: TrainConfig) -> None:
     """Raise LeakError where an external photograph was learned from by a bundle given, or has lesions to learn from."""
+    if not externals:
+        return
     bundles = {path: Bundle.load(path).metadata.training for path in config.given_bundles}
     marked = set() if config.lesions is None else set(map(_digest, find_annotated(config.lesions)))
-    for entry in external.entries:
+    for entry in chain.from_iterable(external.entries for external in externals):
         if entry.sha256 in marked:
             raise LeakError(f"{entry.name} is external and among {config.lesions}; leave it out of one of them")
         for path, training in bundles.items():

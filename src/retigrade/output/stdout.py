@@ -37,16 +37,17 @@ class Output:
             self.stream.flush()
         except BrokenPipeError:
             self.closed = True
-            self._abandon()
+            abandon(self.stream)
         except OSError as error:
-            self._abandon()
+            abandon(self.stream)
             raise UsageError(f"cannot write to standard output: {error.strerror}") from error
 
-    def _abandon(self) -> None:
-        """Lead what is still in the stream's memory nowhere, or Python would complain of it at its end."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.stream.fileno())
-        os.close(nowhere)
+
+def abandon(stream: TextIO) -> None:
+    """Lead what is still in a stream's memory nowhere, or Python would complain of it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def open_output(stream: TextIO, form: Format, *, paths: list[str]) -> Output:

@@ -152,7 +152,7 @@ class Service:
                     return
                 grading = grade_upload(self.grader, file.name, data, subject, max_pixels=self.config.max_pixels)
                 self.counters.count_grading(grading)
-                if grading.status is Status.ERROR:  # it may be for want of memory: another time it is tried again
+                if grading.status is Status.ERROR:  # memory may have been short: another time it is tried again
                     content = secrets.token_hex(32)
                 write = partial(
                     record.add_grading,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from retigrade.arrays import Pixels
 from retigrade.errors import UsageError
 from retigrade.files import write_whole
+from retigrade.fundus.decode import Photo
 from retigrade.fundus.field import Field
 from retigrade.icdr import GRADES, Grade
 from retigrade.synthetic.geometry import Anatomy, Eye, Plane
@@ -54,6 +55,12 @@ class Phantom:
     field: Field
     masks: Mapping[str, npt.NDArray[np.bool_]]
     grade: Grade
+
+    @property
+    def photo(self) -> Photo:
+        """The eye as a decoded photograph that is of no file."""
+        height, width = self.pixels.shape[:2]
+        return Photo(pixels=self.pixels, width=width, height=height, sha256="")
 
 
 def draw_eye(

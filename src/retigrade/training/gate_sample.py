@@ -16,9 +16,8 @@ from retigrade.arrays import Flags, Pixels, Reals
 from retigrade.data.cache import canonical
 from retigrade.data.manifest import Entry, read_manifest
 from retigrade.errors import PhotoError
-from retigrade.fundus.crop import crop
-from retigrade.fundus.decode import Photo, decode
-from retigrade.fundus.field import find_field
+from retigrade.fundus.canonical import canonical_view
+from retigrade.fundus.decode import decode
 from retigrade.fundus.measures import Measures, measure
 from retigrade.icdr import GRADES
 from retigrade.inputs import expand
@@ -147,9 +146,8 @@ def _drawn() -> list[_Row]:
             blur=float(rng.choice([0, 0, 0.003, 0.006])),
             rng=rng,
         )
-        height, width = eye.pixels.shape[:2]
-        photo = Photo(pixels=eye.pixels, width=width, height=height, sha256="")
-        rows += _measured([crop(photo, find_field(photo), size=SIZE)], _Origin("drawn eye", number, grade=grade))
+        drawn = canonical_view(eye.photo, size=SIZE).canonical
+        rows += _measured([drawn], _Origin("drawn eye", number, grade=grade))
     return rows
 
 

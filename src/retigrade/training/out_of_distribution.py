@@ -24,9 +24,8 @@ from retigrade.data.cache import canonical
 from retigrade.data.manifest import read_manifest
 from retigrade.errors import DataError, PhotoError
 from retigrade.files import replacing
-from retigrade.fundus.crop import crop
-from retigrade.fundus.decode import Photo, decode
-from retigrade.fundus.field import find_field
+from retigrade.fundus.canonical import canonical_view
+from retigrade.fundus.decode import decode
 from retigrade.fundus.quality import QualityLimits
 from retigrade.inputs import expand
 from retigrade.metadata import OutOfDistributionDetector
@@ -107,10 +106,7 @@ def _photographs(arguments: Refit, size: int) -> Iterator[Pixels]:
 
 
 def _drawn_eyes(size: int) -> Iterator[Pixels]:
-    for _, eye in demo_eyes():
-        height, width = eye.pixels.shape[:2]
-        photo = Photo(pixels=eye.pixels, width=width, height=height, sha256="")
-        yield crop(photo, find_field(photo), size=size)
+    return (canonical_view(eye.photo, size=size).canonical for _, eye in demo_eyes())
 
 
 def _others(arguments: Refit, photos: list[Pixels], size: int) -> Iterator[tuple[str, list[Pixels]]]:

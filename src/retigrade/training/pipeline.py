@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from retigrade.arrays import Floats, Integers, Reals
-from retigrade.bundle import Bundle, reseal
+from retigrade.bundle import Bundle, read_metadata, reseal
 from retigrade.data.annotations import read_annotated
 from retigrade.data.cache import prepared
 from retigrade.data.duplicates import find_duplicates
@@ -242,7 +242,7 @@ class _Run:
         """Say which given bundles learned from photographs that validate or test."""
         unseen = [self.manifest.entries[index].sha256 for index in np.concatenate([fold.validation, fold.test])]
         for path in self.config.given_bundles:
-            training = Bundle.load(path).metadata.training
+            training = read_metadata(path.read_bytes()).training
             if known := sum(map(training.has_seen, unseen)):
                 self.progress.note(
                     f"{path.name} learned from {known} of the {len(unseen)} photographs that validate or test: figures "
