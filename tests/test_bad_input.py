@@ -24,7 +24,7 @@ import pytest
 from retigrade.bundle import reseal
 from retigrade.cli import main
 from retigrade.icdr import Grade
-from retigrade.inputs import picture_name
+from retigrade.input_names import picture_name
 from retigrade.output.rows import COLUMNS
 from retigrade.synthetic import Phantom, draw_eye
 from tiny_bundle import tiny_card, tiny_model

@@ -14,6 +14,7 @@ import pytest
 from retigrade import inputs
 from retigrade.errors import DataError, UnreadablePhoto, UsageError
 from retigrade.grading import Eye, Subject
+from retigrade.input_names import Names
 from retigrade.inputs import Input, Inputs, expand
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
@@ -226,6 +227,15 @@ class TestSeveral:
         found = expand(paths)
         assert [item.path for item in found.items] == paths
         assert names(found) == ["eye.png", "eye-2.png", "eye-3.png"]
+
+    def test_many_files_of_one_name_are_named_in_linear_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tried, is_taken = list[PurePosixPath](), Names._is_taken
+        monkeypatch.setattr(Names, "_is_taken", lambda self, path: tried.append(path) or is_taken(self, path))
+        given = Names()
+        assert [given.unique("left.png") for _ in range(50)][-1] == "left-50.png"
+        assert given.unique("left-7.png") == "left-7-2.png"
+        assert [given.prefix(Path("clinic")) for _ in range(3)] == ["clinic/", "clinic-2/", "clinic-3/"]
+        assert len(tried) <= 2 * 51
 
     def test_missing_path_is_an_input_in_its_place(self, tmp_path: Path) -> None:
         touch(tmp_path, "set/eye.png")

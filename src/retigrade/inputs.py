@@ -13,6 +13,7 @@ from retigrade.errors import DataError, UnreadablePhoto, UsageError
 from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.formats import SNIFF_BYTES, sniff
 from retigrade.grading import NOBODY, UNSTATED, Acquisition, Subject
+from retigrade.input_names import HEAT, Names, own_name, safe_name
 from retigrade.locate import Changes, Locator, stem
 from retigrade.subjects import UNKNOWN, parse_date, parse_eye
 from retigrade.tables import CsvRow, is_table, read_table
@@ -39,18 +40,14 @@ HIDDEN = "hidden or system entry"
 NO_PICTURE = "not a picture file"
 # A run writes these into its output folder; its maps and DICOM files are pictures, but no photographs.
 _GRADINGS = "gradings.jsonl"
-_HEAT = "heat"
 _WRITTEN = {
-    _HEAT: "maps of an earlier run",
+    HEAT: "maps of an earlier run",
     "thumbnails": "pictures of an earlier run",
     "aligned": "pictures of an earlier run",
     "dicom": "DICOM files of an earlier run",
 }
 # What a DICOM file without preamble starts with, group 0008: its length, specific character set, image type, SOP class.
 _FIRST_TAGS = frozenset({b"\0\0", b"\x05\0", b"\x08\0", b"\x16\0"})
-# Room for ".png" and the temporary file's suffix in the 255 bytes that file systems allow, and for the output folder in
-# the 4,096 bytes of a path.
-_NAME_BYTES, _PATH_BYTES = 220, 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +107,6 @@ ListDicom = Callable[[Path, str], Iterable[Input]]
 """Lists the photographs in a DICOM file, given its path and its name: one a frame, or those that a DICOMDIR names."""
 
 
-def picture_name(name: str, *, suffix: str = ".png") -> str:
-    """Return the thermal picture's path below the output folder; `name` is the input's own name."""
-    return f"{_HEAT}/{name}" if name.lower().endswith(suffix) else f"{_HEAT}/{name}{suffix}"
-
-
-def picture_names(name: str) -> set[str]:
-    """Return the paths that the thermal picture of an input may have, in either format."""
-    return {picture_name(name, suffix=suffix) for suffix in (".png", ".jpg")}
-
-
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """Something found that is not an input, and why."""
@@ -150,7 +137,7 @@ def expand(paths: Sequence[Path], *, exclude: Path | None = None, list_dicom: Li
     Raises DataError where a CSV cannot be read or has no `path` column, UsageError where there is no input at all.
     """
     walk = Walk(exclude=exclude)
-    names, prefixes = _Names(), set[str]()
+    names = Names()
     items: list[Input] = []
     notes: list[str] = []
     for path in paths:
@@ -163,8 +150,8 @@ def expand(paths: Sequence[Path], *, exclude: Path | None = None, list_dicom: Li
         elif is_folder:
             listed = walk.photographs(path)
         else:
-            listed = (Input(path, _own_name(path)),)
-        prefix = _prefix(path, prefixes) if len(paths) > 1 and (is_list or is_folder) else ""
+            listed = (Input(path, own_name(path)),)
+        prefix = names.prefix(path) if len(paths) > 1 and (is_list or is_folder) else ""
         for item in listed:
             frames = (list_dicom or _refuse_dicom)(item.path, item.name) if _is_dicom(item) else (item,)
             items += (_named(frame, item, names.unique(prefix + frame.name)) for frame in frames)
@@ -227,7 +214,7 @@ class Walk:
             names = sorted(os.listdir(folder.path), reverse=True)  # noqa: PTH208 - names suffice
         except OSError as error:
             reason = f"the folder cannot be read ({error.strerror})"
-            return [replace(folder, name=folder.name or _own_name(folder.path), reader=Unreadable(reason))]
+            return [replace(folder, name=folder.name or own_name(folder.path), reader=Unreadable(reason))]
         is_output = is_output or _GRADINGS in names
         kept: list[Input] = []
         for name in names:
@@ -236,7 +223,7 @@ class Walk:
             elif is_output and name in _WRITTEN:
                 self.skipped.append(Skipped(folder.path / name, _WRITTEN[name]))
             else:
-                kept.append(Input(folder.path / name, _safe(PurePosixPath(folder.name, name))))
+                kept.append(Input(folder.path / name, safe_name(PurePosixPath(folder.name, name))))
         return kept
 
 
@@ -251,7 +238,9 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
         cell = row.get("path")
         if row.problem is not None:
             yield Input(
-                Path(f"{path}:{row.line}"), _safe(PurePath(f"{path.name}:{row.line}")), reader=Unreadable(row.problem)
+                Path(f"{path}:{row.line}"),
+                safe_name(PurePath(f"{path.name}:{row.line}")),
+                reader=Unreadable(row.problem),
             )
         elif not cell:
             skipped.append(Skipped(path, f"line {row.line} has no path"))
@@ -263,7 +252,7 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
             is_any_found = is_any_found or located is not None
             missing += [file] if located is None else []
             subject, warnings = _subject(row, unknown)
-            yield Input(file, _safe(PurePath(cell.replace("\\", "/"))), subject=subject, warnings=warnings)
+            yield Input(file, safe_name(PurePath(cell.replace("\\", "/"))), subject=subject, warnings=warnings)
     notes += [*table.notes, *changes.notes]
     if unused := [name for name in table.columns if name not in (*COLUMNS, *_OF_LABELS)]:
         notes.append(f"{shown(path.name)}: columns not used: {listing(map(shown, unused))}")
@@ -302,70 +291,6 @@ def _named(frame: Input, item: Input, name: str) -> Input:
     stated = {key: value for key in ("patient", "eye", "date") if (value := getattr(item.subject, key)) is not None}
     warnings = frame.warnings if frame is item else (*item.warnings, *frame.warnings)
     return replace(frame, name=name, subject=replace(frame.subject, **stated), warnings=warnings)
-
-
-@dataclass(slots=True)
-class _Names:
-    """Names given so far, as the pictures that they stand for, and the folders those lie in."""
-
-    files: set[str] = field(default_factory=set)
-    folders: set[str] = field(default_factory=set)
-
-    def unique(self, name: str) -> str:
-        """Return `name`; where its file would meet another input's, its first part is numbered -2, -3 and so on."""
-        first, *rest = PurePosixPath(name).parts
-        path, count = PurePosixPath(name), 1
-        while self._is_taken(path):
-            count += 1
-            path = PurePosixPath(_numbered(first, count), *rest)
-        self.files |= picture_names(str(path))
-        self.folders.update(_folders(path))
-        return str(path)
-
-    def _is_taken(self, path: PurePosixPath) -> bool:
-        files = picture_names(str(path))
-        return not (
-            files.isdisjoint(self.files) and files.isdisjoint(self.folders) and self.files.isdisjoint(_folders(path))
-        )
-
-
-def _folders(path: PurePosixPath) -> set[str]:
-    """The folders that the picture of an input lies in."""
-    return {f"{_HEAT}/{parent}" for parent in path.parents}
-
-
-def _numbered(name: str, count: int) -> str:
-    path = PurePosixPath(name)
-    return f"{path.stem}-{count}{path.suffix}"
-
-
-def _prefix(path: Path, given: set[str]) -> str:
-    """Return the PATH's own name as a folder, numbered where an earlier PATH has the same."""
-    name = _own_name(path)
-    prefix, count = name, 1
-    while prefix in given:
-        count += 1
-        prefix = _numbered(name, count)
-    given.add(prefix)
-    return prefix + "/"
-
-
-def _own_name(path: Path) -> str:
-    name = path.name
-    return _safe(PurePath(name if name not in ("", "..") else Path(os.path.abspath(path)).name))  # noqa: PTH100
-
-
-def _safe(path: PurePath) -> str:
-    """Return a path that stays below any folder it is joined to, its parts and the whole short enough to be written."""
-    parts = [_short(part) for part in path.parts if part not in ("..", path.anchor)] or ["input"]
-    while len(parts) > 1 and sum(len(os.fsencode(part)) + 1 for part in parts) > _PATH_BYTES:
-        parts.pop(0)
-    return "/".join(parts)
-
-
-def _short(part: str) -> str:
-    encoded = os.fsencode(part.replace("\0", "_"))
-    return part.replace("\0", "_") if len(encoded) <= _NAME_BYTES else encoded[:_NAME_BYTES].decode(errors="ignore")
 
 
 def _status(path: Path) -> os.stat_result | None:

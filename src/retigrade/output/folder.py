@@ -21,7 +21,8 @@ from retigrade import __version__
 from retigrade.errors import UsageError
 from retigrade.files import make_folder, writing
 from retigrade.icdr import Status
-from retigrade.inputs import Input, picture_name, picture_names
+from retigrade.input_names import picture_name, picture_names
+from retigrade.inputs import Input
 from retigrade.metadata import Metadata
 from retigrade.output.comparisons import Comparison
 from retigrade.output.illustrate import EVERY_PNG, HeatPictures, Illustrated

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from retigrade.inputs import picture_name, picture_names
+from retigrade.input_names import picture_name, picture_names
 from retigrade.metadata import Metadata
 from retigrade.output.comparisons import Comparison
 from retigrade.output.journal import JournalRecord, Stamp
