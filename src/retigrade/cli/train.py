@@ -25,10 +25,12 @@ class Train(Command):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")]
     """Where everything is written."""
 
-    recipe: Literal["best", "robust", "brief", "further", "further-robust", "further-mild", "paper"] = "best"
+    recipe: Literal[
+        "best", "robust", "brief", "further", "further-robust", "further-mild", "further-sharp", "paper"
+    ] = "best"
     """Ours, ours with augmentation for cameras and files unlike those trained on, ours in a third of the epochs and
     without teachers, ours for a network that grades already, the same against noise and dust, the same with the
-    augmentation of best, or the publication's."""
+    augmentation of best, the same at 384 pixels, or the publication's."""
 
     backbone: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mobilenetv2_100"
     """A network of timm by its name."""
