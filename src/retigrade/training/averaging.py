@@ -11,6 +11,7 @@ training's network is.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,8 +84,17 @@ def mean_weights(files: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, st
         name: torch.stack([each[name] for each in tensors]).mean(0) if value.is_floating_point() else value
         for name, value in first.items()
     }
-    origins = "; ".join(dict.fromkeys(each.get("origin", "unknown") for each in notes))
+    origins = _origins([each.get("origin", "unknown") for each in notes])
     return mean, {**notes[0], "origin": f"the mean of the weights of {len(files)} networks: {origins}"}
+
+
+def _origins(origins: Sequence[str]) -> str:
+    """Each origin once, with how many have it; one that another started from is not told again with all before it."""
+    counts = Counter(origins)
+    starts = [origin for origin in counts if any(other.endswith(f", from {origin}") for other in counts)]
+    told = [(origin, count) for origin, count in counts.items() if origin not in starts]
+    told += [("the weights that it started from", counts[origin]) for origin in starts]
+    return "; ".join(origin if count == 1 else f"{count} x {origin}" for origin, count in told)
 
 
 def main(arguments: Averaging) -> None:
