@@ -9,22 +9,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import onnxruntime as ort
-
+from sections import onnx_runtime
 from timing import machine, samples
-
-
-def inference(path: Path) -> tuple[int, Callable[[], object]]:
-    """The side of a bundle's photo in pixels, and one inference of it on random pixels."""
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (photo,) = session.get_inputs()
-    side = int(photo.shape[1])
-    pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    return side, lambda: session.run(None, {photo.name: pixels})
 
 
 def main() -> None:
@@ -32,15 +20,13 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=100)
     arguments = parser.parse_args()
-    sides, things = {}, {}
-    for path in arguments.bundles:
-        sides[str(path)], things[str(path)] = inference(path)
-    seconds = samples(things, rounds=arguments.rounds, warm=5)
+    things = {str(path): onnx_runtime(path.read_bytes())(1) for path in arguments.bundles}
+    seconds = samples(things, rounds=arguments.rounds)
     first = next(iter(seconds.values()))
     print(machine())
     for name, values in seconds.items():
         ratio = statistics.median(value / base for value, base in zip(values, first, strict=True))
-        print(f"{name}: {sides[name]} pixels, {statistics.median(values) * 1e3:.1f} ms, {ratio:.2f} times the first")
+        print(f"{name}: {statistics.median(values) * 1e3:.1f} ms, {ratio:.2f} times the first")
 
 
 if __name__ == "__main__":

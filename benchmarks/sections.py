@@ -119,7 +119,7 @@ def network(bench: Bench) -> list[Table]:
 def _others(bench: Bench, size: int) -> dict[str, Callable[[int], Callable[[], object]]]:
     """Each makes what is timed for a number of photographs."""
     model = strip(shipped_bundle().read_bytes())
-    made = {"ONNX Runtime, plain": _onnx_runtime(model, size)}
+    made = {"ONNX Runtime, plain": onnx_runtime(model)}
     try:
         import openvino
     except ImportError:
@@ -142,15 +142,17 @@ def _others(bench: Bench, size: int) -> dict[str, Callable[[int], Callable[[], o
     return made
 
 
-def _onnx_runtime(model: bytes, size: int) -> Callable[[int], Callable[[], object]]:
+def onnx_runtime(model: bytes) -> Callable[[int], Callable[[], object]]:
+    """Make what runs a bundle's network over a number of photographs, with all processors."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = cpu_count()
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (photo,) = session.get_inputs()
 
     def of(count: int) -> Callable[[], object]:
-        photos = np.zeros((count, size, size, 3), np.uint8)
-        return lambda: session.run(None, {"photo": photos})
+        photos = np.zeros((count, *photo.shape[1:]), np.uint8)
+        return lambda: session.run(None, {photo.name: photos})
 
     return of
 

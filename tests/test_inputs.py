@@ -229,8 +229,8 @@ class TestSeveral:
         assert names(found) == ["eye.png", "eye-2.png", "eye-3.png"]
 
     def test_many_files_of_one_name_are_named_in_linear_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        tried, is_taken = list[PurePosixPath](), Names._is_taken
-        monkeypatch.setattr(Names, "_is_taken", lambda self, path: tried.append(path) or is_taken(self, path))
+        tried, is_taken = list[str](), Names._is_taken
+        monkeypatch.setattr(Names, "_is_taken", lambda self, name: tried.append(name) or is_taken(self, name))
         given = Names()
         assert [given.unique("left.png") for _ in range(50)][-1] == "left-50.png"
         assert given.unique("left-7.png") == "left-7-2.png"

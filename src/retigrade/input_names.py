@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -44,42 +45,46 @@ class Names:
     _files: set[str] = field(default_factory=set)
     _folders: set[str] = field(default_factory=set)
     _prefixes: set[str] = field(default_factory=set)
-    # The last number of each name that was numbered: all below it are taken for good and need not be tried again.
     _last: dict[str, int] = field(default_factory=dict)
+    _last_prefix: dict[str, int] = field(default_factory=dict)
 
     def unique(self, name: str) -> str:
         """Return `name`; where its file would meet another input's, its first part is numbered -2, -3 and so on."""
-        first, *rest = PurePosixPath(name).parts
-        path, count = PurePosixPath(name), self._last.get(name, 1)
-        while self._is_taken(path):
-            count += 1
-            path = PurePosixPath(_numbered(first, count), *rest)
-            self._last[name] = count
-        self._files |= picture_names(str(path))
-        self._folders.update(_folders(path))
-        return str(path)
+        free = _first_free(name, self._last, self._is_taken)
+        self._files |= picture_names(free)
+        self._folders.update(_folders(free))
+        return free
 
     def prefix(self, path: Path) -> str:
         """Return a given path's own name as a folder, numbered where an earlier one has the same."""
-        name = own_name(path)
-        prefix, count = name, self._last.get(f"{name}/", 1)
-        while prefix in self._prefixes:
-            count += 1
-            prefix = _numbered(name, count)
-            self._last[f"{name}/"] = count
-        self._prefixes.add(prefix)
-        return prefix + "/"
+        free = _first_free(own_name(path), self._last_prefix, self._prefixes.__contains__)
+        self._prefixes.add(free)
+        return free + "/"
 
-    def _is_taken(self, path: PurePosixPath) -> bool:
-        files = picture_names(str(path))
+    def _is_taken(self, name: str) -> bool:
+        files, folders = picture_names(name), _folders(name)
         return not (
-            files.isdisjoint(self._files) and files.isdisjoint(self._folders) and self._files.isdisjoint(_folders(path))
+            files.isdisjoint(self._files) and files.isdisjoint(self._folders) and self._files.isdisjoint(folders)
         )
 
 
-def _folders(path: PurePosixPath) -> set[str]:
+def _first_free(name: str, last: dict[str, int], is_taken: Callable[[str], bool]) -> str:
+    """The name, or the first of its numbered ones, that is not taken.
+
+    last: the number that each name was given last. What is taken stays so, and lower numbers need not be tried again.
+    """
+    first, *rest = PurePosixPath(name).parts
+    free, count = str(PurePosixPath(name)), last.get(name, 1)
+    while is_taken(free):
+        count += 1
+        free = str(PurePosixPath(_numbered(first, count), *rest))
+        last[name] = count
+    return free
+
+
+def _folders(name: str) -> set[str]:
     """The folders that the picture of an input lies in."""
-    return {f"{HEAT}/{parent}" for parent in path.parents}
+    return {f"{HEAT}/{parent}" for parent in PurePosixPath(name).parents}
 
 
 def _numbered(name: str, count: int) -> str:

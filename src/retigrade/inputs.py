@@ -237,11 +237,8 @@ def _listed(path: Path, skipped: list[Skipped], notes: list[str]) -> Iterator[In
     for row in table.rows:
         cell = row.get("path")
         if row.problem is not None:
-            yield Input(
-                Path(f"{path}:{row.line}"),
-                safe_name(PurePath(f"{path.name}:{row.line}")),
-                reader=Unreadable(row.problem),
-            )
+            name = safe_name(PurePath(f"{path.name}:{row.line}"))
+            yield Input(Path(f"{path}:{row.line}"), name, reader=Unreadable(row.problem))
         elif not cell:
             skipped.append(Skipped(path, f"line {row.line} has no path"))
         else:

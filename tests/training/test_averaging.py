@@ -30,13 +30,13 @@ def test_the_mean_of_weights_is_that_of_each_tensor(tmp_path: Path) -> None:
     assert notes["origin"] == "the mean of the weights of 2 networks: run 0; run 1"
 
 
-def test_the_mean_with_its_start_tells_no_history_twice(tmp_path: Path) -> None:
+def test_the_mean_with_its_start_repeats_no_history(tmp_path: Path) -> None:
     start, went_on = "run 0, from ImageNet", "run 1, from run 0, from ImageNet"
     files = [tmp_path / f"{number}.safetensors" for number in range(3)]
     for file, origin in zip(files, (start, went_on, went_on), strict=True):
         save_file({"w": torch.zeros(1)}, file, {"origin": origin})
-    told = f"the mean of the weights of 3 networks: 2 x {went_on}; the weights that it started from"
-    assert mean_weights(files)[1]["origin"] == told
+    expected = f"the mean of the weights of 3 networks: 2 x {went_on}; the weights before it"
+    assert mean_weights(files)[1]["origin"] == expected
 
 
 def test_weights_that_have_no_mean_are_one_sentence(tmp_path: Path) -> None:

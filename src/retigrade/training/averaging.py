@@ -89,12 +89,14 @@ def mean_weights(files: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def _origins(origins: Sequence[str]) -> str:
-    """Each origin once, with how many have it; one that another started from is not told again with all before it."""
+    """Each origin once, with its number; one that another goes back to comes last and is not written out again."""
     counts = Counter(origins)
-    starts = [origin for origin in counts if any(other.endswith(f", from {origin}") for other in counts)]
-    told = [(origin, count) for origin, count in counts.items() if origin not in starts]
-    told += [("the weights that it started from", counts[origin]) for origin in starts]
-    return "; ".join(origin if count == 1 else f"{count} x {origin}" for origin, count in told)
+    starts = {origin for origin in counts if any(other.endswith(f", from {origin}") for other in counts)}
+    phrases = []
+    for origin in sorted(counts, key=starts.__contains__):
+        phrase = "the weights before it" if origin in starts else origin
+        phrases.append(phrase if counts[origin] == 1 else f"{counts[origin]} x {phrase}")
+    return "; ".join(phrases)
 
 
 def main(arguments: Averaging) -> None:

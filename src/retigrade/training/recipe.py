@@ -221,7 +221,7 @@ FURTHER_SHARP = replace(
     frozen_stride=4,
     augmentation=AugmentationConfig(noise=6, illumination=0.12, dust=0.2, colour_noise=0.25, recompression=0.3),
 )
-"""`further` at 384 pixels, where data sets of small photographs must not be told by their blur."""
+"""`further` at 384 pixels, with augmentation that hides which data sets have small, blurred photographs."""
 
 PAPER = Recipe(
     name="paper",
