@@ -19,7 +19,7 @@ from retigrade.evaluation.retest import (
     photograph_again,
     real_pairs,
 )
-from retigrade.evaluation.store_figures import with_figures
+from retigrade.evaluation.store_figures import completed, with_figures
 from retigrade.grading import Eye
 from retigrade.icdr import Grade
 from retigrade.metrics.estimate import Estimate
@@ -101,6 +101,21 @@ def test_figures_and_noise_are_stored_in_the_bundle_that_they_are_of(tmp_path: P
         with_figures(data, result, identity="tiny@1")
     with pytest.raises(DataError, match="measured no noise"):
         with_figures(data, EvaluationResult.model_construct(bundle="tiny@0", retest=None), identity="tiny@0")
+
+
+def test_what_one_network_alone_can_be_asked_is_taken_from_a_folds() -> None:
+    noise = noise_of(pairs(200))
+    whole = EvaluationResult.model_construct(bundle="tiny@0", retest=None, remarks=())
+    unseen, seen = (Photographs.model_construct(learned_from=names) for names in ((), ("a",)))
+    measured = {"robustness": None, "faithfulness": None, "retest": noise}
+    fold = EvaluationResult.model_construct(bundle="tiny-fold1@5", photographs=unseen, **measured)
+    found = completed(whole, fold)
+    assert found.retest == noise
+    assert "tiny-fold1" in found.remarks[0]
+    with pytest.raises(DataError, match="no network of a fold"):
+        completed(whole, fold.model_copy(update={"bundle": "other-fold1@5"}))
+    with pytest.raises(DataError, match="evaluate it on its own fold"):
+        completed(whole, fold.model_copy(update={"photographs": seen}))
 
 
 def test_a_second_photograph_is_another_picture_of_the_same_eye() -> None:

@@ -67,15 +67,40 @@ def test_evidence_moves_into_lesions_and_logits_stay(tmp_path: Path, monkeypatch
         return float(maps[touched].mean()), float(maps[retina & ~touched].mean()), output.logits
 
     before_in, before_out, before = inside_and_outside()
-    coarse = {
-        name: value.clone() for name, value in network.state_dict().items() if not name.startswith("high_resolution.")
+    others = {
+        name: value.clone()
+        for name, value in network.state_dict().items()
+        if not name.startswith(("high_resolution.", "classify."))
     }
     supervise_lesions(network, training_data(lesions.photos), lesions, seed=1, device=torch.device("cpu"))
     inside, outside, after = inside_and_outside()
     assert inside - outside > before_in - before_out + 0.5
     assert (after - before).abs().max() < 0.3
-    assert all(torch.equal(value, network.state_dict()[name]) for name, value in coarse.items())
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in others.items())
     assert not network.training
+
+
+def test_the_last_head_takes_back_what_the_taught_one_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retigrade.training.lesion_supervision._STEPS", 40)
+    monkeypatch.setattr("retigrade.training.lesion_supervision._PULL", 1e-4)
+    lesions = prepare_lesions([annotated(tmp_path, number) for number in range(4)], size=SIZE)
+    photos = torch.from_numpy(lesions.photos).permute(0, 3, 1, 2).float()
+    moved = []
+    for taken_back in (True, False):
+        if not taken_back:
+            monkeypatch.setattr("retigrade.training.lesion_supervision._take_back", lambda *_, **__: None)
+        torch.manual_seed(0)
+        network = Network("test_efficientnet", pretrained=False, high_resolution=True).eval()
+        with torch.inference_mode():
+            before = network(photos).logits
+        supervise_lesions(network, training_data(lesions.photos), lesions, seed=1, device=torch.device("cpu"))
+        with torch.inference_mode():
+            output = network(photos)
+        torch.testing.assert_close(output.maps.mean((2, 3)), output.logits, atol=1e-4, rtol=1e-4)
+        moved.append(float((output.logits - before).abs().mean()))
+    assert moved[0] < 0.2 * moved[1]
 
 
 def test_an_eye_that_must_stay_unseen_is_left_out(tmp_path: Path) -> None:

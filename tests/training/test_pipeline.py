@@ -22,6 +22,7 @@ from retigrade.errors import UsageError
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, predict_labelled
 from retigrade.evaluation.result import EvaluationResult
+from retigrade.experiments.predictions import read_predictions
 from retigrade.experiments.run import train
 from retigrade.grader import load
 from retigrade.icdr import Status
@@ -202,7 +203,9 @@ def test_a_finished_training_is_continued_only_when_asked(
         (["--recipe", "brief", "--distill", "none.onnx"], "take --recipe further"),
         (["--recipe", "best", "--teachers", "1"], "teachers must be 0 or at least 2"),
         (["--recipe", "brief", "--teachers", "4"], "recipe brief gives teachers no weight"),
-        (["--folds", "2", "--splits", "splits.json"], "leave --folds and --leave-source-out out"),
+        (["--leave-source-out", "--splits", "splits.json"], "leave --splits out"),
+        (["--refit"], "give --folds"),
+        (["--refit", "--folds", "2", "--recipe", "paper"], "take another recipe"),
         (["--splits", "splits.json", "--test", "0.3"], "leave --validation and --test out"),
         (["--splits", "none.json"], "none.json: cannot be read"),
     ],
@@ -231,6 +234,39 @@ def test_folds_become_one_ensemble(data: Path, tmp_path: Path) -> None:
     assert 35 < metadata.training.photos <= 50  # all that any of the networks trained on
     result = EvaluationResult.read(tmp_path / "run" / "evaluation.json")
     assert sum(result.statuses.values()) == 50  # each once, by the network that never saw it
+
+
+@pytest.mark.slow
+def test_a_refit_network_learns_from_all_and_is_calibrated_out_of_fold(data: Path, tmp_path: Path) -> None:
+    teachers, out = tmp_path / "teachers", tmp_path / "run"
+    options = ("--folds", "2", "--recipe", "sharp", "--size", "64", "--validation", "0.2")
+    assert main(command(data, teachers, *options)) == 0
+    splits = ("--splits", str(teachers / "splits.json"), "--distill", str(teachers))
+    assert main(command(data, out, *options, *splits, "--refit", "--name", "refitted")) == 0
+    metadata = Bundle.load(out / "bundle.onnx").metadata
+    assert (metadata.name, metadata.training.photos) == ("refitted", 50)
+    assert "learned from every photograph" in metadata.training.protocol
+    result = EvaluationResult.read(out / "evaluation.json")
+    assert sum(result.statuses.values()) == 50
+    assert result.photographs.part == "out of fold"
+    assert result.bundle == Bundle.load(out / "bundle.onnx").identity
+    manifest = read_manifest([data])
+    folds = read_splits(out / "splits.json", manifest)
+    np.testing.assert_array_equal(folds.part_of, read_splits(teachers / "splits.json", manifest).part_of)
+    predicted = {row.sha256: row.probabilities for row in read_predictions(out)}
+    photos = prepared(manifest, size=64, folder=out)
+    for name in ("fold1", "fold2"):
+        own = Bundle.load(out / name / "bundle.onnx")
+        unseen = folds.part(name)
+        assert not any(own.metadata.training.has_seen(manifest.entries[index].sha256) for index in unseen)
+        assert own.metadata.temperature == metadata.temperature
+        first = manifest.entries[unseen[0]].sha256
+        logits = own.run(np.ascontiguousarray(photos[unseen[:1]])).logits
+        assert softmax(logits, temperature=own.metadata.temperature)[0] == pytest.approx(predicted[first], abs=1e-4)
+    weights = load_file(out / "refit" / "network.safetensors")
+    assert not torch.equal(
+        weights["classify.weight"], load_file(out / "fold1" / "network.safetensors")["classify.weight"]
+    )
 
 
 @pytest.mark.slow

@@ -26,11 +26,11 @@ class Train(Command):
     """Where everything is written."""
 
     recipe: Literal[
-        "best", "robust", "brief", "further", "further-robust", "further-mild", "further-sharp", "paper"
+        "best", "robust", "brief", "further", "further-robust", "further-mild", "further-sharp", "sharp", "paper"
     ] = "best"
     """Ours, ours with augmentation for cameras and files unlike those trained on, ours in a third of the epochs and
     without teachers, ours for a network that grades already, the same against noise and dust, the same with the
-    augmentation of best, the same at 384 pixels, or the publication's."""
+    augmentation of best, the same at 384 pixels, ours for a GPU at 352 pixels, or the publication's."""
 
     backbone: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mobilenetv2_100"
     """A network of timm by its name."""
@@ -58,6 +58,10 @@ class Train(Command):
     folds: Annotated[int, tyro.conf.arg(metavar="K")] = 0
     """Cross-validate: K networks, each tested on its own fold, shipped as one ensemble. 0: one network."""
 
+    refit: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """With --folds: one more network learns from all photographs and ships alone, calibrated and measured by the
+    networks of the folds on what they did not learn from."""
+
     leave_source_out: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """For each data set: train on all others and test on it."""
 
@@ -84,8 +88,8 @@ class Train(Command):
     """Let the bundle look at the mirror image too: better by a little, twice the time."""
 
     distill: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...", help_behavior_hint="")] = ()
-    """Bundles to learn from beside the grades, with a recipe that goes further: their mean prediction is part of each
-    target."""
+    """Bundles to learn from beside the grades, or the folders of runs with --folds, of which each photograph is
+    predicted by the network that did not learn from it: the mean prediction is part of each target."""
 
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: from the backbone)")] = None
     """The bundle's name."""

@@ -96,7 +96,12 @@ def k_fold(manifest: Manifest, groups: Groups, *, folds: int, seed: int) -> Spli
                 f"grade {grade:d} ({grade.stage}) has {len(with_grade)} photographs of {len(np.unique(with_grade))} "
                 f"independent patients or duplicate groups, fewer than {folds} folds; use fewer or add photographs"
             )
-    return divide(manifest, groups, shares={f"fold{n}": 1 / folds for n in range(1, folds + 1)}, seed=seed)
+    return divide(manifest, groups, shares={fold_name(number): 1 / folds for number in range(folds)}, seed=seed)
+
+
+def fold_name(number: int) -> str:
+    """The name of a part by its number from 0: `fold1` and so on."""
+    return f"fold{number + 1}"
 
 
 def by_source(manifest: Manifest, groups: Groups, *, seed: int) -> Splits:

@@ -18,6 +18,8 @@ from retigrade.text import first_problem
 
 ALL = "all photographs"
 """The name of the slice that holds every photograph."""
+OUT_OF_FOLD = "out of fold"
+"""The part that is all photographs, each graded by the one network that did not learn from it."""
 
 STORED = (
     "accuracy", "quadratic_kappa", "balanced_accuracy", "referable_auroc", "any_auroc", "referable_sensitivity",

@@ -1,7 +1,8 @@
 """A bundle that states the figures of its evaluation, and the noise of photographing an eye again; and its model card.
 
     python -m retigrade.evaluation.store_figures --report report.json [--bundle FILE] --out FILE [--model-card FILE]
-                                                 [--external report.json ...] [--left-out evaluation.json]
+                                                 [--fold report.json] [--external report.json ...]
+                                                 [--left-out evaluation.json]
 
 The last two are for the model card: see `retigrade.evaluation.model_card.Elsewhere`. With the noise a bundle claims
 changes between visits; without, it claims none.
@@ -32,6 +33,27 @@ def with_figures(bundle: bytes, result: EvaluationResult, *, identity: str) -> b
     return reseal(bundle, read_metadata(bundle).model_copy(update=stored))
 
 
+def completed(result: EvaluationResult, fold: EvaluationResult) -> EvaluationResult:
+    """An evaluation out of fold with what is measured on one network alone: damage, a second photograph, the map.
+
+    fold: of one fold's network on photographs that it did not learn from. Raises DataError where it learned from some,
+    or is of another training.
+    """
+    name, known = fold.bundle.partition("@")[0], fold.photographs.learned_from
+    if not name.startswith(f"{result.bundle.partition('@')[0]}-"):
+        raise DataError(
+            f"{fold.bundle} is no network of a fold of {result.bundle}; evaluate FOLD/bundle.onnx of its run"
+        )
+    if known is None or known:
+        raise DataError(f"{fold.bundle} learned from photographs that it was evaluated on; evaluate it on its own fold")
+    remark = (
+        f"Robustness, the change when photographed again, and the map are those of one of these networks, {name}, on "
+        "photographs that it did not learn from."
+    )
+    measured = {key: getattr(fold, key) for key in ("robustness", "retest", "faithfulness")}
+    return result.model_copy(update={**measured, "remarks": (*result.remarks, remark)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
     """The evaluation's report.json, the bundle that it is of, and the new files: the bundle's, and its model card's."""
@@ -39,6 +61,8 @@ class Arguments:
     report: Path
     out: Path
     bundle: Path | None = None
+    fold: Path | None = None
+    """The report of one fold's network, for what an evaluation out of fold does not measure."""
     model_card: Path | None = None
     external: tuple[Path, ...] = ()
     left_out: Path | None = None
@@ -48,6 +72,8 @@ def main(arguments: Arguments) -> None:
     """Write the files; raises RetigradeError where an input cannot be used."""
     path = arguments.bundle or shipped_bundle()
     result = EvaluationResult.read(arguments.report)
+    if arguments.fold is not None:
+        result = completed(result, EvaluationResult.read(arguments.fold))
     sealed = with_figures(path.read_bytes(), result, identity=Bundle.load(path).identity)
     write_whole(arguments.out, sealed)
     if arguments.model_card is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from retigrade.evaluation.faithfulness import Faithfulness, OverlapFigures
-from retigrade.evaluation.result import EvaluationResult, SetSizes, Slice
+from retigrade.evaluation.result import OUT_OF_FOLD, EvaluationResult, SetSizes, Slice
 from retigrade.evaluation.retest import QUANTILE, Retest
 from retigrade.evaluation.robustness import Robustness
 from retigrade.icdr import GRADES
@@ -23,8 +23,10 @@ def photographs(result: EvaluationResult) -> Table:
     """What was evaluated."""
     of = result.photographs
     learned = "the bundle does not say" if of.learned_from is None else str(len(of.learned_from))
+    if of.part == OUT_OF_FOLD:
+        learned = "all; each was graded here by a network made the same way that did not learn from it"
     rows: list[tuple[Cell, ...]] = [
-        ("photographs", f"{of.count}, part {of.part!r} of the split" if of.part else of.count),
+        ("photographs", f"{of.count}, {_part(of.part)}" if of.part else of.count),
         ("independent patients or duplicate groups", of.groups),
         ("stages", ", ".join(f"{grade.stage} {of.grades[grade]}" for grade in GRADES)),
         ("sources", ", ".join(f"{name} {count}" for name, count in of.sources.items())),
@@ -34,6 +36,10 @@ def photographs(result: EvaluationResult) -> Table:
         ("operating point", result.operating_point or "the bundle's default"),
     ]
     return Table(("", ""), rows)
+
+
+def _part(name: str) -> str:
+    return name if name == OUT_OF_FOLD else f"part {name!r} of the split"
 
 
 def statuses(result: EvaluationResult) -> Table:

@@ -16,10 +16,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from retigrade.arrays import Integers, Reals
+from retigrade.data.manifest import Manifest
 from retigrade.errors import DataError
 from retigrade.files import write_whole
 from retigrade.icdr import GRADES, Status
 from retigrade.metrics.classification import p_referable
+from retigrade.metrics.decision import softmax
 from retigrade.metrics.registry import METRICS, Sample
 from retigrade.output.rows import csv_cell, csv_record
 from retigrade.tables import read_table
@@ -85,6 +87,25 @@ def read_predictions(folder: Path) -> list[PredictionRow]:
     if not rows:
         raise DataError(f"{folder / PREDICTIONS}: holds no predictions; train again")
     return rows
+
+
+def out_of_fold(folders: Sequence[Path], manifest: Manifest) -> Reals:
+    """What cross-validated runs say of photographs, each by the network that did not learn from it: float64 (N, 5).
+
+    The geometric mean over the runs, whose rows sum to 1. Raises DataError where a run lacks a photograph.
+    """
+    logarithms = []
+    for folder in folders:
+        known = {row.sha256: row.probabilities for row in read_predictions(folder) if row.part == TEST}
+        lacking = [entry.name for entry in manifest.entries if entry.sha256 not in known]
+        if lacking:
+            raise DataError(
+                f"{folder / PREDICTIONS}: lacks {len(lacking)} of the {len(manifest)} photographs, such as "
+                f"{lacking[0]}; learn from a run with --folds on the same photographs"
+            )
+        probabilities = np.array([known[entry.sha256] for entry in manifest.entries])
+        logarithms.append(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
+    return softmax(np.mean(logarithms, axis=0))
 
 
 def _as_written(cell: str) -> str:

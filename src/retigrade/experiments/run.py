@@ -23,7 +23,14 @@ from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.data.splits import check_leaks, narrow
 from retigrade.errors import LeakError, UsageError
 from retigrade.evaluation.evaluate import evaluate
-from retigrade.experiments.predictions import TEST, PredictionRow, as_sample, write_folds, write_predictions
+from retigrade.experiments.predictions import (
+    TEST,
+    PredictionRow,
+    as_sample,
+    out_of_fold,
+    write_folds,
+    write_predictions,
+)
 from retigrade.experiments.record import RUN, DataFound, ExternalSet, RunRecord, commit, machine, versions
 from retigrade.experiments.tracking import Tracker, open_tracker
 from retigrade.files import make_folder, write_whole
@@ -55,6 +62,7 @@ def train(
     test: float = TEST_SHARE,
     folds: int = 0,
     leave_source_out: bool = False,
+    refit: bool = False,
     external: Sequence[Path | str] = (),
     epochs: int | None = None,
     batch: int | None = None,
@@ -81,10 +89,10 @@ def train(
     recipe: a name in `training.recipe.RECIPES`, or one of your own; size, epochs, batch, lr, teachers: in
     place of the recipe's. backbone: one of timm. weights: what to start from, a safetensors file or a bundle, in place
     of timm's ImageNet weights; random_start: start from random weights. validation, test, folds, leave_source_out,
-    lesions, mirror, distill, splits: see `TrainConfig`. external: labelled folders or CSV files to measure the bundle
-    on, never learned from or chosen on. name, license, intended_use: what the bundle says of itself. resume: go on with
-    the run in `out`. skip_unreadable: leave unusable photographs out. accelerator: `auto`, `cpu` or `gpu`. mlflow:
-    address of an MLflow server or folder that hears of it too. progress: hears of each step.
+    refit, lesions, mirror, distill, splits: see `TrainConfig`. external: labelled folders or CSV files to measure the
+    bundle on, never learned from or chosen on. name, license, intended_use: what the bundle says of itself. resume: go
+    on with the run in `out`. skip_unreadable: leave unusable photographs out. accelerator: `auto`, `cpu` or `gpu`.
+    mlflow: address of an MLflow server or folder that hears of it too. progress: hears of each step.
 
     Raises UsageError for wrong options, a folder that cannot be written, or a training whose loss is not a number;
     DataError where the photographs cannot be used; LeakError where an external photograph is among them.
@@ -113,7 +121,8 @@ def train(
     listeners = tracker.beside(progress if first else Progress())
     for sentence in (*sentences, *manifest.notes, *(f"left out {photograph}" for photograph in manifest.left_out)):
         listeners.note(sentence)
-    trained = train_manifest(manifest, config, folder=folder, fabric=fabric, progress=listeners)
+    predicted = out_of_fold(config.distilled_runs, manifest) if config.distilled_runs else None
+    trained = train_manifest(manifest, config, folder=folder, fabric=fabric, progress=listeners, predicted=predicted)
     if trained is not None:
         _finish(folder, record, manifest, trained, externals, tracker, listeners, skip_unreadable=skip_unreadable)
         listeners.note(f"bundle: {trained.path}; retigrade info {trained.path} says what it reached")
@@ -179,7 +188,8 @@ def _config(options: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
     chosen, sentences = suited(chosen, options["backbone"])
     if options["leave_source_out"] and options["test"] != TEST_SHARE:
         raise UsageError("--leave-source-out tests on whole data sets: leave --test out")
-    if options["splits"] is not None and (options["validation"], options["test"]) != (VALIDATION_SHARE, TEST_SHARE):
+    shares = (options["validation"], options["test"])
+    if options["splits"] is not None and not options["folds"] and shares != (VALIDATION_SHARE, TEST_SHARE):
         raise UsageError("--splits says which photographs validate and test: leave --validation and --test out")
     if options["folds"] and options["test"] != TEST_SHARE:
         raise UsageError("--folds tests every photograph once: leave --test out")
@@ -199,7 +209,8 @@ def _config(options: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
 
 
 _AS_THEY_ARE = (
-    "validation", "test", "folds", "leave_source_out", "lesions", "mirror", "splits", "license", "intended_use",
+    "validation", "test", "folds", "leave_source_out", "refit", "lesions", "mirror", "splits", "license",
+    "intended_use",
 )  # fmt: skip
 
 

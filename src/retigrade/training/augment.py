@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -120,17 +120,32 @@ def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
     return (x.clamp_(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
 
 
-def recompress(photos: Pixels, share: float, rng: np.random.Generator) -> Pixels:
-    """Make some photographs smaller, compress them and enlarge them again: uint8 (N, S, S, 3), a copy.
+class Recompression(NamedTuple):
+    """How one photograph of a batch is made smaller, by a factor, and compressed, at a quality of JPEG."""
 
-    Afterwards neither sharpness nor the blocks of JPEG tell which data set a photograph is from.
+    place: int
+    scale: float
+    quality: int
+
+
+def draw_recompressions(n: int, share: float, rng: np.random.Generator) -> tuple[Recompression, ...]:
+    """Draw which of n photographs are recompressed, about a share of them, and how."""
+    return tuple(
+        Recompression(place, rng.uniform(0.4, 1.0), round(rng.uniform(20, 90)))
+        for place in np.flatnonzero(rng.random(n) < share).tolist()
+    )
+
+
+def recompress(photo: Pixels, change: Recompression) -> Pixels:
+    """Make a photograph smaller, compress it and enlarge it again: uint8 (S, S, 3).
+
+    Afterwards neither sharpness nor the blocks of JPEG tell which data set it is from.
     """
-    changed, side = photos.copy(), photos.shape[1]
-    for place in np.flatnonzero(rng.random(len(photos)) < share):
-        small, quality = round(side * rng.uniform(0.4, 1.0)), round(rng.uniform(20, 90))
-        pixels = cv2.resize(photos[place], (small, small), interpolation=cv2.INTER_AREA)
-        changed[place] = cv2.resize(as_jpeg(pixels, quality), (side, side), interpolation=cv2.INTER_CUBIC)
-    return changed
+    side = len(photo)
+    small = round(side * change.scale)
+    pixels = np.asarray(cv2.resize(photo, (small, small), interpolation=cv2.INTER_AREA), np.uint8)
+    pixels = as_jpeg(pixels, change.quality)
+    return np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _draw_dust(n: int, depth: float, generator: torch.Generator) -> Tensor:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from retigrade.arrays import Floats, Integers
+from retigrade.arrays import Integers
 from retigrade.data.groups import Groups, independent_groups
 from retigrade.data.manifest import Manifest
 from retigrade.fundus.field import FIELD_VERSION
 from retigrade.fundus.quality import QualityLimits
-from retigrade.metadata import SCHEMA_VERSION, Metadata, Training
+from retigrade.metadata import SCHEMA_VERSION, Metadata, OutOfDistributionDetector, Training
 from retigrade.metrics.conformal import Conformal, conformal_quantile
 from retigrade.metrics.decision import softmax
 from retigrade.metrics.fitting import calibration_caveat
 from retigrade.training import calibrate
-from retigrade.training.export import ModelOutputs
-from retigrade.training.out_of_distribution import fit_out_of_distribution
+from retigrade.training.export import ModelOutputs, concatenated
 from retigrade.training.recipe import Recipe
 
 UNSTATED = "unstated"
@@ -37,6 +37,10 @@ _ONE_NETWORK = (
 _ENSEMBLE = (
     "an ensemble of {folds} networks; calibrated, decided and measured out of fold, each photograph by the one "
     "network that never saw it"
+)
+_REFIT = (
+    "one network, learned from every photograph; calibrated, decided and measured out of fold, each photograph by one "
+    "of {folds} networks made the same way that never saw it"
 )
 _SOURCES = (
     "an ensemble of {folds} networks, each trained without one data set; calibrated, decided and measured on the data "
@@ -58,6 +62,17 @@ class Evidence:
     calibration: ModelOutputs
     test: Integers
 
+    @classmethod
+    def together(cls, evidence: Sequence[Evidence]) -> Evidence:
+        """What several networks answer, each on its own fold."""
+        return cls(
+            train=np.unique(np.concatenate([each.train for each in evidence])),
+            annotated=tuple(sorted({digest for each in evidence for digest in each.annotated})),
+            calibrate=np.concatenate([each.calibrate for each in evidence]),
+            calibration=concatenated([each.calibration for each in evidence]),
+            test=np.concatenate([each.test for each in evidence]),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
@@ -71,14 +86,14 @@ class Origin:
     recipe: Recipe
     folds: int
     leave_source_out: bool = False
+    refit: bool = False
 
 
 def make_metadata(
     evidence: Evidence,
     origin: Origin,
     *,
-    features: Floats,
-    calibration_features: Floats,
+    detector: OutOfDistributionDetector,
     receptive_field_offset: tuple[float, float],
     manifest: Manifest,
     duplicates: Groups,
@@ -86,8 +101,8 @@ def make_metadata(
 ) -> Metadata:
     """Calibrate and fill in the metadata, still without figures.
 
-    features: of the training photographs, (n, C), calibration_features those of the calibration ones, both of the
-    network as shipped. duplicates: those that are known in the manifest.
+    detector: of what is unlike the photographs that the network learned from. duplicates: those that are known in the
+    manifest.
     """
     return Metadata(
         schema_version=SCHEMA_VERSION,
@@ -96,11 +111,11 @@ def make_metadata(
         backbone=origin.backbone,
         input_size=origin.recipe.size,
         field_version=FIELD_VERSION,
-        out_of_distribution=fit_out_of_distribution(features, calibration_features),
+        out_of_distribution=detector,
         retest_noise=None,  # measured on the finished bundle
         quality=QualityLimits(**QualityLimits().model_dump()),
         receptive_field_offset=receptive_field_offset,
-        training=_training(manifest, evidence, origin, split_file=split_file),
+        training=make_training(manifest, evidence, origin, split_file=split_file),
         figures=(),
         licence=origin.licence,
         intended_use=origin.intended_use,
@@ -134,10 +149,11 @@ def calibration(outputs: ModelOutputs, manifest: Manifest, indices: Integers, *,
     }
 
 
-def _training(manifest: Manifest, evidence: Evidence, origin: Origin, *, split_file: bytes) -> Training:
+def make_training(manifest: Manifest, evidence: Evidence, origin: Origin, *, split_file: bytes) -> Training:
+    """What a bundle says of the photographs that it learned from."""
     none, mild, moderate, severe, proliferative = np.bincount(manifest.grades[evidence.train], minlength=5).tolist()
     sources = Counter(str(source) for source in manifest.sources[evidence.train])
-    several = _SOURCES if origin.leave_source_out else _ENSEMBLE
+    several = _REFIT if origin.refit else _SOURCES if origin.leave_source_out else _ENSEMBLE
     protocol = several.format(folds=origin.folds) if origin.folds else _ONE_NETWORK
     return Training(
         photos=len(evidence.train),

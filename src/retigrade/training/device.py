@@ -29,6 +29,8 @@ def open_fabric(*, accelerator: str = "auto") -> Fabric:
     )
     if fabric.device.type == "cpu":
         keep_memory()
+    else:
+        torch.backends.cudnn.benchmark = True  # batches are of two sizes at most, so its trials pay off
     fabric.launch()
     return fabric
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from retigrade.errors import UsageError
 from retigrade.icdr import GRADES
 from retigrade.metrics.classification import accuracy, quadratic_kappa
 from retigrade.metrics.decision import softmax
-from retigrade.training.augment import apply, draw, recompress
+from retigrade.training.augment import Draw, Recompression, apply, draw, draw_recompressions, recompress
 from retigrade.training.checkpoint import CHECKPOINT, check_identity, read_checkpoint, write_checkpoint
 from retigrade.training.cpu import fast_arithmetic
 from retigrade.training.dataset import TrainingData, sample_epoch, sampling_weights
@@ -111,6 +113,18 @@ def predict(network: nn.Module, photos: Pixels, indices: Integers, *, fabric: Fa
     return np.concatenate(logits)
 
 
+class _Batch(NamedTuple):
+    """What the CPU makes ready of a batch: indices of its photographs, those changed by recompression, and the draw.
+
+    photos: uint8 (n, S, S, 3), on a GPU those at `places` alone, for it holds the others.
+    """
+
+    indices: Integers
+    places: Integers
+    photos: Pixels
+    drawn: Draw
+
+
 class Trainer:
     """One training under way: network, moving average, optimizer, schedule and log."""
 
@@ -135,7 +149,7 @@ class Trainer:
         self.history: list[EpochResult] = []
         self._best: dict[str, Tensor] = {}
         # On a GPU the photographs live in its memory, and every batch is cut, turned and coloured there.
-        on_gpu = fabric.device.type == "cuda" and not recipe.augmentation.recompression  # JPEG is made on the CPU
+        on_gpu = fabric.device.type == "cuda"
         self._on_gpu = torch.from_numpy(data.photos[:]).to(fabric.device) if on_gpu else None
 
     @property
@@ -162,9 +176,8 @@ class Trainer:
         drawn = sample_epoch(self.sampling_weights, draws=self.steps * recipe.batch, rng=rng)
         self.network.train()
         total = torch.zeros((), device=self.fabric.device)
-        for step in range(self.steps):
-            positions = drawn[step * recipe.batch : (step + 1) * recipe.batch]
-            x, targets = self.batch(positions, size=size, rng=rng, generator=generator)
+        batches = self.batches(drawn, size=size, rng=rng, generator=generator)
+        for step, (x, targets) in enumerate(batches):
             loss = training_loss(self.network(x), targets, recipe)
             self.fabric.backward(loss)
             self.optimizer.step()
@@ -209,26 +222,48 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.history = [EpochResult(**result) for result in state["history"]]
 
-    def batch(
-        self, positions: Integers, *, size: int, rng: np.random.Generator, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """This process's share of a batch; all draw for the whole batch, so that their number changes nothing."""
-        data, device = self.data, self.fabric.device
+    def batches(
+        self, drawn: Integers, *, size: int, rng: np.random.Generator, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of each batch; what the CPU does for one is done while the network learns from another.
+
+        drawn: positions among the training photographs, (steps * batch,).
+        """
+        steps = np.split(drawn, self.steps)
+        with ThreadPoolExecutor(max_workers=1) as ahead:  # one, so that what is drawn at random is in order
+            ready = ahead.submit(self._make_ready, steps[0], rng, generator)
+            for following in (*steps[1:], None):
+                batch = ready.result()
+                if following is not None:
+                    ready = ahead.submit(self._make_ready, following, rng, generator)
+                yield self._on_device(batch, size=size)
+
+    def _make_ready(self, positions: Integers, rng: np.random.Generator, generator: torch.Generator) -> _Batch:
+        """All processes draw for the whole batch, so that their number changes nothing."""
         cut = self.crop_matching.draw(positions, rng) if self.crop_matching else np.zeros((len(positions), 2))
         drawn = draw(torch.from_numpy(cut).float(), self.recipe.augmentation, generator)
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
-        indices = data.train[positions][share]
+        indices = self.data.train[positions][share]
+        changes: tuple[Recompression, ...] = ()
+        if self.recipe.augmentation.recompression:
+            # A generator of its own, so that what is drawn after it does not depend on the number of processes.
+            own = np.random.default_rng([int(rng.integers(2**62)), self.fabric.global_rank])
+            changes = draw_recompressions(len(indices), self.recipe.augmentation.recompression, own)
+        places = np.array([change.place for change in changes], np.int64)
+        # A GPU holds the photographs already: it is given those alone that were changed.
+        photos = self.data.photos[indices if self._on_gpu is None else indices[places]]
+        for number, change in enumerate(changes):
+            here = change.place if self._on_gpu is None else number
+            photos[here] = recompress(photos[here], change)
+        return _Batch(indices, places, photos, drawn.rows(share))
+
+    def _on_device(self, batch: _Batch, *, size: int) -> tuple[Tensor, Tensor]:
+        device, photos = self.fabric.device, torch.from_numpy(batch.photos)
         if self._on_gpu is not None:
-            photos = self._on_gpu[torch.from_numpy(indices).to(device)]
-        else:
-            pixels = data.photos[indices]
-            if self.recipe.augmentation.recompression:
-                # A generator of its own, so that what is drawn after it does not depend on the number of processes.
-                own = np.random.default_rng([int(rng.integers(2**62)), self.fabric.global_rank])
-                pixels = recompress(pixels, self.recipe.augmentation.recompression, own)
-            photos = torch.from_numpy(pixels)
-        x = apply(photos, drawn.rows(share).to(device), size=size)
-        return x, torch.from_numpy(data.targets[indices]).to(device)
+            changed, photos = photos, self._on_gpu[torch.from_numpy(batch.indices).to(device)]
+            photos[torch.from_numpy(batch.places).to(device)] = changed.to(device)
+        x = apply(photos, batch.drawn.to(device), size=size)
+        return x, torch.from_numpy(self.data.targets[batch.indices]).to(device)
 
     @property
     def _plain(self) -> Network:
@@ -238,6 +273,8 @@ class Trainer:
 
     def _validated(self, number: int, loss: float, started: float) -> EpochResult:
         data = self.data
+        if not len(data.validation):  # a network that learns from all photographs
+            return EpochResult(number, loss, math.nan, math.nan, perf_counter() - started)
         logits = predict(self.network_at("last"), data.photos, data.validation, fabric=self.fabric)
         self._check_finite(float(logits.sum()), number)
         predicted, target = softmax(logits).argmax(axis=1), data.grades[data.validation]

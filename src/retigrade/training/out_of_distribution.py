@@ -70,6 +70,12 @@ def fit_out_of_distribution(train: Floats, apart: Floats) -> OutOfDistributionDe
     return fitted.model_copy(update={"limit": max(limit, 1e-3)})
 
 
+def passing(detector: OutOfDistributionDetector, features: Floats) -> OutOfDistributionDetector:
+    """The detector with a limit that lets features, (n, C), pass."""
+    farthest = float(detector.distance(features).max()) * _MARGIN
+    return detector.model_copy(update={"limit": max(detector.limit, farthest)})
+
+
 def features_of(bundle: Bundle, photos: Iterable[Pixels]) -> Floats:
     """Run a bundle on canonical photos of its input size: float32 (n, C)."""
     waiting = iter(photos)
@@ -84,10 +90,9 @@ def main(arguments: Refit) -> None:
     photos = list(_photographs(arguments, size))
     known = features_of(bundle, photos)
     apart = np.arange(len(known)) % _APART == 0
-    detector = fit_out_of_distribution(known[~apart], known[apart])
-    farthest = float(detector.distance(features_of(bundle, _drawn_eyes(size))).max())
-    _log.info("limit %.1f by photographs, %.1f by drawn eyes", detector.limit, farthest * _MARGIN)
-    detector = detector.model_copy(update={"limit": max(detector.limit, farthest * _MARGIN)})
+    fitted = fit_out_of_distribution(known[~apart], known[apart])
+    detector = passing(fitted, features_of(bundle, drawn_eyes(size)))
+    _log.info("limit %.1f by photographs, %.1f with drawn eyes", fitted.limit, detector.limit)
     _report("photographs kept apart", detector, known[apart])
     for name, pictures in _others(arguments, photos, size):
         _report(name, detector, features_of(bundle, pictures))
@@ -105,7 +110,8 @@ def _photographs(arguments: Refit, size: int) -> Iterator[Pixels]:
             _log.warning("%s: %s", entry.name, error)
 
 
-def _drawn_eyes(size: int) -> Iterator[Pixels]:
+def drawn_eyes(size: int) -> Iterator[Pixels]:
+    """The built-in drawn eyes as the network sees them, each uint8 (size, size, 3)."""
     return (canonical_view(eye.photo, size=size).canonical for _, eye in demo_eyes())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +14,11 @@ from retigrade.arrays import Floats, Integers, Reals
 from retigrade.bundle import Bundle, read_metadata, reseal
 from retigrade.data.annotations import read_annotated
 from retigrade.data.cache import prepared
-from retigrade.data.duplicates import find_duplicates
 from retigrade.data.manifest import Manifest
-from retigrade.data.splits import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Splits,
-    by_source,
-    k_fold,
-    read_splits,
-    three_way,
-    within,
-    write_splits,
-)
-from retigrade.errors import UsageError
+from retigrade.data.splits import TEST, VALIDATION, Splits
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, Predictions, predict_labelled
-from retigrade.evaluation.result import EvaluationResult
+from retigrade.evaluation.result import OUT_OF_FOLD, EvaluationResult
 from retigrade.files import write_whole
 from retigrade.grader import Grader
 from retigrade.grading import Grading
@@ -41,18 +28,21 @@ from retigrade.metrics.fitting import fit_prior, fit_temperature
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.config import TrainConfig
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
-from retigrade.training.describe import Evidence, Origin, make_metadata
+from retigrade.training.describe import Evidence, Origin, make_metadata, make_training
 from retigrade.training.distillation import cross_fitted_targets, distilled_targets, mean_logits, teacher_shares
-from retigrade.training.export import concatenated, receptive_field_offset, run_model, to_onnx
+from retigrade.training.export import receptive_field_offset, run_model, to_onnx
+from retigrade.training.folds import everything, folds_of, split_of
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
 from retigrade.training.loop import Pick, fit, predict, starting_network
 from retigrade.training.network import Ensemble, Network
-from retigrade.training.out_of_distribution import fit_out_of_distribution
+from retigrade.training.out_of_distribution import drawn_eyes, fit_out_of_distribution, passing
 from retigrade.training.progress import Progress
 from retigrade.training.recipe import Recipe
 
 BUNDLE, SPLITS, WEIGHTS, EVALUATION = "bundle.onnx", "splits.json", "network.safetensors", "evaluation.json"
 _OFFSET_PHOTOS = 16  # enough for the gradient's centre to settle
+_ENOUGH = 2048  # photographs that say what a fold's features look like
+_APART = 3  # every n-th photograph sets the detector's limit where none is left that was not learned from
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -88,52 +78,82 @@ def bundle_of_weights(
     """Make a bundle of the weights that the config starts from, as they are: what follows a training, without one."""
     network = starting_network(config.recipe, config.start)
     run = _Run(manifest, config, folder=folder, fabric=fabric, progress=progress)
-    (fold,) = _folds(manifest, run.splits, config)
+    (fold,) = folds_of(manifest, run.splits, config)
     network = network.to(fabric.device).to(memory_format=torch.channels_last).eval()
-    return run.write_bundle([run.export(network, run.training_data(fold), fold, trained="weights as they were")])
+    fitted = run.finish(network, run.training_data(fold), fold, trained="weights as they were")
+    return run.write_bundle([run.export(fitted)])
 
 
 def train_manifest(
-    manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
+    manifest: Manifest,
+    config: TrainConfig,
+    *,
+    folder: Path,
+    fabric: Fabric,
+    progress: Progress,
+    predicted: Reals | None = None,
 ) -> TrainedBundle | None:
     """Train as configured on the photographs of a manifest; what `folder` holds already is continued.
 
-    Returns None in all processes but the first.
+    predicted: what the runs of `config.distill` say of the photographs, float (N, 5), rows sum to 1. Returns None in
+    all processes but the first.
     """
-    run = _Run(manifest, config, folder=folder, fabric=fabric, progress=progress)
-    exported = [run.fold(fold) for fold in _folds(manifest, run.splits, config)]
-    trained = run.write_bundle([each for each in exported if each is not None]) if fabric.is_global_zero else None
+    run = _Run(manifest, config, folder=folder, fabric=fabric, progress=progress, predicted=predicted)
+    folds = list(folds_of(manifest, run.splits, config))
+    fitted = [run.fit(fold) for fold in folds]
+    refit = run.fit(everything(manifest)) if config.refit else None
+    trained = run.write_bundles(fitted, refit) if fabric.is_global_zero else None
     fabric.barrier()
     return trained
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """A trained network, its map taught; annotated: SHA-256 of the photographs that taught it."""
+
+    network: Network
+    fold: Fold
+    annotated: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Exported:
-    """A trained network as ONNX, what it answers where it did not train, and its calibration photographs' features."""
+    """A trained network as ONNX, what it answers where it did not train, and its calibration photographs' features.
+
+    calibration_features: None of a network that learned from all photographs.
+    """
 
     name: str
     network: Network | Ensemble
     model: bytes
     evidence: Evidence
-    calibration_features: Floats
+    calibration_features: Floats | None
 
 
 class _Run:
     """One call of `train_manifest`: the photographs, how to train on them, and where to."""
 
     def __init__(
-        self, manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
+        self,
+        manifest: Manifest,
+        config: TrainConfig,
+        *,
+        folder: Path,
+        fabric: Fabric,
+        progress: Progress,
+        predicted: Reals | None = None,
     ) -> None:
         """With the split and the prepared photographs that `folder` holds, or that are made there."""
         with fabric.rank_zero_first():  # of several processes one writes and the others read
-            self.splits = _splits(manifest, config, folder / SPLITS)
+            self.splits = split_of(manifest, config, folder / SPLITS)
             self.photos = prepared(manifest, size=config.recipe.size, folder=folder)
         self.manifest, self.config = manifest, config
         self.folder, self.fabric, self.progress = folder, fabric, progress
+        self._predicted = predicted
         self._distill_logits: Floats | None = None  # alike for all folds
 
-    def fold(self, fold: Fold) -> _Exported | None:
-        """Train the network of one fold and export it; None in all processes but the first."""
+    def fit(self, fold: Fold) -> _Fitted:
+        """Train the network of one fold."""
         config, recipe, folder = self.config, self.config.recipe, self.folder / fold.name
         data = self.training_data(fold)
         if recipe.teachers:
@@ -147,31 +167,56 @@ class _Run:
 
             data = cross_fitted_targets(data, recipe, shares=shares, teach=teach)
         self._note_known(fold)
-        if config.distill:
+        if self._predicted is not None:
+            data = distilled_targets(data, recipe, self._predicted)
+        elif config.distill:
             data = self._distilled(data, fold)
         network = self._fit(data, recipe, folder)
-        if not self.fabric.is_global_zero:
-            return None
-        return self.export(network, data, fold, trained=f"recipe {recipe.name}, {recipe.epochs} epochs")
+        return self.finish(network, data, fold, trained=f"recipe {recipe.name}, {recipe.epochs} epochs")
 
-    def export(self, network: Network, data: TrainingData, fold: Fold, *, trained: str) -> _Exported:
-        """Teach a trained network's map, save its weights, export and ask it; `trained` says how it came about."""
-        config, recipe, folder = self.config, self.config.recipe, self.folder / fold.name
+    def finish(self, network: Network, data: TrainingData, fold: Fold, *, trained: str) -> _Fitted:
+        """Teach a trained network's map and save its weights; `trained` says how it came about."""
+        if not self.fabric.is_global_zero:
+            return _Fitted(network, fold, ())
         annotated = self._supervise_lesions(network, data, fold)
-        network.save(folder / WEIGHTS, trained=trained)
-        self._correct_prior(network, data)
-        model = to_onnx(network, size=recipe.size, mirror=config.mirror)
+        network.save(self.folder / fold.name / WEIGHTS, trained=trained)
+        return _Fitted(network, fold, annotated)
+
+    def write_bundles(self, fitted: Sequence[_Fitted], refit: _Fitted | None) -> TrainedBundle:
+        """Export the networks and write their bundle: of the refit one, if there is one, else of them together."""
+        if refit is None:
+            return self.write_bundle([self.export(each) for each in fitted])
+        logits = [predict(each.network, self.photos, each.fold.test, fabric=self.fabric) for each in fitted]
+        shift = self._prior(np.concatenate(logits), np.concatenate([each.fold.test for each in fitted]))
+        exported = [self.export(each, shift=shift) for each in fitted]
+        self._shift(refit.network, shift)
+        model = to_onnx(refit.network, size=self.config.recipe.size, mirror=self.config.mirror)
+        evidence = replace(
+            Evidence.together([each.evidence for each in exported]), train=refit.fold.train, annotated=refit.annotated
+        )
+        return self.write_bundle(exported, refit=_Exported("", refit.network, model, evidence, None))
+
+    def export(self, fitted: _Fitted, *, shift: Reals | None = None) -> _Exported:
+        """Export a network and ask it about photographs that it did not learn from.
+
+        shift: what undoes class balancing, if not fitted on the fold's validation photographs.
+        """
+        config, fold, network = self.config, fitted.fold, fitted.network
+        if shift is None:
+            shift = self._prior(predict(network, self.photos, fold.validation, fabric=self.fabric), fold.validation)
+        self._shift(network, shift)
+        model = to_onnx(network, size=config.recipe.size, mirror=config.mirror)
         # With folds, the fold that tests calibrates too: the ensemble's own answers to it are those of this network.
         calibrate = fold.test if config.cross_validated else fold.validation
         calibration = run_model(model, self.photos, calibrate)
         evidence = Evidence(
-            train=fold.train, annotated=annotated, calibrate=calibrate, calibration=calibration, test=fold.test
+            train=fold.train, annotated=fitted.annotated, calibrate=calibrate, calibration=calibration, test=fold.test
         )
         return _Exported(fold.name, network, model, evidence, calibration.features)
 
-    def write_bundle(self, exported: Sequence[_Exported]) -> TrainedBundle:
-        """Write the network, or the networks of all folds as one, with its calibration and its evaluation."""
-        whole = exported[0] if len(exported) == 1 else self._ensemble(exported)
+    def write_bundle(self, exported: Sequence[_Exported], *, refit: _Exported | None = None) -> TrainedBundle:
+        """Write the network, the networks of all folds as one, or the refit one, with calibration and evaluation."""
+        whole = refit or (exported[0] if len(exported) == 1 else self._ensemble(exported))
         metadata = self._metadata(whole)
         self.progress.note(f"evaluating on {len(whole.evidence.test)} test photographs")
         grader = _grader(whole.model, metadata)
@@ -184,12 +229,14 @@ class _Run:
             predictions,
             grader,
             manifest=self.manifest,
-            part=TEST if len(exported) == 1 else "out of fold",
+            part=TEST if len(exported) == 1 else OUT_OF_FOLD,
             out_of_fold=len(exported) > 1,
         )
-        write_whole(self.folder / EVALUATION, (result.model_dump_json(indent=1) + "\n").encode())
         metadata = metadata.model_copy(update={"figures": result.stored_figures()})
-        write_whole(self.folder / BUNDLE, reseal(whole.model, metadata))
+        bundle = reseal(whole.model, metadata)
+        result = result.model_copy(update={"bundle": Bundle.from_bytes(bundle).identity})  # its figures are part of it
+        write_whole(self.folder / EVALUATION, (result.model_dump_json(indent=1) + "\n").encode())
+        write_whole(self.folder / BUNDLE, bundle)
         return TrainedBundle(
             path=self.folder / BUNDLE,
             metadata=metadata,
@@ -272,11 +319,12 @@ class _Run:
         supervise_lesions(network, data, lesions, seed=self.config.start.seed, device=self.fabric.device)
         return lesions.digests
 
-    def _correct_prior(self, network: Network, data: TrainingData) -> None:
-        """Undo, in the head's bias, what drawing rare grades more often did to the logits."""
-        logits = predict(network, data.photos, data.validation, fabric=self.fabric)
-        weights = equal_sources(self.manifest.sources[data.validation])
-        shift = fit_prior(logits, data.grades[data.validation], weights=weights)
+    def _prior(self, logits: Floats, indices: Integers) -> Reals:
+        """What undoes, in the logits, that rare grades were drawn more often than they come: float64 (5,)."""
+        weights = equal_sources(self.manifest.sources[indices])
+        return fit_prior(logits, self.manifest.grades[indices], weights=weights)
+
+    def _shift(self, network: Network, shift: Reals) -> None:
         with torch.no_grad():
             network.get_parameter("classify.bias").add_(torch.from_numpy(shift).to(self.fabric.device))
 
@@ -284,90 +332,73 @@ class _Run:
         """The networks of all folds as one, with what each answered on its own fold."""
         network = Ensemble([each.network for each in exported], origin=exported[0].network.origin)
         model = to_onnx(network, size=self.config.recipe.size, mirror=self.config.mirror)
-        evidence = [each.evidence for each in exported]
-        whole = Evidence(
-            train=np.unique(np.concatenate([each.train for each in evidence])),
-            annotated=tuple(sorted({digest for each in evidence for digest in each.annotated})),
-            calibrate=np.concatenate([each.calibrate for each in evidence]),
-            calibration=concatenated([each.calibration for each in evidence]),
-            test=np.concatenate([each.test for each in evidence]),
-        )
+        whole = Evidence.together([each.evidence for each in exported])
         return _Exported("", network, model, whole, run_model(model, self.photos, whole.calibrate).features)
 
     def _metadata(self, whole: _Exported) -> Metadata:
-        config, evidence = self.config, whole.evidence
+        evidence = whole.evidence
         across, down = receptive_field_offset(whole.network, self.photos[evidence.calibrate[:_OFFSET_PHOTOS]])
+        features, others = run_model(whole.model, self.photos, evidence.train).features, whole.calibration_features
+        if others is None:
+            apart = np.arange(len(features)) % _APART == 0
+            features, others = features[~apart], features[apart]
+        drawn = np.stack(list(drawn_eyes(self.config.recipe.size)))
         return make_metadata(
             evidence,
-            Origin(
-                name=config.name,
-                backbone=config.start.backbone,
-                starting_weights=whole.network.origin,
-                licence=config.license,
-                intended_use=config.intended_use,
-                recipe=config.recipe,
-                folds=len(self.splits.names) if config.cross_validated else 0,
-                leave_source_out=config.leave_source_out,
+            self._origin(whole),
+            detector=passing(
+                fit_out_of_distribution(features, others), run_model(whole.model, drawn, np.arange(len(drawn))).features
             ),
-            features=run_model(whole.model, self.photos, evidence.train).features,
-            calibration_features=whole.calibration_features,
-            receptive_field_offset=(0.5 if config.mirror else across, down),
+            receptive_field_offset=(0.5 if self.config.mirror else across, down),
             manifest=self.manifest,
             duplicates=self.splits.groups,
             split_file=(self.folder / SPLITS).read_bytes(),
         )
 
+    def _origin(self, exported: _Exported) -> Origin:
+        config = self.config
+        return Origin(
+            name=config.name,
+            backbone=config.start.backbone,
+            starting_weights=exported.network.origin,
+            licence=config.license,
+            intended_use=config.intended_use,
+            recipe=config.recipe,
+            folds=len(self.splits.names) if config.cross_validated else 0,
+            leave_source_out=config.leave_source_out,
+            refit=config.refit,
+        )
+
     def _out_of_fold(self, exported: Sequence[_Exported], metadata: Metadata) -> Predictions:
-        """Every photograph graded by the one network that never saw it, calibrated as the ensemble is."""
+        """Every photograph graded by the one network that never saw it, calibrated as the bundle is.
+
+        Each of these networks is written as a bundle of its own, so that anybody can ask it.
+        """
         everything = LabelledSet.of(self.manifest, self.splits)
         gradings: dict[int, Grading] = {}
         for each in exported:
-            features = run_model(each.model, self.photos, each.evidence.train).features
-            detector = fit_out_of_distribution(features, each.calibration_features)
-            grader = _grader(each.model, metadata.model_copy(update={"out_of_distribution": detector}))
+            bundle = reseal(each.model, self._of_fold(each, metadata))
+            write_whole(self.folder / each.name / BUNDLE, bundle)
+            grader = Grader(Bundle.from_bytes(bundle))
             paths = [self.manifest.paths[index] for index in each.evidence.test]
             gradings |= dict(zip(each.evidence.test.tolist(), grader.grade_many(paths, heat=False), strict=True))
         return Predictions(everything, tuple(gradings[index] for index in range(len(self.manifest))))
+
+    def _of_fold(self, exported: _Exported, metadata: Metadata) -> Metadata:
+        """The metadata of one fold's network, calibrated as the bundle is."""
+        if exported.calibration_features is None:
+            raise ValueError("a fold's network has photographs that it did not learn from")
+        some = exported.evidence.train[:: max(1, len(exported.evidence.train) // _ENOUGH)]
+        features = run_model(exported.model, self.photos, some).features
+        origin, split_file = self._origin(exported), (self.folder / SPLITS).read_bytes()
+        own = {
+            "name": f"{metadata.name}-{exported.name}",
+            "out_of_distribution": fit_out_of_distribution(features, exported.calibration_features),
+            "training": make_training(self.manifest, exported.evidence, origin, split_file=split_file),
+        }
+        return metadata.model_copy(update=own)
 
 
 def _grader(model: bytes, metadata: Metadata) -> Grader:
     """A grader of a bundle that is not written yet."""
     return Grader(Bundle.from_bytes(reseal(model, metadata)))
-
-
-def _folds(manifest: Manifest, splits: Splits, config: TrainConfig) -> Iterator[Fold]:
-    if not config.cross_validated:
-        yield Fold(name="", train=splits.part(TRAIN), validation=splits.part(VALIDATION), test=splits.part(TEST))
-    for name in splits.names if config.cross_validated else ():
-        # Each fold is tested on by a network that neither trained nor stopped by it.
-        shares = {TRAIN: 1 - config.validation, VALIDATION: config.validation}
-        inner = within(manifest, splits, splits.rest(name), shares=shares, seed=config.start.seed)
-        folder = f"without-{name}" if config.leave_source_out else name
-        yield Fold(name=folder, train=inner[TRAIN], validation=inner[VALIDATION], test=splits.part(name))
-
-
-def _splits(manifest: Manifest, config: TrainConfig, path: Path) -> Splits:
-    kept = read_splits(path, manifest) if path.exists() else None
-    if config.splits is not None:
-        splits = read_splits(config.splits, manifest)
-        if set(splits.names) != {TRAIN, VALIDATION, TEST}:
-            raise UsageError(
-                f"{config.splits}: has the parts {', '.join(splits.names)}; --splits needs {TRAIN}, {VALIDATION} "
-                f"and {TEST}"
-            )
-        if kept is None:
-            write_splits(splits, path, manifest)
-        elif kept.names != splits.names or not np.array_equal(kept.part_of, splits.part_of):
-            raise UsageError(f"{path}: is another split than {config.splits}; name another --out")
-        return splits
-    if kept is not None:
-        return kept
-    groups, seed = find_duplicates(manifest.paths), config.start.seed
-    if config.leave_source_out:
-        splits = by_source(manifest, groups, seed=seed)
-    elif config.folds:
-        splits = k_fold(manifest, groups, folds=config.folds, seed=seed)
-    else:
-        splits = three_way(manifest, groups, validation=config.validation, test=config.test, seed=seed)
-    write_splits(splits, path, manifest)
-    return splits
