@@ -122,7 +122,7 @@ def main(arguments: Averaging) -> None:
     for file in (*arguments.weights, mean):
         network = starting_network(config.recipe, replace(config.start, weights=file)).to(fabric.device)
         logits = predict(network.to(memory_format=torch.channels_last), photos, validation, fabric=fabric)
-        figures = ", ".join(_compared(logits, manifest.grades[validation], weights))
+        figures = ", ".join(compared(logits, manifest.grades[validation], weights))
         _log.info("%s on validation: %s", file, figures)
     with TerminalProgress() as progress:
         trained = bundle_of_weights(manifest, config, folder=arguments.out, fabric=fabric, progress=progress)
@@ -137,7 +137,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UsageError(f"{file}: cannot be read as weights ({error}); give a run's network.safetensors") from error
 
 
-def _compared(logits: Floats, grades: Integers, weights: Reals) -> Iterator[str]:
+def compared(logits: Floats, grades: Integers, weights: Reals) -> Iterator[str]:
     """Three figures after calibration on the same photographs with these weights, which weigh the first figure, too."""
     shifted = logits + fit_prior(logits, grades, weights=weights)
     probabilities = softmax(shifted, temperature=fit_temperature(shifted, grades, weights=weights))

@@ -20,6 +20,8 @@ from retigrade.errors import BundleError
 LARGEST_DIFFERENCE = 1e-4
 """Between the logits of torch and of ONNX Runtime."""
 
+_EXPORTER = ("torch.onnx", "onnxscript", "onnx_ir")  # what tells of every step of an export
+
 
 class ModelOutputs(NamedTuple):
     """Of N photographs: logits float32 (N, 5), maps float32 (N, 5, s, s), features float32 (N, C)."""
@@ -62,9 +64,10 @@ def to_onnx(network: nn.Module, *, size: int, mirror: bool = False) -> bytes:
     example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own exporter
-        quiet = logging.getLogger("torch.onnx")
-        level = quiet.level
-        quiet.setLevel(logging.ERROR)
+        loggers = [logging.getLogger(name) for name in _EXPORTER]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         path = Path(folder, "network.onnx")
         try:
             torch.onnx.export(
@@ -79,7 +82,8 @@ def to_onnx(network: nn.Module, *, size: int, mirror: bool = False) -> bytes:
                 verbose=False,
             )
         finally:
-            quiet.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
         exported = path.read_bytes()
     with torch.inference_mode():
         expected = model(example)[0].numpy()

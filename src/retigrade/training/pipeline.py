@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from retigrade.arrays import Floats, Integers, Reals
 from retigrade.bundle import Bundle, read_metadata, reseal
-from retigrade.data.annotations import read_annotated
+from retigrade.data.annotations import AnnotatedPhoto, read_annotated
 from retigrade.data.cache import prepared
 from retigrade.data.manifest import Manifest
 from retigrade.data.splits import TEST, VALIDATION, Splits
@@ -73,14 +73,17 @@ class TrainedBundle:
 
 
 def bundle_of_weights(
-    manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress
+    manifest: Manifest, config: TrainConfig, *, folder: Path, fabric: Fabric, progress: Progress, taught: bool = False
 ) -> TrainedBundle:
-    """Make a bundle of the weights that the config starts from, as they are: what follows a training, without one."""
+    """Make a bundle of the weights that the config starts from, as they are: what follows a training, without one.
+
+    taught: the map knows the annotated photographs already; they are noted and not learned from again.
+    """
     network = starting_network(config.recipe, config.start)
     run = _Run(manifest, config, folder=folder, fabric=fabric, progress=progress)
     (fold,) = folds_of(manifest, run.splits, config)
     network = network.to(fabric.device).to(memory_format=torch.channels_last).eval()
-    fitted = run.finish(network, run.training_data(fold), fold, trained="weights as they were")
+    fitted = run.finish(network, run.training_data(fold), fold, trained="weights as they were", taught=taught)
     return run.write_bundle([run.export(fitted)])
 
 
@@ -174,13 +177,18 @@ class _Run:
         network = self._fit(data, recipe, folder)
         return self.finish(network, data, fold, trained=f"recipe {recipe.name}, {recipe.epochs} epochs")
 
-    def finish(self, network: Network, data: TrainingData, fold: Fold, *, trained: str) -> _Fitted:
-        """Teach a trained network's map and save its weights; `trained` says how it came about."""
+    def finish(
+        self, network: Network, data: TrainingData, fold: Fold, *, trained: str, taught: bool = False
+    ) -> _Fitted:
+        """Teach a trained network's map, if it was not, and save its weights; `trained` says how it came about."""
         if not self.fabric.is_global_zero:
             return _Fitted(network, fold, ())
-        annotated = self._supervise_lesions(network, data, fold)
+        annotated = self._annotated(fold)
+        if annotated and not taught:
+            lesions = prepare_lesions(annotated, size=self.config.recipe.size)
+            supervise_lesions(network, data, lesions, seed=self.config.start.seed, device=self.fabric.device)
         network.save(self.folder / fold.name / WEIGHTS, trained=trained)
-        return _Fitted(network, fold, annotated)
+        return _Fitted(network, fold, tuple(item.photo.sha256 for item in annotated))
 
     def write_bundles(self, fitted: Sequence[_Fitted], refit: _Fitted | None) -> TrainedBundle:
         """Export the networks and write their bundle: of the refit one, if there is one, else of them together."""
@@ -219,7 +227,7 @@ class _Run:
         whole = refit or (exported[0] if len(exported) == 1 else self._ensemble(exported))
         metadata = self._metadata(whole)
         self.progress.note(f"evaluating on {len(whole.evidence.test)} test photographs")
-        grader = _grader(whole.model, metadata)
+        grader = Grader(Bundle.from_bytes(reseal(whole.model, metadata)))
         if len(exported) == 1:
             labelled = LabelledSet.of(self.manifest, self.splits, part=TEST)
             predictions = predict_labelled(grader, labelled)
@@ -305,19 +313,14 @@ class _Run:
         temperature = fit_temperature(logits[calibrate], data.grades[calibrate], weights=weights)
         return distilled_targets(data, self.config.recipe, softmax(logits, temperature=temperature))
 
-    def _supervise_lesions(self, network: Network, data: TrainingData, fold: Fold) -> tuple[str, ...]:
-        """Lesion supervision by the annotated photographs of no eye that this fold must not see; their SHA-256."""
+    def _annotated(self, fold: Fold) -> list[AnnotatedPhoto]:
+        """The annotated photographs of no eye that this fold must not see."""
         if self.config.lesions is None:
-            return ()
+            return []
         unseen = np.setdiff1d(np.arange(len(self.manifest)), fold.train)
-        annotated = without_eyes_of(
+        return without_eyes_of(
             [self.manifest.paths[index] for index in unseen], list(read_annotated(self.config.lesions))
         )
-        if not annotated:
-            return ()
-        lesions = prepare_lesions(annotated, size=self.config.recipe.size)
-        supervise_lesions(network, data, lesions, seed=self.config.start.seed, device=self.fabric.device)
-        return lesions.digests
 
     def _prior(self, logits: Floats, indices: Integers) -> Reals:
         """What undoes, in the logits, that rare grades were drawn more often than they come: float64 (5,)."""
@@ -397,8 +400,3 @@ class _Run:
             "training": make_training(self.manifest, exported.evidence, origin, split_file=split_file),
         }
         return metadata.model_copy(update=own)
-
-
-def _grader(model: bytes, metadata: Metadata) -> Grader:
-    """A grader of a bundle that is not written yet."""
-    return Grader(Bundle.from_bytes(reseal(model, metadata)))
