@@ -143,7 +143,7 @@ def install(app: FastAPI, *, page: Answer) -> Answer:
 
 
 def database_problem(error: Exception) -> Problem:
-    """Return what a client is told where the database did not take or give something; it holds no data."""
+    """Return the answer to a client where the database did not take or give something; it holds no data."""
     words = str(getattr(error, "orig", None) or error).casefold()
     for sign, seen in (
         ("readonly", "the database is read-only"),

@@ -39,7 +39,7 @@ _TREES_REJECT = {
     "l2_regularization": 3,
     "min_samples_leaf": 20,
 }
-_WEIGHT_USABLE = 4.0  # of a photograph that could just be read: it must not be told to be taken again
+_WEIGHT_USABLE = 4.0  # of a photograph that can still be read: it must not be asked for again
 _GOOD, _USABLE, _REJECT = "0", "1", "2"
 
 

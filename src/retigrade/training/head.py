@@ -118,9 +118,7 @@ def main(arguments: Head) -> None:
     for pull, change in changes.items():
         _log.info("pull %g: %s", pull, ", ".join(compared(_answers(unseen, change), grades, equal)))
     chosen = torch.from_numpy(changes[arguments.pull[0]]).float()
-    with torch.no_grad():
-        network.classify.weight.add_(chosen[:, :-1, None, None])
-        network.get_parameter("classify.bias").add_(chosen[:, -1])
+    network.add_to_head(chosen[:, -1], chosen[:, :-1])
     network.save(arguments.out / FITTED, trained="the last head fitted again")
     config = replace(config, start=replace(config.start, weights=arguments.out / FITTED))
     fabric = open_fabric(accelerator="auto")

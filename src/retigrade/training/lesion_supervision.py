@@ -162,9 +162,8 @@ def _take_back(network: Network, head: HighResolutionHead, known: _Predicted, *,
         features = F.pad(known.features.double(), (0, 1), value=1.0)
         pull = _PULL * len(features) * torch.eye(features.shape[1], dtype=torch.float64)
         pull[-1, -1] = 1e-6 * len(features)  # the bias is free
-        weights = torch.linalg.solve(features.T @ features + pull, features.T @ lost).T.float().to(device)
-        network.classify.weight.add_(weights[:, :-1, None, None])
-        network.get_parameter("classify.bias").add_(weights[:, -1])
+        weights = torch.linalg.solve(features.T @ features + pull, features.T @ lost).T.float()
+    network.add_to_head(weights[:, -1], weights[:, :-1])
 
 
 def _turned(lesions: Lesions) -> Lesions:

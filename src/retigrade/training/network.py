@@ -129,6 +129,13 @@ class Network(nn.Module):
         maps = near_maps + wide + (logits - wide.mean((2, 3)))[:, :, None, None]  # enlarging moves the mean by a little
         return near, NetworkOutput(logits + near_logits, maps, features, near_logits)
 
+    def add_to_head(self, bias: Tensor, weights: Tensor | None = None) -> None:
+        """Change the last feature map's head in place: add to its biases, (5,), and to its weights, (5, C)."""
+        with torch.no_grad():
+            self.get_parameter("classify.bias").add_(bias.to(self.mean.device))
+            if weights is not None:
+                self.classify.weight.add_(weights[:, :, None, None].to(self.mean.device))
+
     def save(self, path: Path, *, trained: str) -> None:
         """Write all weights as safetensors, to start another training from; `trained` says how they came about."""
         notes = {"format": "pt", "origin": f"{trained}, from {self.origin}", **self._notes}

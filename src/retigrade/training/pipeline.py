@@ -197,7 +197,7 @@ class _Run:
         logits = [predict(each.network, self.photos, each.fold.test, fabric=self.fabric) for each in fitted]
         shift = self._prior(np.concatenate(logits), np.concatenate([each.fold.test for each in fitted]))
         exported = [self.export(each, shift=shift) for each in fitted]
-        self._shift(refit.network, shift)
+        refit.network.add_to_head(torch.from_numpy(shift))
         model = to_onnx(refit.network, size=self.config.recipe.size, mirror=self.config.mirror)
         evidence = replace(
             Evidence.together([each.evidence for each in exported]), train=refit.fold.train, annotated=refit.annotated
@@ -212,7 +212,7 @@ class _Run:
         config, fold, network = self.config, fitted.fold, fitted.network
         if shift is None:
             shift = self._prior(predict(network, self.photos, fold.validation, fabric=self.fabric), fold.validation)
-        self._shift(network, shift)
+        network.add_to_head(torch.from_numpy(shift))
         model = to_onnx(network, size=config.recipe.size, mirror=config.mirror)
         # With folds, the fold that tests calibrates too: the ensemble's own answers to it are those of this network.
         calibrate = fold.test if config.cross_validated else fold.validation
@@ -326,10 +326,6 @@ class _Run:
         """What undoes, in the logits, that rare grades were drawn more often than they come: float64 (5,)."""
         weights = equal_sources(self.manifest.sources[indices])
         return fit_prior(logits, self.manifest.grades[indices], weights=weights)
-
-    def _shift(self, network: Network, shift: Reals) -> None:
-        with torch.no_grad():
-            network.get_parameter("classify.bias").add_(torch.from_numpy(shift).to(self.fabric.device))
 
     def _ensemble(self, exported: Sequence[_Exported]) -> _Exported:
         """The networks of all folds as one, with what each answered on its own fold."""

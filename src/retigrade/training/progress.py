@@ -1,4 +1,4 @@
-"""How a training goes: the record of an epoch, who is told of it, and a display for the terminal. Needs no torch."""
+"""How a training goes: the record of an epoch, what hears of it, and a display for the terminal. Needs no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EpochResult:
 
 
 class Progress:
-    """Is told how trainings go; this one keeps silent. Override what you want to hear."""
+    """Hears how trainings go; this one keeps silent. Override what you want to hear."""
 
     def begin(self, name: str, *, epochs: int) -> None:
         """Hear that the training called `name` begins or is continued; the last of several names tells which."""

@@ -236,11 +236,8 @@ SHARP = replace(
     source_balance=0.45,
     ema_decay=0.997,
     teachers=0,
-    augmentation=AugmentationConfig(
-        zoom=0.12,
-        contrast=0.28,
-        saturation=0.28,
-        channel_gain=0.15,
+    augmentation=replace(
+        BRIEF.augmentation,
         blur=1.6,
         noise=8,
         channel_gamma=0.08,
