@@ -324,6 +324,7 @@ def test_dead_letters_are_taken_up_again(start: Callable[..., Node], pixels: Pix
         assert len(node.spool.waiting()) == 1
         again = start(forward=archive.peer)
         until(lambda: len(archive.kept) == 2 and len(list(again.spool.dead())) == 1)  # what cannot be read stays so
+        until(lambda: not again.spool.waiting())  # its record is filed after it is set aside
         assert len(done(again)) == 2
     finally:
         archive.server.shutdown()
