@@ -144,3 +144,50 @@ def test_photographs_of_one_patient_are_one_piece_of_evidence() -> None:
     together = operating_points(*photographs(score, referable), groups=np.arange(200) // 2)["balanced"]
     assert together == once
     assert together.sensitivity.low < apart.sensitivity.low
+
+
+def test_balanced_serves_the_source_whose_eyes_are_hard_to_tell() -> None:
+    # Most referable photographs come from the easy source, where every threshold between finds them.
+    rng = np.random.default_rng(5)
+    sources = np.repeat(["easy", "easy", "hard", "hard"], (300, 60, 60, 300))
+    referable = np.repeat([True, False, True, False], (300, 60, 60, 300))
+    middle = np.repeat([3.0, -3.5, -0.6, -2.2], (300, 60, 60, 300))
+    score = 1 / (1 + np.exp(-rng.normal(middle, 1)))
+    together = operating_points(*photographs(score, referable))["balanced"]
+    each = operating_points(*photographs(score, referable), sources=sources)["balanced"]
+    hard = sources == "hard"
+
+    def least(threshold: float) -> float:
+        rates = at_threshold(score[hard], referable[hard], threshold)
+        return min((rates.sensitivity - 0.85) * np.sqrt(60), (rates.specificity - 0.85) * np.sqrt(300))
+
+    assert least(each.threshold) == max(map(least, np.unique(score))) > least(together.threshold)
+
+
+def test_one_source_is_all_photographs() -> None:
+    rng = np.random.default_rng(6)
+    referable = np.arange(300) < 100
+    score = 1 / (1 + np.exp(-rng.normal(np.where(referable, 1.5, -1.5), 1)))
+    alone = operating_points(*photographs(score, referable), sources=np.full(300, "only"))
+    assert alone == operating_points(*photographs(score, referable))
+
+
+def test_a_source_of_healthy_eyes_alone_counts_for_specificity() -> None:
+    rng = np.random.default_rng(7)
+    referable = np.arange(600) < 100
+    healthy_alone = np.arange(600) >= 300
+    score = 1 / (1 + np.exp(-rng.normal(np.where(referable, 2.0, np.where(healthy_alone, 0.5, -2.0)), 0.7)))
+    sources = np.where(healthy_alone, "clinic", "hospital")
+    point = operating_points(*photographs(score, referable), sources=sources)["balanced"]
+    assert np.mean(score[healthy_alone] < point.threshold) > 0.7
+
+
+def test_screening_never_refers_fewer_than_balanced() -> None:
+    rng = np.random.default_rng(8)
+    referable = np.tile(np.arange(200) < 100, 3)
+    hopeless = np.arange(600) >= 400
+    score = 1 / (1 + np.exp(-rng.normal(np.where(hopeless, -3.5, np.where(referable, 3.0, -1.5)), 0.8)))
+    weights = np.where(hopeless, 0.01, 1.0)
+    apart = operating_points(*photographs(score, referable), weights=weights, sources=hopeless)
+    together = operating_points(*photographs(score, referable), weights=weights)
+    assert apart["screening"].threshold <= apart["balanced"].threshold < together["screening"].threshold

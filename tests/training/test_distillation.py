@@ -11,7 +11,7 @@ import pytest
 from retigrade.arrays import Floats, Integers
 from retigrade.bundle import Bundle
 from retigrade.training.dataset import TrainingData, soft_targets
-from retigrade.training.distillation import cross_fitted_targets, distilled_targets, mean_logits
+from retigrade.training.distillation import cross_fitted_targets, distilled_targets, mean_logits, mean_prediction
 from retigrade.training.recipe import BEST, Recipe
 from tiny_bundle import write_tiny_bundle
 
@@ -64,3 +64,11 @@ def test_bundles_see_photographs_at_their_own_size_and_answer_with_their_mean(tm
     np.testing.assert_allclose(mean_logits([bundle, bundle], photos, batch=2), expected, atol=1e-5)
     large = photos.repeat(2, axis=1).repeat(2, axis=2)
     np.testing.assert_allclose(mean_logits([bundle], large), expected, atol=1e-5)
+
+
+def test_the_mean_prediction_counts_each_so_many_times() -> None:
+    one, other = np.array([[0.8, 0.2, 1e-9, 1e-9, 1e-9]]), np.array([[0.2, 0.8, 1e-9, 1e-9, 1e-9]])
+    mean = mean_prediction([(one, 2), (other, 1)])
+    assert mean[0, 0] / mean[0, 1] == pytest.approx((4 * 4 / 4) ** (1 / 3))
+    assert mean.sum() == pytest.approx(1)
+    np.testing.assert_allclose(mean_prediction([(one, 3)]), one, atol=1e-8)

@@ -241,7 +241,7 @@ def test_a_refit_network_learns_from_all_and_is_calibrated_out_of_fold(data: Pat
     teachers, out = tmp_path / "teachers", tmp_path / "run"
     options = ("--folds", "2", "--recipe", "sharp", "--size", "64", "--validation", "0.2")
     assert main(command(data, teachers, *options)) == 0
-    splits = ("--splits", str(teachers / "splits.json"), "--distill", str(teachers))
+    splits = ("--splits", str(teachers / "splits.json"), "--distill", str(teachers), str(teachers / "bundle.onnx"))
     assert main(command(data, out, *options, *splits, "--refit", "--name", "refitted")) == 0
     metadata = Bundle.load(out / "bundle.onnx").metadata
     assert (metadata.name, metadata.training.photos) == ("refitted", 50)

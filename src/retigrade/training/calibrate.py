@@ -47,16 +47,18 @@ def operating_points(
     *,
     weights: Reals | None = None,
     groups: Integers | None = None,
+    sources: Integers | npt.NDArray[np.str_] | None = None,
 ) -> dict[str, OperatingPoint]:
     """Named thresholds on the probability of a referable stage; none where photographs are of one class only.
 
     screening: reaches the sensitivity of 0.95, and is as far as can be, in standard errors, from missing either it or
-    the specificity of 0.90 on other photographs. balanced: is as far as can be, in standard errors, from missing a
-    sensitivity or a specificity of 0.85; the highest sum of both (Youden 1950) may give away much of one for a little
-    of the other. specific: the highest sensitivity at a specificity of 0.95, or the highest specificity. A photo whose
-    stage by `decision` is referable is referred at every threshold. weights: (N,), how much each photograph counts;
-    None counts all alike. groups: (N,), equal where photographs are of one patient or duplicates, which are one piece
-    of evidence; None for all apart.
+    the specificity of 0.90 on other photographs; not above balanced. balanced: is as far as can be, in standard
+    errors, from missing a sensitivity or a specificity of 0.85 in any source; rates over all sources hide the one whose
+    eyes are hard to tell, and the highest sum of both (Youden 1950) may give away much of one for a little of the
+    other. specific: the highest sensitivity at a specificity of 0.95, or the highest specificity. A photo whose stage
+    by `decision` is referable is referred at every threshold. weights: (N,), how much each photograph counts; None
+    counts all alike. groups: (N,), equal where photographs are of one patient or duplicates, which are one piece of
+    evidence; None for all apart. sources: the name or number of each photograph's, (N,); None for a single one.
     """
     weights = np.ones(len(grades)) if weights is None else weights
     groups = np.arange(len(grades)) if groups is None else groups
@@ -65,17 +67,24 @@ def operating_points(
         return {}
     points = [at_threshold(score, referable, float(threshold), weights=weights) for threshold in np.unique(score)]
     sick, healthy = (_effective(weights[flags], groups[flags]) for flags in (referable, ~referable))
+    of_source = [np.full(len(grades), True)] if sources is None else [sources == name for name in np.unique(sources)]
+    kinds = [part for here in of_source for part in (here & referable, here & ~referable) if part.any()]
+    evidence = [_effective(weights[part], groups[part]) for part in kinds]
 
-    def room(point: ThresholdRates, sensitivity: float, specificity: float) -> tuple[float, float]:
-        rooms = _room(point.sensitivity, sensitivity, sick), _room(point.specificity, specificity, healthy)
+    def room_of_screening(point: ThresholdRates) -> tuple[float, float]:
+        rooms = _room(point.sensitivity, SENSITIVITY, sick), _room(point.specificity, SPECIFICITY, healthy)
         return min(rooms), point.specificity
 
+    def least_room(point: ThresholdRates) -> tuple[float, float]:
+        right = (score >= point.threshold) == referable
+        reached = [float(np.average(right[part], weights=weights[part])) for part in kinds]
+        return min(_room(share, BALANCED, n) for share, n in zip(reached, evidence, strict=True)), point.specificity
+
+    balanced = max(points, key=least_room)
+    reaching = [point for point in points if point.sensitivity >= SENSITIVITY and point.threshold <= balanced.threshold]
     chosen = {
-        "screening": max(
-            (point for point in points if point.sensitivity >= SENSITIVITY),
-            key=lambda point: room(point, SENSITIVITY, SPECIFICITY),
-        ),
-        "balanced": max(points, key=lambda point: room(point, BALANCED, BALANCED)),
+        "screening": max(reaching, key=room_of_screening),
+        "balanced": balanced,
         "specific": next((point for point in points if point.specificity >= _SPECIFIC), points[-1]),
     }
     return {

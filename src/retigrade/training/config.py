@@ -69,8 +69,6 @@ class TrainConfig:
                 f"--distill goes with a recipe whose targets leave room for it; {self.recipe.name} does not: "
                 "take --recipe further"
             )
-        if self.distilled_bundles and self.distilled_runs:
-            raise UsageError("--distill takes bundles or the folders of runs, not both at once")
         if self.lesions is not None:
             find_annotated(self.lesions)  # a wrong folder must not wait for the training
             if not self.recipe.high_resolution:

@@ -130,10 +130,13 @@ def calibration(outputs: ModelOutputs, manifest: Manifest, indices: Integers, *,
     outputs: the network's for those of the manifest at `indices`, int64 (n,). duplicates: those that are known in it.
     """
     grades, groups = manifest.grades[indices], independent_groups(manifest, duplicates)[indices]
-    weights = calibrate.equal_sources(manifest.sources[indices])
+    sources = manifest.sources[indices]
+    weights = calibrate.equal_sources(sources)
     temperature, decision = calibrate.calibrate(outputs, grades, weights=weights)
     probabilities = softmax(outputs.logits, temperature=temperature)
-    points = calibrate.operating_points(probabilities, decision, grades, weights=weights, groups=groups)
+    points = calibrate.operating_points(
+        probabilities, decision, grades, weights=weights, groups=groups, sources=sources
+    )
     threshold = points["balanced"].threshold if points else 0.5
     return {
         "temperature": temperature,

@@ -57,6 +57,12 @@ def distilled_targets(data: TrainingData, recipe: Recipe, predicted: Reals) -> T
     return replace(data, targets=targets.astype(np.float32), fingerprint=f"{data.fingerprint} with bundles")
 
 
+def mean_prediction(predictions: Sequence[tuple[Reals, int]]) -> Reals:
+    """The geometric mean of predictions, float (N, 5) above 0, each counted so many times; rows sum to 1."""
+    logarithms = [np.log(predicted) for predicted, _ in predictions]
+    return softmax(np.average(logarithms, axis=0, weights=[times for _, times in predictions]))
+
+
 def mean_logits(bundles: Sequence[Bundle], photos: Pixels, *, batch: int = 32) -> Floats:
     """The mean over bundles of their logits for prepared photographs, uint8 (N, S, S, 3), each at its own size."""
     means = []

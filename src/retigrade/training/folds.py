@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from retigrade.arrays import Integers, Reals
 from retigrade.data.duplicates import find_duplicates
 from retigrade.data.manifest import Manifest
 from retigrade.data.splits import (
@@ -28,6 +30,21 @@ from retigrade.training.dataset import Fold
 
 REFIT = "refit"
 """The folder of the network that learns from all photographs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FoldPredictions:
+    """What one network says of photographs that it did not learn from, the bundle's gate apart.
+
+    fold: the network's name, empty for the only one. part: `validation` or `test`. learned_from: how many photographs
+    it learned from. indices: int64 (n,), into the manifest. probabilities: float64 (n, 5), calibrated as the bundle's.
+    """
+
+    fold: str
+    part: str
+    learned_from: int
+    indices: Integers
+    probabilities: Reals
 
 
 def folds_of(manifest: Manifest, splits: Splits, config: TrainConfig) -> Iterator[Fold]:

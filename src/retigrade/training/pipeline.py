@@ -29,9 +29,15 @@ from retigrade.training.calibrate import equal_sources
 from retigrade.training.config import TrainConfig
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
 from retigrade.training.describe import Evidence, Origin, make_metadata, make_training
-from retigrade.training.distillation import cross_fitted_targets, distilled_targets, mean_logits, teacher_shares
+from retigrade.training.distillation import (
+    cross_fitted_targets,
+    distilled_targets,
+    mean_logits,
+    mean_prediction,
+    teacher_shares,
+)
 from retigrade.training.export import receptive_field_offset, run_model, to_onnx
-from retigrade.training.folds import everything, folds_of, split_of
+from retigrade.training.folds import FoldPredictions, everything, folds_of, split_of
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
 from retigrade.training.loop import Pick, fit, predict, starting_network
 from retigrade.training.network import Ensemble, Network
@@ -43,21 +49,6 @@ BUNDLE, SPLITS, WEIGHTS, EVALUATION = "bundle.onnx", "splits.json", "network.saf
 _OFFSET_PHOTOS = 16  # enough for the gradient's centre to settle
 _ENOUGH = 2048  # photographs that say what a fold's features look like
 _APART = 3  # every n-th photograph sets the detector's limit where none is left that was not learned from
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FoldPredictions:
-    """What one network says of photographs that it did not learn from, the bundle's gate apart.
-
-    fold: the network's name, empty for the only one. part: `validation` or `test`. learned_from: how many photographs
-    it learned from. indices: int64 (n,), into the manifest. probabilities: float64 (n, 5), calibrated as the bundle's.
-    """
-
-    fold: str
-    part: str
-    learned_from: int
-    indices: Integers
-    probabilities: Reals
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -98,8 +89,8 @@ def train_manifest(
 ) -> TrainedBundle | None:
     """Train as configured on the photographs of a manifest; what `folder` holds already is continued.
 
-    predicted: what the runs of `config.distill` say of the photographs, float (N, 5), rows sum to 1. Returns None in
-    all processes but the first.
+    predicted: what the runs of `config.distill` say of the photographs, float (N, 5) above 0, rows sum to 1. Returns
+    None in all processes but the first.
     """
     run = _Run(manifest, config, folder=folder, fabric=fabric, progress=progress, predicted=predicted)
     folds = list(folds_of(manifest, run.splits, config))
@@ -170,9 +161,7 @@ class _Run:
 
             data = cross_fitted_targets(data, recipe, shares=shares, teach=teach)
         self._note_known(fold)
-        if self._predicted is not None:
-            data = distilled_targets(data, recipe, self._predicted)
-        elif config.distill:
+        if config.distill:
             data = self._distilled(data, fold)
         network = self._fit(data, recipe, folder)
         return self.finish(network, data, fold, trained=f"recipe {recipe.name}, {recipe.epochs} epochs")
@@ -305,13 +294,20 @@ class _Run:
                 )
 
     def _distilled(self, data: TrainingData, fold: Fold) -> TrainingData:
-        """The training data with targets that are in part what finished bundles predict, calibrated on validation."""
-        if self._distill_logits is None:
-            self._distill_logits = mean_logits([Bundle.load(path) for path in self.config.distill], self.photos)
-        logits, calibrate = self._distill_logits, fold.validation
-        weights = equal_sources(self.manifest.sources[calibrate])
-        temperature = fit_temperature(logits[calibrate], data.grades[calibrate], weights=weights)
-        return distilled_targets(data, self.config.recipe, softmax(logits, temperature=temperature))
+        """The training data with targets that are in part the mean prediction of what is distilled.
+
+        Bundles are calibrated on the fold's validation photographs; runs are so already.
+        """
+        bundles, calibrate = self.config.distilled_bundles, fold.validation
+        predictions = [] if self._predicted is None else [(self._predicted, len(self.config.distilled_runs))]
+        if bundles:
+            if self._distill_logits is None:
+                self._distill_logits = mean_logits([Bundle.load(path) for path in bundles], self.photos)
+            logits = self._distill_logits
+            weights = equal_sources(self.manifest.sources[calibrate])
+            temperature = fit_temperature(logits[calibrate], data.grades[calibrate], weights=weights)
+            predictions.append((softmax(logits, temperature=temperature), len(bundles)))
+        return distilled_targets(data, self.config.recipe, mean_prediction(predictions))
 
     def _annotated(self, fold: Fold) -> list[AnnotatedPhoto]:
         """The annotated photographs of no eye that this fold must not see."""
