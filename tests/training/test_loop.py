@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from retigrade.cli import main
 from retigrade.errors import UsageError
 from retigrade.training.checkpoint import CHECKPOINT, read_checkpoint
+from retigrade.training.copy_paste import LesionBank
 from retigrade.training.cpu import cpu_precision
 from retigrade.training.dataset import TrainingData, soft_targets
 from retigrade.training.device import open_fabric
@@ -26,7 +27,7 @@ from retigrade.training.loop import Start, Trainer, fit, predict
 from retigrade.training.losses import training_loss
 from retigrade.training.network import NetworkOutput
 from retigrade.training.progress import EpochResult, Progress
-from retigrade.training.recipe import BEST, PAPER, Recipe
+from retigrade.training.recipe import BEST, PAPER, AugmentationConfig, Recipe
 from small_data import write_small_data
 
 BACKBONE = "test_efficientnet"
@@ -74,6 +75,21 @@ def test_resume_equals_an_unbroken_run(fabric: Fabric, tmp_path: Path) -> None:
         assert replace(resumed, seconds=0) == replace(whole, seconds=0)
     for name, value in unbroken.network_at("best").state_dict().items():
         assert torch.equal(value, second.network_at("best").state_dict()[name]), name
+
+
+def test_healthy_photographs_that_are_given_lesions_are_learned_as_moderate(fabric: Fabric) -> None:
+    spot = np.full((3, 3, 3), 0.5, np.float32)
+    data = replace(training_data(), lesions=LesionBank(((spot,),)))
+    recipe = replace(SHORT, batch=15, augmentation=AugmentationConfig(copy_paste=1.0))
+    pasting = Trainer(data, recipe, START, fabric=fabric)
+    random: dict[str, Any] = {"rng": np.random.default_rng(1), "generator": torch.Generator().manual_seed(1)}
+    ((_, targets),) = pasting.batches(np.arange(15), size=32, **random)
+    healthy = data.grades[:15] == 0
+    moderate = soft_targets(np.array([2]), (), label_smoothing=SHORT.label_smoothing)
+    np.testing.assert_allclose(targets.numpy()[healthy], np.repeat(moderate, 3, axis=0), atol=1e-6)
+    np.testing.assert_array_equal(targets.numpy()[~healthy], data.targets[:15][~healthy])
+    with pytest.raises(ValueError, match="pastes lesions"):
+        Trainer(training_data(), recipe, START, fabric=fabric)
 
 
 def test_fit_goes_on_from_its_folder_and_logs_every_epoch(fabric: Fabric, tmp_path: Path) -> None:

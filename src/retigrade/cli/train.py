@@ -26,7 +26,17 @@ class Train(Command):
     """Where everything is written."""
 
     recipe: Literal[
-        "best", "robust", "brief", "further", "further-robust", "further-mild", "further-sharp", "sharp", "paper"
+        "best",
+        "robust",
+        "brief",
+        "further",
+        "further-robust",
+        "further-mild",
+        "further-sharp",
+        "further-steady",
+        "further-paste",
+        "sharp",
+        "paper",
     ] = "best"
     """Ours, ours with augmentation for cameras and files unlike those trained on, ours in a third of the epochs and
     without teachers, ours for a network that grades already, the same against noise and dust, the same with the

@@ -69,6 +69,10 @@ class TrainConfig:
                 f"--distill goes with a recipe whose targets leave room for it; {self.recipe.name} does not: "
                 "take --recipe further"
             )
+        if self.recipe.augmentation.copy_paste and self.lesions is None:
+            raise UsageError(
+                f"the recipe {self.recipe.name} pastes lesions of annotated photographs: give their folder by --lesions"
+            )
         if self.lesions is not None:
             find_annotated(self.lesions)  # a wrong folder must not wait for the training
             if not self.recipe.high_resolution:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from retigrade.arrays import Flags, Floats, Integers, Pixels
 from retigrade.data.groups import Groups
 from retigrade.icdr import GRADES
+from retigrade.training.copy_paste import LesionBank
 from retigrade.training.recipe import Recipe
 
 
@@ -20,7 +21,8 @@ class TrainingData:
 
     photos: uint8 (N, S, S, 3). grades: int64 (N,), 0..4. targets: float32 (N, 5), rows sum to 1. subsets: int64 (N,),
     the number of each photograph's data set, or of its origin within that. rejected: bool (N,), whether a reader of
-    image quality called it unusable. train, validation: int64 indices. fingerprint: of manifest and split.
+    image quality called it unusable. train, validation: int64 indices. fingerprint: of manifest and split. lesions: to
+    paste on healthy photographs, where the recipe does.
     """
 
     photos: Pixels
@@ -31,6 +33,7 @@ class TrainingData:
     train: Integers
     validation: Integers
     fingerprint: str
+    lesions: LesionBank | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -57,12 +60,17 @@ def soft_targets(grades: Integers, groups: Groups, *, label_smoothing: float) ->
 
     label_smoothing: probability that moves to each adjacent grade. Returns float32 (N, 5), rows sum to 1.
     """
-    beside = np.eye(len(GRADES), k=1) + np.eye(len(GRADES), k=-1)
-    spread = np.eye(len(GRADES)) + label_smoothing * (beside - np.diag(beside.sum(axis=1)))
-    targets = spread[grades]
+    targets = graded_targets(grades, label_smoothing=label_smoothing)
     for group in groups:
         targets[list(group)] = targets[list(group)].mean(axis=0)
-    return targets.astype(np.float32)
+    return targets
+
+
+def graded_targets(grades: Integers, *, label_smoothing: float) -> Floats:
+    """Spread each grade over the grades beside it: int64 (n,) to float32 (n, 5), whose rows sum to 1."""
+    beside = np.eye(len(GRADES), k=1) + np.eye(len(GRADES), k=-1)
+    spread = np.eye(len(GRADES)) + label_smoothing * (beside - np.diag(beside.sum(axis=1)))
+    return np.asarray(spread[grades], np.float32)
 
 
 def sampling_weights(data: TrainingData, recipe: Recipe) -> npt.NDArray[np.float64]:

@@ -1,8 +1,9 @@
 """Lesion supervision: teach the high-resolution head where lesions are, from photographs that experts annotated.
 
 Stages of whole photographs do not say which places the evidence is to come from; a few annotated photographs do. The
-high-resolution head learns to tell places of lesions from clear ones, and finds nothing on healthy retinas, while it
-keeps to the logits that were (Hinton, Vinyals and Dean, 2015). What it says otherwise all the same, the head of the
+high-resolution head learns to complete the evidence of the last feature map's head, so that together they tell places
+of lesions from clear ones, and finds nothing on healthy retinas, while it keeps to the logits that were (Hinton,
+Vinyals and Dean, 2015). What it says otherwise all the same, the head of the
 last feature map takes back by ridge regression: so the grade rests on the same photographs as before, and the maps,
 which still average to the logits, on the right places (Ross, Hughes and Doshi-Velez, "Right for the Right Reasons",
 IJCAI 2017).
@@ -94,9 +95,9 @@ def supervise_lesions(
     generator = torch.Generator().manual_seed(seed)
     network.eval()
     kept = data.train[torch.randperm(len(data.train), generator=generator)[:_MOST].numpy()]
-    known = _predict(network, data.photos, kept, device=device)
+    known = _predict(network, head, data.photos, kept, device=device)
     turned = _turned(lesions)
-    annotated = _predict(network, turned.photos, np.arange(len(turned.photos)), device=device)
+    annotated = _predict(network, head, turned.photos, np.arange(len(turned.photos)), device=device)
     places = _places(turned, side=annotated.feature_map.shape[-1])
     healthy = torch.from_numpy(data.grades[kept] == 0)
     optimizer = torch.optim.AdamW(head.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY)
@@ -108,7 +109,8 @@ def supervise_lesions(
         both = torch.cat([known.feature_map[some], annotated.feature_map[few]]).float()
         evidence = head(both.to(device)).float().cpu()
         loss = _moved(evidence[:_BATCH], known.coarse[some], known.high_resolution[some])
-        loss = loss + _LESIONS * _missed(_disease_evidence(evidence[_BATCH:]), places.touched[few], places.weight[few])
+        shown = _disease_evidence(evidence[_BATCH:]) + annotated.coarse_evidence[few]
+        loss = loss + _LESIONS * _missed(shown, places.touched[few], places.weight[few])
         if healthy[some].any():
             loss = loss + _HEALTHY * F.softplus(_disease_evidence(evidence[:_BATCH][healthy[some]])).mean()
         optimizer.zero_grad()
@@ -120,9 +122,13 @@ def supervise_lesions(
 
 
 class _Predicted(NamedTuple):
-    """Of n photographs: an early feature map float16 (n, C, s, s), each head's logits (n, 5), the pooled features."""
+    """Of n photographs: an early feature map float16 (n, C, s, s), each head's logits (n, 5), the pooled features.
+
+    coarse_evidence: for disease at each place, as the last feature map's head alone has it, (n, s, s).
+    """
 
     feature_map: Tensor
+    coarse_evidence: Tensor
     coarse: Tensor
     high_resolution: Tensor
     features: Tensor
@@ -135,7 +141,9 @@ class _Places(NamedTuple):
     weight: Tensor
 
 
-def _predict(network: Network, photos: Pixels, indices: Integers, *, device: torch.device) -> _Predicted:
+def _predict(
+    network: Network, head: HighResolutionHead, photos: Pixels, indices: Integers, *, device: torch.device
+) -> _Predicted:
     batches = []
     with torch.no_grad():
         for begin in range(0, len(indices), 32):
@@ -144,7 +152,8 @@ def _predict(network: Network, photos: Pixels, indices: Integers, *, device: tor
             feature_map, output = network.forward_with_feature_map(x)
             near = output.high_resolution
             logits = (output.logits - near).cpu(), near.cpu()
-            batches.append(_Predicted(feature_map.half().cpu(), *logits, output.features.cpu()))
+            coarse = _disease_evidence(output.maps - head(feature_map).float()).cpu()
+            batches.append(_Predicted(feature_map.half().cpu(), coarse, *logits, output.features.cpu()))
     return _Predicted(*(torch.cat(column) for column in zip(*batches, strict=True)))
 
 

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from retigrade.arrays import Floats, Integers, Pixels
 from retigrade.data.crop_matching import CropMatching
 from retigrade.errors import UsageError
-from retigrade.icdr import GRADES
+from retigrade.icdr import GRADES, Grade
 from retigrade.metrics.classification import accuracy, quadratic_kappa
 from retigrade.metrics.decision import softmax
 from retigrade.training.augment import Draw, Recompression, apply, draw, draw_recompressions, recompress
 from retigrade.training.checkpoint import CHECKPOINT, check_identity, read_checkpoint, write_checkpoint
+from retigrade.training.copy_paste import LesionBank
 from retigrade.training.cpu import fast_arithmetic
-from retigrade.training.dataset import TrainingData, sample_epoch, sampling_weights
+from retigrade.training.dataset import TrainingData, graded_targets, sample_epoch, sampling_weights
 from retigrade.training.log import TrainingLog
 from retigrade.training.losses import training_loss
 from retigrade.training.network import Network
@@ -114,12 +115,13 @@ def predict(network: nn.Module, photos: Pixels, indices: Integers, *, fabric: Fa
 
 
 class _Batch(NamedTuple):
-    """What the CPU makes ready of a batch: indices of its photographs, those changed by recompression, and the draw.
+    """What the CPU makes ready of a batch: indices of its photographs, those changed one by one, and the draw.
 
-    photos: uint8 (n, S, S, 3), on a GPU those at `places` alone, for it holds the others.
+    photos: uint8 (n, S, S, 3), on a GPU those at `places` alone, for it holds the others. targets: float32 (n, 5).
     """
 
     indices: Integers
+    targets: Floats
     places: Integers
     photos: Pixels
     drawn: Draw
@@ -146,6 +148,10 @@ class Trainer:
         photos = (data.photos[i] for i in data.train)
         self.crop_matching = CropMatching.of_photos(photos, data.grades[data.train]) if recipe.match_crops else None
         self.sampling_weights = sampling_weights(data, recipe)
+        if recipe.augmentation.copy_paste and data.lesions is None:
+            raise ValueError(f"the recipe {recipe.name} pastes lesions, and the data have none to paste")
+        self._lesions = data.lesions or LesionBank(())
+        self._moderate = graded_targets(np.array([Grade.MODERATE]), label_smoothing=recipe.label_smoothing)[0]
         self.history: list[EpochResult] = []
         self._best: dict[str, Tensor] = {}
         # On a GPU the photographs live in its memory, and every batch is cut, turned and coloured there.
@@ -244,18 +250,27 @@ class Trainer:
         drawn = draw(torch.from_numpy(cut).float(), self.recipe.augmentation, generator)
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
         indices = self.data.train[positions][share]
-        changes: tuple[Recompression, ...] = ()
-        if self.recipe.augmentation.recompression:
+        changes: dict[int, Recompression] = {}
+        pasted: frozenset[int] = frozenset()
+        augmentation = self.recipe.augmentation
+        if augmentation.recompression or augmentation.copy_paste:
             # A generator of its own, so that what is drawn after it does not depend on the number of processes.
             own = np.random.default_rng([int(rng.integers(2**62)), self.fabric.global_rank])
-            changes = draw_recompressions(len(indices), self.recipe.augmentation.recompression, own)
-        places = np.array([change.place for change in changes], np.int64)
+            changes = {each.place: each for each in draw_recompressions(len(indices), augmentation.recompression, own)}
+            given = own.random(len(indices)) < augmentation.copy_paste
+            pasted = frozenset(np.flatnonzero(given & (self.data.grades[indices] == Grade.NONE)).tolist())
+        places = np.array(sorted(changes.keys() | pasted), np.int64)
         # A GPU holds the photographs already: it is given those alone that were changed.
         photos = self.data.photos[indices if self._on_gpu is None else indices[places]]
-        for number, change in enumerate(changes):
-            here = change.place if self._on_gpu is None else number
-            photos[here] = recompress(photos[here], change)
-        return _Batch(indices, places, photos, drawn.rows(share))
+        targets = self.data.targets[indices]
+        for number, place in enumerate(places.tolist()):
+            here = place if self._on_gpu is None else number
+            if place in pasted:
+                photos[here] = self._lesions.paste(photos[here], own)
+                targets[place] = self._moderate
+            if place in changes:
+                photos[here] = recompress(photos[here], changes[place])
+        return _Batch(indices, targets, places, photos, drawn.rows(share))
 
     def _on_device(self, batch: _Batch, *, size: int) -> tuple[Tensor, Tensor]:
         device, photos = self.fabric.device, torch.from_numpy(batch.photos)
@@ -263,7 +278,7 @@ class Trainer:
             changed, photos = photos, self._on_gpu[torch.from_numpy(batch.indices).to(device)]
             photos[torch.from_numpy(batch.places).to(device)] = changed.to(device)
         x = apply(photos, batch.drawn.to(device), size=size)
-        return x, torch.from_numpy(self.data.targets[batch.indices]).to(device)
+        return x, torch.from_numpy(batch.targets).to(device)
 
     @property
     def _plain(self) -> Network:

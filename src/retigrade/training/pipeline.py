@@ -27,6 +27,7 @@ from retigrade.metrics.decision import softmax
 from retigrade.metrics.fitting import fit_prior, fit_temperature
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.config import TrainConfig
+from retigrade.training.copy_paste import LesionBank
 from retigrade.training.dataset import Fold, TrainingData, soft_targets
 from retigrade.training.describe import Evidence, Origin, make_metadata, make_training
 from retigrade.training.distillation import (
@@ -273,6 +274,7 @@ class _Run:
             train=fold.train,
             validation=fold.validation,
             fingerprint=f"{manifest.fingerprint} {fold.digest}",
+            lesions=self._lesions(fold),
         )
 
     def _fit(self, data: TrainingData, recipe: Recipe, folder: Path) -> Network:
@@ -317,6 +319,10 @@ class _Run:
         return without_eyes_of(
             [self.manifest.paths[index] for index in unseen], list(read_annotated(self.config.lesions))
         )
+
+    def _lesions(self, fold: Fold) -> LesionBank | None:
+        recipe = self.config.recipe
+        return LesionBank.of(self._annotated(fold), size=recipe.size) if recipe.augmentation.copy_paste else None
 
     def _prior(self, logits: Floats, indices: Integers) -> Reals:
         """What undoes, in the logits, that rare grades were drawn more often than they come: float64 (5,)."""

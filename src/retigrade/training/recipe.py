@@ -23,7 +23,8 @@ class AugmentationConfig:
     each colour by itself. illumination: how much brighter or darker one side, and the middle against the rim, may be,
     in logarithms. dust: the deepest of a few soft spots, given to a third of the photographs. colour_noise: share of
     the photographs whose noise differs from colour to colour. recompression: share of the photographs that are made
-    smaller, compressed and enlarged again.
+    smaller, compressed and enlarged again. copy_paste: share of the healthy photographs that are given lesions of
+    annotated ones, and then learned as moderate.
     """
 
     rotate: float = 180.0
@@ -43,6 +44,7 @@ class AugmentationConfig:
     dust: float = 0.0
     colour_noise: float = 0.0
     recompression: float = 0.0
+    copy_paste: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +225,23 @@ FURTHER_SHARP = replace(
 )
 """`further` at 384 pixels, with augmentation that hides which data sets have small, blurred photographs."""
 
+FURTHER_STEADY = replace(
+    FURTHER_SHARP.resized(352),
+    name="further-steady",
+    epochs=10,
+    teacher_weight=0.6,
+    augmentation=replace(FURTHER_SHARP.augmentation, noise=12, illumination=0.18, dust=0.5, colour_noise=0.4),
+)
+"""`further-sharp` at 352 pixels, for longer, mostly from predictions and against noise and dust."""
+
+FURTHER_PASTE = replace(
+    FURTHER_STEADY,
+    name="further-paste",
+    epochs=9,
+    augmentation=replace(FURTHER_STEADY.augmentation, noise=10, dust=0.45, copy_paste=0.25),
+)
+"""`further-steady` with lesions of annotated photographs pasted on healthy ones."""
+
 SHARP = replace(
     BEST,
     name="sharp",
@@ -282,8 +301,11 @@ PAPER = Recipe(
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, FURTHER_MILD, FURTHER_SHARP, SHARP, PAPER)
-}
+    for recipe in (
+        BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, FURTHER_MILD, FURTHER_SHARP, FURTHER_STEADY, FURTHER_PASTE, SHARP,
+        PAPER,
+    )
+}  # fmt: skip
 
 
 def recipe_named(name: str) -> Recipe:
