@@ -201,6 +201,7 @@ def test_a_finished_training_is_continued_only_when_asked(
         (["--backbone", "crossvit_tiny_240"], "gives no feature map that can be graded; take one of beit,"),
         (["--recipe", "paper", "--weights", "none.safetensors"], "need a safetensors file"),
         (["--recipe", "brief", "--distill", "none.onnx"], "take --recipe further"),
+        (["--recipe", "further-paste"], "give their folder by --lesions"),
         (["--recipe", "best", "--teachers", "1"], "teachers must be 0 or at least 2"),
         (["--recipe", "brief", "--teachers", "4"], "recipe brief gives teachers no weight"),
         (["--leave-source-out", "--splits", "splits.json"], "leave --splits out"),
