@@ -296,18 +296,17 @@ class _Run:
                 )
 
     def _distilled(self, data: TrainingData, fold: Fold) -> TrainingData:
-        """The training data with targets that are in part the mean prediction of what is distilled.
-
-        Bundles are calibrated on the fold's validation photographs; runs are so already.
-        """
+        """The training data with targets that are in part the mean prediction of calibrated bundles and runs."""
         bundles, calibrate = self.config.distilled_bundles, fold.validation
         predictions = [] if self._predicted is None else [(self._predicted, len(self.config.distilled_runs))]
         if bundles:
             if self._distill_logits is None:
                 self._distill_logits = mean_logits([Bundle.load(path) for path in bundles], self.photos)
             logits = self._distill_logits
-            weights = equal_sources(self.manifest.sources[calibrate])
-            temperature = fit_temperature(logits[calibrate], data.grades[calibrate], weights=weights)
+            temperature = float(np.mean([read_metadata(path.read_bytes()).temperature for path in bundles]))
+            if len(calibrate):  # a network of all photographs has none
+                weights = equal_sources(self.manifest.sources[calibrate])
+                temperature = fit_temperature(logits[calibrate], data.grades[calibrate], weights=weights)
             predictions.append((softmax(logits, temperature=temperature), len(bundles)))
         return distilled_targets(data, self.config.recipe, mean_prediction(predictions))
 
