@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from retigrade.data.annotations import KINDS, AnnotatedPhoto
+from retigrade.errors import UsageError
 from retigrade.fundus.canonical import canonical_view
 from retigrade.fundus.decode import Photo
 from retigrade.icdr import Grade
@@ -73,7 +74,7 @@ def test_the_same_draw_pastes_the_same(bank: LesionBank, healthy: np.ndarray) ->
 
 
 def test_without_lesions_there_is_nothing_to_paste(healthy: np.ndarray) -> None:
-    empty = LesionBank.of([photo_of(Grade.NONE, 9)], size=SIZE)
-    assert empty.lesions == ()
+    with pytest.raises(UsageError, match="no haemorrhage or exudate"):
+        LesionBank.of([photo_of(Grade.NONE, 9)], size=SIZE)
     with pytest.raises(ValueError, match="no lesions to paste"):
-        empty.paste(healthy, np.random.default_rng(0))
+        LesionBank(()).paste(healthy, np.random.default_rng(0))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 
 from retigrade.bundle import Bundle
 from retigrade.cli import main
+from retigrade.data.annotations import KINDS
 from retigrade.data.cache import canonical, prepared
 from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import TEST, read_splits
@@ -25,8 +28,9 @@ from retigrade.evaluation.result import EvaluationResult
 from retigrade.experiments.predictions import read_predictions
 from retigrade.experiments.run import train
 from retigrade.grader import load
-from retigrade.icdr import Status
+from retigrade.icdr import Grade, Status
 from retigrade.metrics.decision import softmax
+from retigrade.synthetic import draw_eye
 from retigrade.training.export import BundleModel, receptive_field_offset, run_model, to_onnx
 from retigrade.training.network import Ensemble, Network, NetworkOutput
 from retigrade.training.progress import EpochResult, Progress
@@ -290,6 +294,37 @@ def test_a_network_that_grades_learns_further_from_bundles(data: Path, trained: 
     known = [sentence for sentence in heard.sentences if "bundle.onnx learned from" in sentence]
     assert len(known) == 1  # another seed, another split
     assert "flatter" in known[0]
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    """Drawn eyes beside the haemorrhages in them."""
+    for number in range(3):
+        eye = draw_eye(grade=Grade.SEVERE, size=600, rng=np.random.default_rng(900 + number))
+        mask = np.where(eye.masks["haemorrhage"], KINDS["haemorrhage"], 0).astype(np.uint8)
+        for folder, pixels in (("photos", cv2.cvtColor(eye.pixels, cv2.COLOR_RGB2BGR)), ("masks", mask)):
+            (tmp_path / "lesions" / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / "lesions" / folder / f"{number}.png"), pixels)
+    return tmp_path / "lesions"
+
+
+def test_lesions_are_pasted_and_the_bundle_says_whose(data: Path, annotated: Path, tmp_path: Path) -> None:
+    recipe = ("--recipe", "further-paste", "--size", "160", "--lesions", str(annotated))
+    assert main(command(data, tmp_path / "run", *recipe)) == 0
+    training = Bundle.load(tmp_path / "run" / "bundle.onnx").metadata.training
+    files = sorted((annotated / "photos").iterdir())
+    assert set(training.annotated) == {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_nothing_to_paste_is_said_in_one_sentence(
+    data: Path, annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (annotated / "masks").iterdir():
+        mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(file), np.where(mask, KINDS["microaneurysm"], 0).astype(np.uint8))
+    recipe = ("--recipe", "further-paste", "--size", "160", "--lesions", str(annotated))
+    assert main(command(data, tmp_path / "run", *recipe)) == 2
+    assert "no haemorrhage or exudate" in capsys.readouterr().err
 
 
 @pytest.mark.slow

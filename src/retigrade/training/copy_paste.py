@@ -17,6 +17,7 @@ import numpy as np
 
 from retigrade.arrays import Floats, Pixels, Reals
 from retigrade.data.annotations import KINDS, AnnotatedPhoto
+from retigrade.errors import UsageError
 from retigrade.fundus.canonical import canonical_view
 
 _COPIED = KINDS["haemorrhage"] | KINDS["hard exudate"] | KINDS["soft exudate"]
@@ -42,8 +43,16 @@ class LesionBank:
 
     @classmethod
     def of(cls, annotated: Iterable[AnnotatedPhoto], *, size: int) -> LesionBank:
-        """Copy the lesions of photographs prepared at a size in pixels. Raises NotAFundus where one has no disc."""
+        """Copy the lesions of photographs prepared at a size in pixels.
+
+        Raises NotAFundus where one has no disc, UsageError where there is nothing to copy.
+        """
         found = [tuple(_copied(item, size=size)) for item in annotated]
+        if not any(found):
+            raise UsageError(
+                f"no haemorrhage or exudate is large and clear enough to paste, on {len(found)} annotated photographs of "
+                "eyes that neither validate nor test: annotate more, or take a recipe that pastes none"
+            )
         return cls(tuple(lesions for lesions in found if lesions))
 
     def paste(self, photo: Pixels, rng: np.random.Generator) -> Pixels:

@@ -150,7 +150,7 @@ class _Run:
     def fit(self, fold: Fold) -> _Fitted:
         """Train the network of one fold."""
         config, recipe, folder = self.config, self.config.recipe, self.folder / fold.name
-        data = self.training_data(fold)
+        data = replace(self.training_data(fold), lesions=self._lesions(fold))
         if recipe.teachers:
             shares = teacher_shares(
                 self.manifest, self.splits, fold.train, teachers=recipe.teachers, seed=config.start.seed
@@ -274,7 +274,6 @@ class _Run:
             train=fold.train,
             validation=fold.validation,
             fingerprint=f"{manifest.fingerprint} {fold.digest}",
-            lesions=self._lesions(fold),
         )
 
     def _fit(self, data: TrainingData, recipe: Recipe, folder: Path) -> Network:
