@@ -50,8 +50,8 @@ class LesionBank:
         found = [tuple(_copied(item, size=size)) for item in annotated]
         if not any(found):
             raise UsageError(
-                f"no haemorrhage or exudate is large and clear enough to paste, on {len(found)} annotated photographs of "
-                "eyes that neither validate nor test: annotate more, or take a recipe that pastes none"
+                f"no haemorrhage or exudate is large and clear enough to paste, on {len(found)} annotated photographs "
+                "of eyes that neither validate nor test: annotate more, or take a recipe that pastes none"
             )
         return cls(tuple(lesions for lesions in found if lesions))
 
