@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 
 from retigrade.cli import main
 from retigrade.errors import UsageError
+from retigrade.icdr import Grade
 from retigrade.training.checkpoint import CHECKPOINT, read_checkpoint
 from retigrade.training.copy_paste import LesionBank
 from retigrade.training.cpu import cpu_precision
@@ -50,6 +51,7 @@ def training_data() -> TrainingData:
         targets=soft_targets(grades, (), label_smoothing=0.05),
         subsets=np.zeros(20, np.int64),
         rejected=np.zeros(20, bool),
+        sides=np.full(20, 64),
         train=np.arange(15),
         validation=np.arange(15, 20),
         fingerprint="drawn",
@@ -77,16 +79,21 @@ def test_resume_equals_an_unbroken_run(fabric: Fabric, tmp_path: Path) -> None:
         assert torch.equal(value, second.network_at("best").state_dict()[name]), name
 
 
-def test_healthy_photographs_that_are_given_lesions_are_learned_as_moderate(fabric: Fabric) -> None:
+@pytest.mark.parametrize(
+    ("grade", "share"), [(Grade.MODERATE, {"copy_paste": 1.0}), (Grade.MILD, {"copy_paste_mild": 1.0})]
+)
+def test_healthy_photographs_that_are_given_lesions_are_learned_as_ill(
+    fabric: Fabric, grade: Grade, share: dict[str, float]
+) -> None:
     spot = np.full((3, 3, 3), 0.5, np.float32)
-    data = replace(training_data(), lesions=LesionBank(((spot,),)))
-    recipe = replace(SHORT, batch=15, augmentation=AugmentationConfig(copy_paste=1.0))
+    data = replace(training_data(), lesions=LesionBank({grade: ((spot,),)}))
+    recipe = replace(SHORT, batch=15, augmentation=AugmentationConfig(**share))
     pasting = Trainer(data, recipe, START, fabric=fabric)
     random: dict[str, Any] = {"rng": np.random.default_rng(1), "generator": torch.Generator().manual_seed(1)}
     ((_, targets),) = pasting.batches(np.arange(15), size=32, **random)
     healthy = data.grades[:15] == 0
-    moderate = soft_targets(np.array([2]), (), label_smoothing=SHORT.label_smoothing)
-    np.testing.assert_allclose(targets.numpy()[healthy], np.repeat(moderate, 3, axis=0), atol=1e-6)
+    made = soft_targets(np.array([grade]), (), label_smoothing=SHORT.label_smoothing)
+    np.testing.assert_allclose(targets.numpy()[healthy], np.repeat(made, 3, axis=0), atol=1e-6)
     np.testing.assert_array_equal(targets.numpy()[~healthy], data.targets[:15][~healthy])
     with pytest.raises(ValueError, match="pastes lesions"):
         Trainer(training_data(), recipe, START, fabric=fabric)

@@ -69,7 +69,7 @@ class TrainConfig:
                 f"--distill goes with a recipe whose targets leave room for it; {self.recipe.name} does not: "
                 "take --recipe further"
             )
-        if self.recipe.augmentation.copy_paste and self.lesions is None:
+        if self.recipe.augmentation.pasted_grades and self.lesions is None:
             raise UsageError(
                 f"the recipe {self.recipe.name} pastes lesions of annotated photographs: give their folder by --lesions"
             )

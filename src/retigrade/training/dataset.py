@@ -21,8 +21,8 @@ class TrainingData:
 
     photos: uint8 (N, S, S, 3). grades: int64 (N,), 0..4. targets: float32 (N, 5), rows sum to 1. subsets: int64 (N,),
     the number of each photograph's data set, or of its origin within that. rejected: bool (N,), whether a reader of
-    image quality called it unusable. train, validation: int64 indices. fingerprint: of manifest and split. lesions: to
-    paste on healthy photographs, where the recipe does.
+    image quality called it unusable. sides: int64 (N,), the longer side of each file in pixels. train, validation:
+    int64 indices. fingerprint: of manifest and split. lesions: to paste on healthy photographs, where the recipe does.
     """
 
     photos: Pixels
@@ -30,6 +30,7 @@ class TrainingData:
     targets: Floats
     subsets: Integers
     rejected: Flags
+    sides: Integers
     train: Integers
     validation: Integers
     fingerprint: str

@@ -148,10 +148,10 @@ class Trainer:
         photos = (data.photos[i] for i in data.train)
         self.crop_matching = CropMatching.of_photos(photos, data.grades[data.train]) if recipe.match_crops else None
         self.sampling_weights = sampling_weights(data, recipe)
-        if recipe.augmentation.copy_paste and data.lesions is None:
+        if recipe.augmentation.pasted_grades and data.lesions is None:
             raise ValueError(f"the recipe {recipe.name} pastes lesions, and the data have none to paste")
-        self._lesions = data.lesions or LesionBank(())
-        self._moderate = graded_targets(np.array([Grade.MODERATE]), label_smoothing=recipe.label_smoothing)[0]
+        self._lesions = data.lesions or LesionBank({})
+        self._graded = graded_targets(np.arange(len(GRADES)), label_smoothing=recipe.label_smoothing)
         self.history: list[EpochResult] = []
         self._best: dict[str, Tensor] = {}
         # On a GPU the photographs live in its memory, and every batch is cut, turned and coloured there.
@@ -251,26 +251,33 @@ class Trainer:
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
         indices = self.data.train[positions][share]
         changes: dict[int, Recompression] = {}
-        pasted: frozenset[int] = frozenset()
+        pasted: dict[int, Grade] = {}
         augmentation = self.recipe.augmentation
-        if augmentation.recompression or augmentation.copy_paste:
+        if augmentation.recompression or augmentation.pasted_grades:
             # A generator of its own, so that what is drawn after it does not depend on the number of processes.
             own = np.random.default_rng([int(rng.integers(2**62)), self.fabric.global_rank])
             changes = {each.place: each for each in draw_recompressions(len(indices), augmentation.recompression, own)}
-            given = own.random(len(indices)) < augmentation.copy_paste
-            pasted = frozenset(np.flatnonzero(given & (self.data.grades[indices] == Grade.NONE)).tolist())
-        places = np.array(sorted(changes.keys() | pasted), np.int64)
+            pasted = self._draw_pasted(indices, own)
+        places = np.array(sorted(changes.keys() | pasted.keys()), np.int64)
         # A GPU holds the photographs already: it is given those alone that were changed.
         photos = self.data.photos[indices if self._on_gpu is None else indices[places]]
         targets = self.data.targets[indices]
         for number, place in enumerate(places.tolist()):
             here = place if self._on_gpu is None else number
             if place in pasted:
-                photos[here] = self._lesions.paste(photos[here], own)
-                targets[place] = self._moderate
+                side = int(self.data.sides[indices[place]])
+                photos[here] = self._lesions.paste(photos[here], pasted[place], own, side=side)
+                targets[place] = self._graded[pasted[place]]
             if place in changes:
                 photos[here] = recompress(photos[here], changes[place])
         return _Batch(indices, targets, places, photos, drawn.rows(share))
+
+    def _draw_pasted(self, indices: Integers, rng: np.random.Generator) -> dict[int, Grade]:
+        """Draw which healthy photographs of a batch are given lesions: their places, and the grades that these make."""
+        shares = self.recipe.augmentation.pasted_grades
+        drawn = np.searchsorted(np.cumsum(list(shares.values())), rng.random(len(indices)), side="right")
+        given = (drawn < len(shares)) & (self.data.grades[indices] == Grade.NONE)
+        return {place: tuple(shares)[drawn[place]] for place in np.flatnonzero(given).tolist()}
 
     def _on_device(self, batch: _Batch, *, size: int) -> tuple[Tensor, Tensor]:
         device, photos = self.fabric.device, torch.from_numpy(batch.photos)

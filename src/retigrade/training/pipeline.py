@@ -271,6 +271,7 @@ class _Run:
             ),
             subsets=np.unique(subsets, return_inverse=True)[1],
             rejected=np.array([entry.rejected for entry in manifest.entries]),
+            sides=np.array([max(entry.width, entry.height) for entry in manifest.entries]),
             train=fold.train,
             validation=fold.validation,
             fingerprint=f"{manifest.fingerprint} {fold.digest}",
@@ -319,8 +320,8 @@ class _Run:
         )
 
     def _lesions(self, fold: Fold) -> LesionBank | None:
-        recipe = self.config.recipe
-        return LesionBank.of(self._annotated(fold), size=recipe.size) if recipe.augmentation.copy_paste else None
+        grades, size = self.config.recipe.augmentation.pasted_grades, self.config.recipe.size
+        return LesionBank.of(self._annotated(fold), grades, size=size) if grades else None
 
     def _prior(self, logits: Floats, indices: Integers) -> Reals:
         """What undoes, in the logits, that rare grades were drawn more often than they come: float64 (5,)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from retigrade.errors import UsageError
+from retigrade.icdr import Grade
 
 SIZES = (32, 1024)
 """The smallest and the largest side of a photo in pixels."""
@@ -23,8 +24,9 @@ class AugmentationConfig:
     each colour by itself. illumination: how much brighter or darker one side, and the middle against the rim, may be,
     in logarithms. dust: the deepest of a few soft spots, given to a third of the photographs. colour_noise: share of
     the photographs whose noise differs from colour to colour. recompression: share of the photographs that are made
-    smaller, compressed and enlarged again. copy_paste: share of the healthy photographs that are given lesions of
-    annotated ones, and then learned as moderate.
+    smaller, compressed and enlarged again. copy_paste, copy_paste_mild: shares of the healthy photographs
+    that are given lesions of annotated ones, haemorrhages and exudates, and learned as moderate, or microaneurysms
+    alone, and learned as mild.
     """
 
     rotate: float = 180.0
@@ -45,6 +47,13 @@ class AugmentationConfig:
     colour_noise: float = 0.0
     recompression: float = 0.0
     copy_paste: float = 0.0
+    copy_paste_mild: float = 0.0
+
+    @property
+    def pasted_grades(self) -> dict[Grade, float]:
+        """The grades that pasted lesions make of healthy photographs, with their shares."""
+        shares = {Grade.MODERATE: self.copy_paste, Grade.MILD: self.copy_paste_mild}
+        return {grade: share for grade, share in shares.items() if share}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +251,19 @@ FURTHER_PASTE = replace(
 )
 """`further-steady` with lesions of annotated photographs pasted on healthy ones."""
 
+FURTHER_FINE = replace(
+    FURTHER_PASTE,
+    name="further-fine",
+    source_balance=0.8,
+    small_share=0.1,
+    teacher_weight=0.4,
+    lr=5e-4,
+    augmentation=replace(
+        FURTHER_PASTE.augmentation, blur=0.8, noise=8, recompression=0.2, copy_paste=0.2, copy_paste_mild=0.2
+    ),
+)
+"""`further-paste` for what is small: half from photographs with all the detail of 352 pixels; pastes microaneurysms."""
+
 SHARP = replace(
     BEST,
     name="sharp",
@@ -302,8 +324,8 @@ PAPER = Recipe(
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, FURTHER_MILD, FURTHER_SHARP, FURTHER_STEADY, FURTHER_PASTE, SHARP,
-        PAPER,
+        BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, FURTHER_MILD, FURTHER_SHARP, FURTHER_STEADY, FURTHER_PASTE,
+        FURTHER_FINE, SHARP, PAPER,
     )
 }  # fmt: skip
 
