@@ -280,7 +280,6 @@ def training(bench: Bench) -> list[Table]:
         targets=soft_targets(grades, (), label_smoothing=0.06),
         subsets=np.zeros(len(photos), np.int64),
         rejected=np.zeros(len(photos), bool),
-        sides=np.full(len(photos), photos.shape[1]),
         train=np.arange(len(photos)),
         validation=np.arange(BATCH),
         fingerprint="drawn",

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import cv2
 import numpy as np
@@ -18,8 +19,10 @@ import pytest
 
 import retigrade
 from retigrade.cli import COMMANDS, main
+from retigrade.cli.train import Train
 from retigrade.output.rows import COLUMNS
 from retigrade.synthetic import Phantom
+from retigrade.training.recipe import RECIPES
 from tiny_bundle import write_tiny_bundle
 
 MakePhoto = Callable[..., Path]
@@ -206,6 +209,10 @@ def test_info_says_what_the_bundle_is(bundle: Path, capsys: pytest.CaptureFixtur
 def test_help_is_exit_code_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     assert "usage: retigrade" in capsys.readouterr().out
+
+
+def test_the_command_takes_every_recipe() -> None:
+    assert get_args(get_type_hints(Train, include_extras=False)["recipe"]) == tuple(RECIPES)
 
 
 def test_help_and_wrong_usage_import_no_heavy_package() -> None:

@@ -51,9 +51,9 @@ def test_lesions_are_copied_with_soft_edges(bank: LesionBank, grade: Grade, fain
         assert np.abs(np.log(edge)).mean() < 0.25 * np.abs(np.log(lesion)).max()
 
 
-@pytest.mark.parametrize("grade", PASTED)
+@pytest.mark.parametrize(("grade", "least"), [(Grade.MILD, 5), (Grade.MODERATE, 20)])
 def test_a_healthy_eye_gets_lesions_and_stays_itself_elsewhere(
-    bank: LesionBank, healthy: np.ndarray, grade: Grade
+    bank: LesionBank, healthy: np.ndarray, grade: Grade, least: int
 ) -> None:
     before = healthy.copy()
     for seed in range(5):
@@ -61,7 +61,7 @@ def test_a_healthy_eye_gets_lesions_and_stays_itself_elsewhere(
         assert given.dtype == np.uint8
         assert given.shape == healthy.shape
         changed = np.abs(given.astype(int) - healthy).max(axis=2) > 10
-        assert 5 < changed.sum() < 0.2 * changed.size
+        assert least < changed.sum() < 0.2 * changed.size
         assert not given[healthy.max(axis=2) == 0].any()  # nothing on the black around the retina
     np.testing.assert_array_equal(healthy, before)
 

@@ -39,7 +39,6 @@ def test_grades_are_balanced_within_each_source() -> None:
         targets=soft_targets(grades, (), label_smoothing=0.0),
         subsets=sources,
         rejected=np.zeros(12, bool),
-        sides=np.full(12, 64),
         train=np.arange(12),
         validation=np.arange(1),
         fingerprint="drawn",

@@ -41,7 +41,6 @@ def training_data(photos: np.ndarray) -> TrainingData:
         targets=soft_targets(grades, (), label_smoothing=0.0),
         subsets=np.zeros(len(photos), np.int64),
         rejected=np.zeros(len(photos), bool),
-        sides=np.full(len(photos), 64),
         train=np.arange(len(photos)),
         validation=np.arange(1),
         fingerprint="drawn",

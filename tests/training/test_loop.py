@@ -51,7 +51,6 @@ def training_data() -> TrainingData:
         targets=soft_targets(grades, (), label_smoothing=0.05),
         subsets=np.zeros(20, np.int64),
         rejected=np.zeros(20, bool),
-        sides=np.full(20, 64),
         train=np.arange(15),
         validation=np.arange(15, 20),
         fingerprint="drawn",

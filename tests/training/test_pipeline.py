@@ -298,19 +298,21 @@ def test_a_network_that_grades_learns_further_from_bundles(data: Path, trained: 
 
 @pytest.fixture
 def annotated(tmp_path: Path) -> Path:
-    """Drawn eyes beside the haemorrhages in them."""
+    """Drawn eyes beside the haemorrhages and microaneurysms in them."""
     for number in range(3):
         eye = draw_eye(grade=Grade.SEVERE, size=600, rng=np.random.default_rng(900 + number))
-        mask = np.where(eye.masks["haemorrhage"], KINDS["haemorrhage"], 0).astype(np.uint8)
+        mask = np.zeros(eye.pixels.shape[:2], np.uint8)
+        for kind in ("haemorrhage", "microaneurysm"):
+            mask[eye.masks[kind]] |= KINDS[kind]
         for folder, pixels in (("photos", cv2.cvtColor(eye.pixels, cv2.COLOR_RGB2BGR)), ("masks", mask)):
             (tmp_path / "lesions" / folder).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(tmp_path / "lesions" / folder / f"{number}.png"), pixels)
     return tmp_path / "lesions"
 
 
-def test_lesions_are_pasted_and_the_bundle_says_whose(data: Path, annotated: Path, tmp_path: Path) -> None:
-    recipe = ("--recipe", "further-paste", "--size", "160", "--lesions", str(annotated))
-    assert main(command(data, tmp_path / "run", *recipe)) == 0
+@pytest.mark.parametrize("recipe", ["further-paste", "further-fine"])
+def test_lesions_are_pasted_and_the_bundle_says_whose(data: Path, annotated: Path, tmp_path: Path, recipe: str) -> None:
+    assert main(command(data, tmp_path / "run", "--recipe", recipe, "--size", "160", "--lesions", str(annotated))) == 0
     training = Bundle.load(tmp_path / "run" / "bundle.onnx").metadata.training
     files = sorted((annotated / "photos").iterdir())
     assert set(training.annotated) == {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

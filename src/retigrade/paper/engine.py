@@ -55,7 +55,6 @@ class Engine(NetworkTrainer):
             targets=soft_targets(task.grades, (), label_smoothing=task.recipe.label_smoothing),
             subsets=np.zeros(len(task.grades), np.int64),
             rejected=np.zeros(len(task.grades), bool),
-            sides=np.full(len(task.grades), task.photos.shape[1]),
             train=task.fold.train,
             validation=task.fold.validation,
             fingerprint=task.identity,

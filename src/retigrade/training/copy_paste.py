@@ -105,7 +105,7 @@ class LesionBank:
         fewer than S. Raises ValueError for a grade without lesions.
         """
         if grade not in self.lesions:
-            raise ValueError(f"there are no lesions to paste that make a photograph {grade.name.lower()}")
+            raise ValueError(f"there are no lesions to paste that make a photograph {grade.stage}")
         kind, size = _KINDS[grade], len(photo)
         lesions, light = self.lesions[grade][rng.integers(len(self.lesions[grade]))], np.ones(photo.shape, np.float32)
         centre = _anywhere(size, rng)
@@ -130,10 +130,11 @@ def _copied(item: AnnotatedPhoto, kinds: dict[Grade, _Kind], *, size: int) -> di
     contrast[..., 2] = contrast[..., 1]
     # At the rim the ground is not the retina alone.
     inner = np.asarray(cv2.erode(retina.astype(np.uint8), _disc(size), iterations=2, borderValue=0) > 0)
-    masks = {
-        grade: view.to_canonical(((item.mask & kind.bits) > 0).astype(np.float32))[0] for grade, kind in kinds.items()
-    }
-    return {grade: tuple(_cut_out(contrast, masks[grade] > 0.3, inner, kind)) for grade, kind in kinds.items()}
+    lesions = {}
+    for grade, kind in kinds.items():
+        mask, _ = view.to_canonical(((item.mask & kind.bits) > 0).astype(np.float32))
+        lesions[grade] = tuple(_cut_out(contrast, mask > 0.3, inner, kind))
+    return lesions
 
 
 def _cut_out(contrast: Floats, certain: Flags, inner: Flags, kind: _Kind) -> Iterator[Floats]:

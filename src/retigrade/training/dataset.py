@@ -21,8 +21,9 @@ class TrainingData:
 
     photos: uint8 (N, S, S, 3). grades: int64 (N,), 0..4. targets: float32 (N, 5), rows sum to 1. subsets: int64 (N,),
     the number of each photograph's data set, or of its origin within that. rejected: bool (N,), whether a reader of
-    image quality called it unusable. sides: int64 (N,), the longer side of each file in pixels. train, validation:
-    int64 indices. fingerprint: of manifest and split. lesions: to paste on healthy photographs, where the recipe does.
+    image quality called it unusable. train, validation: int64 indices. fingerprint: of manifest and split. lesions: to
+    paste on healthy photographs, where the recipe does. sides: int64 (N,), the longer side of each file in pixels, so
+    that what is pasted is as blurred; None where no file is smaller than S.
     """
 
     photos: Pixels
@@ -30,11 +31,11 @@ class TrainingData:
     targets: Floats
     subsets: Integers
     rejected: Flags
-    sides: Integers
     train: Integers
     validation: Integers
     fingerprint: str
     lesions: LesionBank | None = None
+    sides: Integers | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

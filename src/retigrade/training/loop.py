@@ -265,7 +265,7 @@ class Trainer:
         for number, place in enumerate(places.tolist()):
             here = place if self._on_gpu is None else number
             if place in pasted:
-                side = int(self.data.sides[indices[place]])
+                side = None if self.data.sides is None else int(self.data.sides[indices[place]])
                 photos[here] = self._lesions.paste(photos[here], pasted[place], own, side=side)
                 targets[place] = self._graded[pasted[place]]
             if place in changes:

@@ -271,10 +271,10 @@ class _Run:
             ),
             subsets=np.unique(subsets, return_inverse=True)[1],
             rejected=np.array([entry.rejected for entry in manifest.entries]),
-            sides=np.array([max(entry.width, entry.height) for entry in manifest.entries]),
             train=fold.train,
             validation=fold.validation,
             fingerprint=f"{manifest.fingerprint} {fold.digest}",
+            sides=np.array([max(entry.width, entry.height) for entry in manifest.entries]),
         )
 
     def _fit(self, data: TrainingData, recipe: Recipe, folder: Path) -> Network:
