@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from retigrade.training.augment import apply, draw, draw_recompressions, recompress
+from retigrade.training.augment import apply, draw, draw_recompressions, move, recompress
 from retigrade.training.recipe import PAPER, ROBUST, AugmentationConfig
 
 NONE = AugmentationConfig(
@@ -39,6 +39,21 @@ def test_switched_off_it_leaves_the_photograph() -> None:
     drawn = draw(torch.zeros(3, 2), NONE, torch.Generator().manual_seed(0))
     same = apply(x, drawn, size=48)
     torch.testing.assert_close(same, x.permute(0, 3, 1, 2).float(), atol=0.05, rtol=0)
+
+
+def test_maps_go_where_the_photograph_goes_and_are_cut_as_it_is() -> None:
+    x = torch.full((6, 96, 96, 3), 60, dtype=torch.uint8)
+    x[:, 30:36, 54:60] = 255
+    maps = (x[:, ::2, ::2, :1] > 200).byte() * 255
+    config = replace(NONE, rotate=180, zoom=0.1, shift=0.05, horizontal_flip=0.5)
+    drawn = draw(torch.zeros(6, 2), config, torch.Generator().manual_seed(2))
+    seen, moved = apply(x, drawn, size=96)[:, 0], move(maps, drawn, size=48)[:, 0]
+    assert moved.amax() <= 1
+    for photo, each in zip(seen, moved, strict=True):
+        bright, marked = (torch.nonzero(values > values.max() / 2).float().mean(0) for values in (photo - 60, each))
+        assert (bright / 2 - marked).abs().max() < 1
+    whole = draw(torch.tensor([[0.4, 0.0]]), NONE, torch.Generator())
+    assert not move(maps[:1], whole, size=48).any()
 
 
 def test_flips_are_to_the_side_and_upside_down_each_by_its_own_chance() -> None:

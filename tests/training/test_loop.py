@@ -25,7 +25,7 @@ from retigrade.training.dataset import TrainingData, soft_targets
 from retigrade.training.device import open_fabric
 from retigrade.training.log import LOG
 from retigrade.training.loop import Start, Trainer, fit, predict
-from retigrade.training.losses import training_loss
+from retigrade.training.losses import lesion_loss, training_loss
 from retigrade.training.network import NetworkOutput
 from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import BEST, PAPER, AugmentationConfig, Recipe
@@ -89,13 +89,45 @@ def test_healthy_photographs_that_are_given_lesions_are_learned_as_ill(
     recipe = replace(SHORT, batch=15, augmentation=AugmentationConfig(**share))
     pasting = Trainer(data, recipe, START, fabric=fabric)
     random: dict[str, Any] = {"rng": np.random.default_rng(1), "generator": torch.Generator().manual_seed(1)}
-    ((_, targets),) = pasting.batches(np.arange(15), size=32, **random)
+    (batch,) = pasting.batches(np.arange(15), size=32, **random)
+    targets = batch.targets
     healthy = data.grades[:15] == 0
     made = soft_targets(np.array([grade]), (), label_smoothing=SHORT.label_smoothing)
     np.testing.assert_allclose(targets.numpy()[healthy], np.repeat(made, 3, axis=0), atol=1e-6)
     np.testing.assert_array_equal(targets.numpy()[~healthy], data.targets[:15][~healthy])
     with pytest.raises(ValueError, match="pastes lesions"):
         Trainer(training_data(), recipe, START, fabric=fabric)
+
+
+def test_a_network_learns_where_lesions_are_and_goes_on_alike(fabric: Fabric, tmp_path: Path) -> None:
+    maps = np.zeros((20, 8, 8, 4), np.uint8)
+    maps[:, :4, :4, 0] = 255
+    data = replace(training_data(), photos=training_data().photos.repeat(2, 1).repeat(2, 2), lesion_maps=maps)
+    still = AugmentationConfig(rotate=0, zoom=0, shift=0, aspect=0, horizontal_flip=0, vertical_flip=0)
+    recipe = replace(SHORT, epochs=6, batch=15, lr=0.02, size=64, small_size=64, lesions=5.0, augmentation=still)
+    learning = Trainer(data, recipe, START, fabric=fabric)
+    for _ in range(6):
+        learning.epoch(SILENT)
+    learning.save(tmp_path / CHECKPOINT)
+    x = torch.from_numpy(data.photos).permute(0, 3, 1, 2).float()
+    found = learning.network.train()(x).lesions[0].mean(0).detach()
+    assert found[0, :4, :4].mean() > found[0].mean() > found[1:].mean()
+    Trainer(data, recipe, START, fabric=fabric).resume(tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match="places of lesions"):
+        Trainer(training_data(), recipe, START, fabric=fabric)
+
+
+def test_a_place_has_the_most_of_its_cells_and_lesions_count_more() -> None:
+    maps = torch.zeros(1, 4, 8, 8)
+    maps[0, 0, 3, 3] = 1
+    right = torch.full((1, 4, 4, 4), -9.0)
+    right[0, 0, 1, 1] = 9
+    missed, false = right.clone(), right.clone()
+    missed[0, 0, 1, 1], false[0, 0, 0, 0] = -9, 9
+    good, missing, more = (float(lesion_loss((logits,), maps)) for logits in (right, missed, false))
+    assert good < 0.01
+    assert missing == pytest.approx(4 * more, rel=0.01)
+    assert float(lesion_loss((right, right[:, :, :1, :1]), maps)) > good
 
 
 def test_fit_goes_on_from_its_folder_and_logs_every_epoch(fabric: Fabric, tmp_path: Path) -> None:

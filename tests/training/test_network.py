@@ -29,6 +29,26 @@ def test_saved_weights_start_another_network_alike(tmp_path: Path) -> None:
         assert torch.equal(value, second.state_dict()[name]), name
 
 
+def test_heads_for_lesions_teach_and_are_not_saved(tmp_path: Path) -> None:
+    teaching = Network("test_efficientnet", pretrained=False, high_resolution=True, lesion_heads=True)
+    photos = torch.rand(2, 3, 64, 64) * 255
+    early, last = teaching.train()(photos).lesions
+    assert (early.shape, last.shape) == ((2, 4, 8, 8), (2, 4, 2, 2))
+    answered = teaching.eval()(photos)
+    assert answered.lesions == ()
+    teaching.save(tmp_path / "network.safetensors", trained="not at all")
+    for heads in (False, True):
+        again = Network(
+            "test_efficientnet", high_resolution=True, lesion_heads=heads, weights=tmp_path / "network.safetensors"
+        )
+        assert torch.equal(again.eval()(photos).logits, answered.logits)
+
+
+def test_heads_for_lesions_need_the_high_resolution_head() -> None:
+    with pytest.raises(UsageError, match="high-resolution head alone"):
+        Network("test_efficientnet", pretrained=False, lesion_heads=True)
+
+
 @pytest.mark.parametrize(
     ("notes", "mean", "deviation"),
     [

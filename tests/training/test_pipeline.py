@@ -299,7 +299,7 @@ def test_a_network_that_grades_learns_further_from_bundles(data: Path, trained: 
 @pytest.fixture
 def annotated(tmp_path: Path) -> Path:
     """Drawn eyes beside the haemorrhages and microaneurysms in them."""
-    for number in range(3):
+    for number in range(4):
         eye = draw_eye(grade=Grade.SEVERE, size=600, rng=np.random.default_rng(900 + number))
         mask = np.zeros(eye.pixels.shape[:2], np.uint8)
         for kind in ("haemorrhage", "microaneurysm"):
@@ -316,6 +316,23 @@ def test_lesions_are_pasted_and_the_bundle_says_whose(data: Path, annotated: Pat
     training = Bundle.load(tmp_path / "run" / "bundle.onnx").metadata.training
     files = sorted((annotated / "photos").iterdir())
     assert set(training.annotated) == {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_where_lesions_are_is_learned_and_kept_for_a_run_that_goes_on(
+    data: Path, annotated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("retigrade.training.lesion_maps.STEPS", 2)
+    recipe = ("--recipe", "further-lesions", "--size", "160")
+    assert main(command(data, tmp_path / "run", *recipe)) == 2
+    assert "give their folder by --lesions" in capsys.readouterr().err
+    again = command(data, tmp_path / "run", *recipe, "--lesions", str(annotated))
+    assert main(again) == 0
+    (kept,) = (tmp_path / "run").glob("lesion-maps-*.npy")
+    first, bundle = kept.read_bytes(), (tmp_path / "run" / "bundle.onnx").read_bytes()
+    assert len(Bundle.from_bytes(bundle).metadata.training.annotated) == 4
+    monkeypatch.setattr("retigrade.training.lesion_maps.fit_segmentation", None)
+    assert main([*again, "--resume"]) == 0
+    assert kept.read_bytes() == first
 
 
 def test_nothing_to_paste_is_said_in_one_sentence(

@@ -36,6 +36,7 @@ class Train(Command):
         "further-steady",
         "further-paste",
         "further-fine",
+        "further-lesions",
         "sharp",
         "paper",
     ] = "best"

@@ -99,9 +99,7 @@ def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
     x = photos.permute(0, 3, 1, 2).float().div_(255)
     grid = F.affine_grid(drawn.affine, [len(x), 3, size, size], align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    y = grid[..., 1]
-    kept = (y > drawn.cut[:, :1, None] * 2 - 1) & (y < 1 - drawn.cut[:, 1:, None] * 2)
-    lit = kept[:, None] & (x.amax(1, keepdim=True) > 0.03)
+    lit = _kept(grid, drawn)[:, None] & (x.amax(1, keepdim=True) > 0.03)
     if drawn.tone is not None:
         x = _colour(x, drawn.gamma, drawn.contrast, drawn.tone)
     if drawn.illumination is not None:
@@ -118,6 +116,20 @@ def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
             noise = torch.where(drawn.colour_noise > 0, each, noise)
         x += noise
     return (x.clamp_(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
+
+
+def move(maps: Tensor, drawn: Draw, *, size: int) -> Tensor:
+    """Carry maps of photographs to where `apply` puts these: uint8 (N, s, s, k) -> float32 (N, k, size, size), 0..1."""
+    x = maps.permute(0, 3, 1, 2).float().div_(255)
+    grid = F.affine_grid(drawn.affine, [*x.shape[:2], size, size], align_corners=False)
+    moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return moved * _kept(grid, drawn)[:, None]
+
+
+def _kept(grid: Tensor, drawn: Draw) -> Tensor:
+    """Where the cut at top and bottom hides nothing: bool (N, s, s)."""
+    y = grid[..., 1]
+    return (y > drawn.cut[:, :1, None] * 2 - 1) & (y < 1 - drawn.cut[:, 1:, None] * 2)
 
 
 class Recompression(NamedTuple):

@@ -73,6 +73,11 @@ class TrainConfig:
             raise UsageError(
                 f"the recipe {self.recipe.name} pastes lesions of annotated photographs: give their folder by --lesions"
             )
+        if self.recipe.lesions and self.lesions is None:
+            raise UsageError(
+                f"the recipe {self.recipe.name} learns places of lesions from annotated photographs: give their folder "
+                "by --lesions"
+            )
         if self.lesions is not None:
             find_annotated(self.lesions)  # a wrong folder must not wait for the training
             if not self.recipe.high_resolution:

@@ -23,7 +23,8 @@ class TrainingData:
     the number of each photograph's data set, or of its origin within that. rejected: bool (N,), whether a reader of
     image quality called it unusable. train, validation: int64 indices. fingerprint: of manifest and split. lesions: to
     paste on healthy photographs, where the recipe does. sides: int64 (N,), the longer side of each file in pixels, so
-    that what is pasted is as blurred; None where no file is smaller than S.
+    that what is pasted is as blurred; None where no file is smaller than S. lesion_maps: uint8 (N, s, s, 4), how surely
+    each kind of lesion is there, where the recipe learns from that.
     """
 
     photos: Pixels
@@ -36,6 +37,7 @@ class TrainingData:
     fingerprint: str
     lesions: LesionBank | None = None
     sides: Integers | None = None
+    lesion_maps: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -47,12 +47,12 @@ class BundleModel(nn.Module):
     def forward(self, photo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Answer for a batch of photos."""
         x = photo.permute(0, 3, 1, 2).float()
-        logits, maps, features, _ = self.network(x)
-        if self.mirror:
-            _, mirrored, mirrored_features, _ = self.network(x.flip(3))
-            maps = (maps + mirrored.flip(3)) / 2
-            logits, features = maps.mean((2, 3)), (features + mirrored_features) / 2
-        return logits, maps, features
+        seen = self.network(x)
+        if not self.mirror:
+            return seen.logits, seen.maps, seen.features
+        mirrored = self.network(x.flip(3))
+        maps = (seen.maps + mirrored.maps.flip(3)) / 2
+        return maps.mean((2, 3)), maps, (seen.features + mirrored.features) / 2
 
 
 def to_onnx(network: nn.Module, *, size: int, mirror: bool = False) -> bytes:

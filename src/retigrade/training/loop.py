@@ -21,13 +21,13 @@ from retigrade.errors import UsageError
 from retigrade.icdr import GRADES, Grade
 from retigrade.metrics.classification import accuracy, quadratic_kappa
 from retigrade.metrics.decision import softmax
-from retigrade.training.augment import Draw, Recompression, apply, draw, draw_recompressions, recompress
+from retigrade.training.augment import Draw, Recompression, apply, draw, draw_recompressions, move, recompress
 from retigrade.training.checkpoint import CHECKPOINT, check_identity, read_checkpoint, write_checkpoint
 from retigrade.training.copy_paste import LesionBank
 from retigrade.training.cpu import fast_arithmetic
 from retigrade.training.dataset import TrainingData, graded_targets, sample_epoch, sampling_weights
 from retigrade.training.log import TrainingLog
-from retigrade.training.losses import training_loss
+from retigrade.training.losses import lesion_loss, training_loss
 from retigrade.training.network import Network
 from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import Recipe
@@ -55,6 +55,7 @@ def starting_network(recipe: Recipe, start: Start) -> Network:
         start.backbone,
         dropout=recipe.dropout,
         high_resolution=recipe.high_resolution > 0,
+        lesion_heads=recipe.lesions > 0,
         weights=start.weights,
         pretrained=start.pretrained,
         size=recipe.size,
@@ -127,6 +128,14 @@ class _Batch(NamedTuple):
     drawn: Draw
 
 
+class _Learned(NamedTuple):
+    """A batch on its device: photos and targets, and maps of the lesions, float32 (n, k, s, s), where there are any."""
+
+    x: Tensor
+    targets: Tensor
+    lesion_maps: Tensor | None
+
+
 class Trainer:
     """One training under way: network, moving average, optimizer, schedule and log."""
 
@@ -150,6 +159,8 @@ class Trainer:
         self.sampling_weights = sampling_weights(data, recipe)
         if recipe.augmentation.pasted_grades and data.lesions is None:
             raise ValueError(f"the recipe {recipe.name} pastes lesions, and the data have none to paste")
+        if recipe.lesions and data.lesion_maps is None:
+            raise ValueError(f"the recipe {recipe.name} learns places of lesions, and the data have none")
         self._lesions = data.lesions or LesionBank({})
         self._graded = graded_targets(np.arange(len(GRADES)), label_smoothing=recipe.label_smoothing)
         self.history: list[EpochResult] = []
@@ -183,8 +194,11 @@ class Trainer:
         self.network.train()
         total = torch.zeros((), device=self.fabric.device)
         batches = self.batches(drawn, size=size, rng=rng, generator=generator)
-        for step, (x, targets) in enumerate(batches):
-            loss = training_loss(self.network(x), targets, recipe)
+        for step, batch in enumerate(batches):
+            output = self.network(batch.x)
+            loss = training_loss(output, batch.targets, recipe)
+            if batch.lesion_maps is not None:
+                loss = loss + recipe.lesions * lesion_loss(output.lesions, batch.lesion_maps)
             self.fabric.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -230,7 +244,7 @@ class Trainer:
 
     def batches(
         self, drawn: Integers, *, size: int, rng: np.random.Generator, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[_Learned]:
         """This process's share of each batch; what the CPU does for one is done while the network learns from another.
 
         drawn: positions among the training photographs, (steps * batch,).
@@ -279,13 +293,17 @@ class Trainer:
         given = (drawn < len(shares)) & (self.data.grades[indices] == Grade.NONE)
         return {place: tuple(shares)[drawn[place]] for place in np.flatnonzero(given).tolist()}
 
-    def _on_device(self, batch: _Batch, *, size: int) -> tuple[Tensor, Tensor]:
+    def _on_device(self, batch: _Batch, *, size: int) -> _Learned:
         device, photos = self.fabric.device, torch.from_numpy(batch.photos)
         if self._on_gpu is not None:
             changed, photos = photos, self._on_gpu[torch.from_numpy(batch.indices).to(device)]
             photos[torch.from_numpy(batch.places).to(device)] = changed.to(device)
-        x = apply(photos, batch.drawn.to(device), size=size)
-        return x, torch.from_numpy(batch.targets).to(device)
+        drawn = batch.drawn.to(device)
+        maps = None
+        if self.data.lesion_maps is not None and self.recipe.lesions:
+            found = torch.from_numpy(self.data.lesion_maps[batch.indices]).to(device)
+            maps = move(found, drawn, size=found.shape[1])
+        return _Learned(apply(photos, drawn, size=size), torch.from_numpy(batch.targets).to(device), maps)
 
     @property
     def _plain(self) -> Network:

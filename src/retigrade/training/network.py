@@ -21,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812 (the name that every reader of tor
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from retigrade.data.annotations import KINDS
 from retigrade.errors import UsageError
 from retigrade.files import write_whole
 from retigrade.icdr import GRADES
@@ -34,18 +35,22 @@ from retigrade.training.backbone import (
 from retigrade.training.weights import StartingWeights, colour_statistics
 
 _HIGH_RESOLUTION_CHANNELS = 128
+_RARE = -4.0  # the logit of a lesion at a place, to begin with
 
 
 class NetworkOutput(NamedTuple):
     """logits (N, 5); maps (N, 5, s, s), whose mean over the last two axes is the logits; features (N, C), pooled.
 
     high_resolution: the part of the logits that the high-resolution head gives, (N, 5); 0 in a network without.
+    lesions: logits of each kind of lesion at each place of the early and of the last feature map, (N, 4, s, s) each;
+    none but of a network in training that has lesion heads.
     """
 
     logits: Tensor
     maps: Tensor
     features: Tensor
     high_resolution: Tensor
+    lesions: tuple[Tensor, ...] = ()
 
 
 class Network(nn.Module):
@@ -61,6 +66,7 @@ class Network(nn.Module):
         *,
         dropout: float = 0.2,
         high_resolution: bool = False,
+        lesion_heads: bool = False,
         weights: Path | None = None,
         pretrained: bool = True,
         size: int = 224,
@@ -87,6 +93,7 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classify = _linear_head(channels)
         self.high_resolution = HighResolutionHead(self.backbone) if high_resolution else None
+        self.lesion_heads = _lesion_heads(self.backbone, self.high_resolution, channels) if lesion_heads else None
         self._frozen: list[nn.Module] = []
         if start:
             start.load_into(self, self.backbone)
@@ -117,6 +124,9 @@ class Network(nn.Module):
             last, (near,) = self.backbone.forward_intermediates(x, indices=[self.high_resolution.stage])
             last = as_feature_map(last, self.backbone)
         features = last.mean((2, 3))
+        lesions: tuple[Tensor, ...] = ()
+        if self.training and self.lesion_heads is not None:
+            lesions = tuple(head(each) for head, each in zip(self.lesion_heads, (near, last), strict=True))
         if self.training:  # one mask for all places, as dropout after pooling would have
             last = last * self.dropout(torch.ones_like(features))[:, :, None, None]
         maps = self.classify(last).float()
@@ -127,7 +137,7 @@ class Network(nn.Module):
         near_logits = near_maps.mean((2, 3))
         wide = F.interpolate(maps, size=near_maps.shape[2:], mode="bilinear")
         maps = near_maps + wide + (logits - wide.mean((2, 3)))[:, :, None, None]  # enlarging moves the mean by a little
-        return near, NetworkOutput(logits + near_logits, maps, features, near_logits)
+        return near, NetworkOutput(logits + near_logits, maps, features, near_logits, lesions)
 
     def add_to_head(self, bias: Tensor, weights: Tensor | None = None) -> None:
         """Change the last feature map's head in place: add to its biases, (5,), and to its weights, (5, C)."""
@@ -139,7 +149,11 @@ class Network(nn.Module):
     def save(self, path: Path, *, trained: str) -> None:
         """Write all weights as safetensors, to start another training from; `trained` says how they came about."""
         notes = {"format": "pt", "origin": f"{trained}, from {self.origin}", **self._notes}
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        state = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.state_dict().items()
+            if not name.startswith("lesion_heads.")  # they only teach
+        }
         write_whole(path, save(state, metadata=notes))
 
 
@@ -184,6 +198,17 @@ class Ensemble(nn.Module):
         maps = torch.stack([output.maps for output in outputs]).mean(0)
         near = torch.stack([output.high_resolution for output in outputs]).mean(0)
         return NetworkOutput(maps.mean((2, 3)), maps, torch.cat([output.features for output in outputs], 1), near)
+
+
+def _lesion_heads(backbone: Any, high_resolution: HighResolutionHead | None, channels: int) -> nn.ModuleList:
+    if high_resolution is None:
+        raise UsageError("places of lesions are learned with a high-resolution head alone, which this network has not")
+    early = backbone.feature_info[high_resolution.stage]["num_chs"]
+    heads = [nn.Conv2d(each, len(KINDS), 1) for each in (early, channels)]
+    for head in heads:
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.constant_(head.bias, _RARE)  # type: ignore[arg-type]
+    return nn.ModuleList(heads)
 
 
 def _linear_head(channels: int) -> nn.Conv2d:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +11,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from retigrade.arrays import Floats, Integers, Reals
+from retigrade.arrays import Floats, Integers, Pixels, Reals
 from retigrade.bundle import Bundle, read_metadata, reseal
 from retigrade.data.annotations import AnnotatedPhoto, read_annotated
 from retigrade.data.cache import prepared
 from retigrade.data.manifest import Manifest
-from retigrade.data.splits import TEST, VALIDATION, Splits
+from retigrade.data.splits import TEST, VALIDATION, Splits, within
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, Predictions, predict_labelled
 from retigrade.evaluation.result import OUT_OF_FOLD, EvaluationResult
-from retigrade.files import write_whole
+from retigrade.files import replacing, write_whole
 from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.metadata import Metadata
@@ -39,6 +40,7 @@ from retigrade.training.distillation import (
 )
 from retigrade.training.export import receptive_field_offset, run_model, to_onnx
 from retigrade.training.folds import FoldPredictions, everything, folds_of, split_of
+from retigrade.training.lesion_maps import lesion_maps
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
 from retigrade.training.loop import Pick, fit, predict, starting_network
 from retigrade.training.network import Ensemble, Network
@@ -150,7 +152,7 @@ class _Run:
     def fit(self, fold: Fold) -> _Fitted:
         """Train the network of one fold."""
         config, recipe, folder = self.config, self.config.recipe, self.folder / fold.name
-        data = replace(self.training_data(fold), lesions=self._lesions(fold))
+        data = replace(self.training_data(fold), lesions=self._lesions(fold), lesion_maps=self._lesion_maps(fold))
         if recipe.teachers:
             shares = teacher_shares(
                 self.manifest, self.splits, fold.train, teachers=recipe.teachers, seed=config.start.seed
@@ -322,6 +324,30 @@ class _Run:
     def _lesions(self, fold: Fold) -> LesionBank | None:
         grades, size = self.config.recipe.augmentation.pasted_grades, self.config.recipe.size
         return LesionBank.of(self._annotated(fold), grades, size=size) if grades else None
+
+    def _lesion_maps(self, fold: Fold) -> Pixels | None:
+        """Where lesions are on the photographs that train; made once, by the first of several processes."""
+        config = self.config
+        if not config.recipe.lesions:
+            return None
+        identity = hashlib.sha256(f"{self.manifest.fingerprint} {fold.digest} {config.start.seed}".encode())
+        path = self.folder / fold.name / f"lesion-maps-{identity.hexdigest()[:16]}.npy"
+        with self.fabric.rank_zero_first():
+            if not path.exists():
+                shares = dict.fromkeys(("first", "second"), 0.5)
+                halves = within(self.manifest, self.splits, fold.train, shares=shares, seed=config.start.seed)
+                self.progress.note(f"segmentation networks look for lesions on {len(fold.train)} photographs")
+                maps = lesion_maps(
+                    self.manifest.entries,
+                    list(halves.values()),
+                    self._annotated(fold),
+                    make_start=lambda: starting_network(config.recipe, config.start),
+                    seed=config.start.seed,
+                    fabric=self.fabric,
+                )
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, maps)
+            return np.asarray(np.load(path, mmap_mode="r"))
 
     def _prior(self, logits: Floats, indices: Integers) -> Reals:
         """What undoes, in the logits, that rare grades were drawn more often than they come: float64 (5,)."""

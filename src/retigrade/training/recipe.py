@@ -71,6 +71,8 @@ class Recipe:
     predict the rest, 0 for none; teacher_weight: the share of a target that is such a prediction, or that of bundles
     given to learn from; teacher_epochs: the share of the epochs that teachers are trained for. frozen_stride: the
     backbone's layers down to the feature map of this stride stand still, 0 for none.
+    lesions: weight of the loss of where lesions are, as a segmentation network that annotated photographs taught sees
+    them, 0 for none.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Recipe:
     teacher_weight: float = 0.0
     teacher_epochs: float = 0.5
     frozen_stride: int = 0
+    lesions: float = 0.0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
     def __post_init__(self) -> None:
@@ -264,6 +267,18 @@ FURTHER_FINE = replace(
 )
 """`further-paste` for what is small: half from photographs with all the detail of 352 pixels; pastes microaneurysms."""
 
+FURTHER_LESIONS = replace(
+    FURTHER_FINE,
+    name="further-lesions",
+    epochs=7,
+    source_balance=0.7,
+    small_share=0.0,
+    teacher_weight=0.5,
+    lesions=2.0,
+    augmentation=replace(FURTHER_FINE.augmentation, blur=1.0, recompression=0.25, copy_paste=0.0, copy_paste_mild=0.0),
+)
+"""`further-fine` that learns where lesions are on every photograph, from a segmentation network."""
+
 SHARP = replace(
     BEST,
     name="sharp",
@@ -325,7 +340,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, FURTHER_MILD, FURTHER_SHARP, FURTHER_STEADY, FURTHER_PASTE,
-        FURTHER_FINE, SHARP, PAPER,
+        FURTHER_FINE, FURTHER_LESIONS, SHARP, PAPER,
     )
 }  # fmt: skip
 

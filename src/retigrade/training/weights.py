@@ -60,7 +60,9 @@ class StartingWeights:
             state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if "classify.weight" in state:
             try:
-                network.load_state_dict({present_name(name): value for name, value in state.items()})
+                own = network.state_dict()
+                fresh = {name: value for name, value in own.items() if name.startswith("lesion_heads.")}
+                network.load_state_dict(fresh | {present_name(name): value for name, value in state.items()})
             except RuntimeError as error:
                 raise UsageError(
                     f"{self.path.name} is a network of another backbone or recipe; give weights of the same network"

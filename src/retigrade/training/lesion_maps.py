@@ -1,0 +1,100 @@
+"""Maps of lesions on photographs that nobody annotated, by segmentation networks that did not learn from them.
+
+The photographs are cut in halves, none sharing a patient or a duplicate with the other. Each half is seen by the
+network that the annotated photographs of the other half taught, with the healthy photographs of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
+from lightning_fabric import Fabric
+
+from retigrade.arrays import Integers, Pixels
+from retigrade.data.annotations import KINDS, AnnotatedPhoto
+from retigrade.data.cache import canonical
+from retigrade.data.manifest import Entry
+from retigrade.errors import UsageError
+from retigrade.fundus.canonical import canonical_view
+from retigrade.icdr import Grade
+from retigrade.training.network import Network
+from retigrade.training.segmentation import Annotated, SegmentationNetwork, fit_segmentation
+
+STEPS = 800
+"""Of the training of one network: about fifteen minutes of a core."""
+SIDE = 704
+"""Of the photographs that they see, in pixels."""
+MAP_SIDE = 88
+"""Of the maps, in cells."""
+_FEWEST = 4  # annotated photographs
+_MOST_HEALTHY = 500  # for each network, by which memory stays bounded
+_RIM = 15  # cells of a network's own maps, half of which at the rim are no retina
+_DARK = 12  # of 255
+_BATCH = 4
+
+
+def lesion_maps(
+    entries: Sequence[Entry],
+    halves: Sequence[Integers],
+    annotated: Sequence[AnnotatedPhoto],
+    *,
+    make_start: Callable[[], Network],
+    seed: int,
+    fabric: Fabric,
+) -> Pixels:
+    """How surely each kind of lesion is at each place of photographs: uint8 (N, 88, 88, 4), of 255.
+
+    halves: int64 indices of the photographs that train, in two parts; of others there is no map, but zeros. make_start:
+    makes the network whose backbone each starts from. Raises UsageError where too few photographs are annotated, and as
+    `SegmentationNetwork` and `canonical` do.
+    """
+    if len(annotated) < _FEWEST:
+        raise UsageError(
+            f"places of lesions are learned from at least {_FEWEST} annotated photographs of eyes that neither "
+            f"validate nor test, got {len(annotated)}: annotate more, or take a recipe without"
+        )
+    maps = np.zeros((len(entries), MAP_SIDE, MAP_SIDE, len(KINDS)), np.uint8)
+    for number, (half, other) in enumerate(zip(halves, reversed(halves), strict=True)):
+        taught = _annotated(annotated[number::2], _sharp_healthy([entries[index] for index in other]))
+        network = fit_segmentation(make_start(), taught, steps=STEPS, seed=seed + number, fabric=fabric)
+        for begin in range(0, len(half), _BATCH):
+            some = half[begin : begin + _BATCH]
+            photos = np.stack([canonical(entries[index], size=SIDE) for index in some])
+            maps[some] = find_lesions(network, photos, fabric=fabric)
+    return maps
+
+
+def find_lesions(network: SegmentationNetwork, photos: Pixels, *, fabric: Fabric) -> Pixels:
+    """The most that each kind of lesion is thought to be in each cell, none at the rim: uint8 (n, 88, 88, 4).
+
+    photos: uint8 (n, S, S, 3).
+    """
+    x = torch.from_numpy(photos).to(fabric.device).permute(0, 3, 1, 2).float()
+    x = x.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), fabric.autocast():
+        found = network(x).sigmoid()
+    light = F.interpolate(x.mean(1, keepdim=True), size=found.shape[2:], mode="area")
+    inner = 1 - F.max_pool2d((light <= _DARK).float(), _RIM, stride=1, padding=_RIM // 2)
+    cells = F.adaptive_max_pool2d(found * inner, MAP_SIDE)
+    return np.asarray((cells * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _sharp_healthy(entries: Sequence[Entry]) -> Pixels:
+    """Healthy photographs with the most detail, prepared: uint8 (n, 704, 704, 3)."""
+    healthy = [entry for entry in entries if entry.grade == Grade.NONE and not entry.rejected]
+    healthy.sort(key=lambda entry: -max(entry.width, entry.height))
+    photos = [canonical(entry, size=SIDE) for entry in healthy[:_MOST_HEALTHY]]
+    return np.stack(photos) if photos else np.empty((0, SIDE, SIDE, 3), np.uint8)
+
+
+def _annotated(items: Sequence[AnnotatedPhoto], healthy: Pixels) -> Annotated:
+    photos, masks = [], []
+    for item in items:
+        view = canonical_view(item.photo, size=SIDE)
+        kinds = [view.to_canonical(((item.mask & bit) > 0).astype(np.float32))[0] for bit in KINDS.values()]
+        photos.append(view.canonical)
+        masks.append((np.stack(kinds, -1) * 255).astype(np.uint8))
+    return Annotated(np.stack(photos), np.stack(masks), healthy)

@@ -1,0 +1,165 @@
+"""A small U-Net that annotated photographs teach to tell, for every place, which kinds of lesion are there.
+
+A few dozen annotated photographs and many healthy ones are enough for it, for each has thousands of places to learn
+from (Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015). Its maps then teach the network that grades, which learns
+from stages of whole photographs hardly anything of what is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from retigrade.arrays import Integers, Pixels
+from retigrade.data.annotations import KINDS
+from retigrade.errors import UsageError
+from retigrade.training.augment import apply, draw, draw_recompressions, move, recompress
+from retigrade.training.cpu import fast_arithmetic
+from retigrade.training.network import Network
+from retigrade.training.recipe import AugmentationConfig
+
+_STRIDES = (2, 4, 8, 16)
+_WIDTHS = (32, 48, 64)  # channels at the first three of these
+_RARE = -4.0  # the logit of a lesion at a place, to begin with
+_SIDE, _WINDOW = 256, 364  # of a crop, and of the square that it is turned in
+_BATCH, _LR, _WEIGHT_DECAY, _WARM_UP = 16, 2e-3, 1e-2, 0.05
+_HEALTHY, _CENTRED = 0.3, 0.7  # shares: of crops that are of healthy eyes; of others about a lesion
+_DRAWN = np.array([0.4, 0.35, 0.15, 0.1])  # how often that is a lesion of each kind
+_COUNTS = (4.0, 2.0, 2.0, 2.0)  # how many times as much as a place without
+_CROSS_ENTROPY, _SMOOTH = 4.0, 20.0
+_PLAINLY = 60  # of 255: how much of a pixel a lesion covers
+_AUGMENTATION = AugmentationConfig(
+    zoom=0.3, shift=0, brightness=0.2, contrast=0.2, saturation=0.3, blur=1.4, noise=7, recompression=0.3
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Annotated:
+    """Annotated photographs, uint8 (n, S, S, 3), their masks, uint8 (n, S, S, 4) by kind, and healthy photographs."""
+
+    photos: Pixels
+    masks: Pixels
+    healthy: Pixels
+
+
+class SegmentationNetwork(nn.Module):
+    """Photos, float (N, 3, S, S) of 0..255 RGB, to logits of each kind of lesion, (N, 4, S/2, S/2)."""
+
+    backbone: Any
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, start: Network) -> None:
+        """With the backbone of a network; UsageError where it has not the feature maps that this needs."""
+        super().__init__()
+        self.backbone = start.backbone
+        self.register_buffer("mean", start.mean.clone())
+        self.register_buffer("deviation", start.deviation.clone())
+        stages = self.backbone.feature_info
+        strides = [stage["reduction"] for stage in stages]
+        if not hasattr(self.backbone, "forward_intermediates") or not set(_STRIDES) <= set(strides):
+            raise UsageError(f"places of lesions need feature maps of strides {_STRIDES}; this network has {strides}")
+        self._stages = [strides.index(stride) for stride in _STRIDES]
+        *early, below = [stages[stage]["num_chs"] for stage in self._stages]
+        joins = []
+        for channels, width in zip(reversed(early), reversed(_WIDTHS), strict=True):
+            joins.append(_joined(below + channels, width))
+            below = width
+        self.joins = nn.ModuleList(joins)
+        self.classify = nn.Conv2d(below, len(KINDS), 1)
+        nn.init.constant_(self.classify.bias, _RARE)  # type: ignore[arg-type]
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Return the logits at each place."""
+        x = (photos - self.mean) / self.deviation
+        *early, y = self.backbone.forward_intermediates(x, indices=self._stages, intermediates_only=True)
+        for join, near in zip(self.joins, reversed(early), strict=True):
+            y = join(torch.cat([F.interpolate(y, size=near.shape[2:], mode="nearest"), near], 1))
+        logits: Tensor = self.classify(y).float()
+        return logits
+
+
+@fast_arithmetic()
+def fit_segmentation(
+    start: Network, annotated: Annotated, *, steps: int, seed: int, fabric: Fabric
+) -> SegmentationNetwork:
+    """Train a network on crops of annotated and of healthy photographs, from the backbone of another; that is changed.
+
+    Raises UsageError as `SegmentationNetwork` does.
+    """
+    device = fabric.device
+    network = SegmentationNetwork(start).to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, _LR, total_steps=steps + 1, pct_start=_WARM_UP, cycle_momentum=False
+    )
+    network.train()
+    for photos, masks in _crops(annotated, seed=seed, steps=steps):
+        x = photos.to(device).contiguous(memory_format=torch.channels_last)
+        with fabric.autocast():
+            logits = network(x)
+        loss = segmentation_loss(logits, F.avg_pool2d(masks.to(device), 2))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy, lesions counting more, and one minus Dice's coefficient: a scalar.
+
+    logits, masks: (n, 4, s, s), masks 0..1 (Milletari, Navab and Ahmadi, "V-Net", 3DV 2016, for the latter).
+    """
+    weight = logits.new_tensor(_COUNTS)[:, None, None]
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, pos_weight=weight, reduction="none").mean((0, 2, 3))
+    found = logits.sigmoid()
+    common, both = (found * masks).sum((0, 2, 3)), (found + masks).sum((0, 2, 3))
+    dice = (2 * common + _SMOOTH) / (both + _SMOOTH)
+    return _CROSS_ENTROPY * entropy.sum() + (1 - dice).mean()
+
+
+def _joined(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+    )
+
+
+def _crops(annotated: Annotated, *, seed: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of crops and their masks: float32 (n, 3, s, s) of 0..255, and (n, 4, s, s) of 0..1."""
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    places = [[np.argwhere(mask[..., kind] > _PLAINLY) for kind in range(len(KINDS))] for mask in annotated.masks]
+    inside = _SIDE / _WINDOW
+    for _ in range(steps):
+        windows = [_window(annotated, places, rng) for _ in range(_BATCH)]
+        photos, masks = (np.stack(each) for each in zip(*windows, strict=True))
+        for change in draw_recompressions(_BATCH, _AUGMENTATION.recompression, rng):
+            photos[change.place] = recompress(photos[change.place], change)
+        drawn = draw(torch.zeros(_BATCH, 2), _AUGMENTATION, generator)
+        drawn = replace(drawn, affine=drawn.affine * inside)
+        yield apply(torch.from_numpy(photos), drawn, size=_SIDE), move(torch.from_numpy(masks), drawn, size=_SIDE)
+
+
+def _window(annotated: Annotated, places: list[list[Integers]], rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """A square of a photograph and of its masks, about a lesion or anywhere on the retina."""
+    size = annotated.photos.shape[1]
+    centre = rng.uniform(0.15, 0.85, 2) * size
+    if len(annotated.healthy) and rng.random() < _HEALTHY:
+        photo, mask = annotated.healthy[rng.integers(len(annotated.healthy))], None
+    else:
+        number = int(rng.integers(len(annotated.photos)))
+        photo, mask = annotated.photos[number], annotated.masks[number]
+        here = places[number][rng.choice(len(_DRAWN), p=_DRAWN)]
+        if len(here) and rng.random() < _CENTRED:
+            centre = here[rng.integers(len(here))] + rng.uniform(-0.3, 0.3, 2) * _SIDE
+    top, left = np.clip((centre - _WINDOW / 2).astype(int), 0, size - _WINDOW)
+    window = np.s_[top : top + _WINDOW, left : left + _WINDOW]
+    cut = photo[window]
+    return cut, np.zeros((*cut.shape[:2], len(KINDS)), np.uint8) if mask is None else mask[window]
