@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 
 from retigrade.bundle import Bundle
 from retigrade.cli import main
 from retigrade.errors import UsageError
 from retigrade.evaluation.result import EvaluationResult
-from retigrade.training.averaging import Averaging, mean_weights
+from retigrade.training.averaging import Averaging, mean_weights, measure_norms
 from retigrade.training.averaging import main as average
+from retigrade.training.network import Network
 from small_data import write_small_data
 
 BACKBONE = "test_efficientnet"
@@ -52,6 +55,26 @@ def test_weights_that_have_no_mean_are_one_sentence(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=sentence):
             mean_weights(files)
+
+
+def test_norms_are_measured_on_the_photographs(tmp_path: Path) -> None:
+    network = Network(BACKBONE, pretrained=False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    photos = np.random.default_rng(1).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    fabric = Fabric(accelerator="cpu", precision="32-true")
+    measure_norms(network, photos, np.arange(20), fabric=fabric, batch=20)
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
+    x = torch.from_numpy(photos).permute(0, 3, 1, 2).float()
+    seen: list[torch.Tensor] = []
+    norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network(x)
+    torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)))
+    measure_norms(network, photos, np.arange(20), fabric=fabric, batch=5)
+    assert not network.training
+    assert norm.momentum is not None
+    torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)))  # the mean over all batches
 
 
 @pytest.mark.slow

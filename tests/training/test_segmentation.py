@@ -88,7 +88,7 @@ def test_each_half_is_seen_by_the_network_of_the_other(
     fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = read_manifest([write_small_data(tmp_path / "eyes", photos=8)])
-    halves = [np.array([0, 2, 4]), np.array([1, 3])]
+    halves = (np.array([0, 2, 4]), np.array([1, 3]))
     healthy = {index for index in range(8) if manifest.entries[index].grade == Grade.NONE}
     taught: list[Annotated] = []
 

@@ -21,13 +21,13 @@ from retigrade.arrays import Floats, Integers, Pixels, Reals
 from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.data.splits import TRAIN, Splits, narrow, read_splits, within
 from retigrade.errors import DataError
+from retigrade.experiments.head import fit_head
 from retigrade.experiments.predictions import TEST, out_of_fold, read_predictions, write_predictions
 from retigrade.files import make_folder
 from retigrade.metrics.classification import auroc, is_referable, p_referable
 from retigrade.metrics.decision import softmax
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.dataset import soft_targets
-from retigrade.training.head import fit_head
 
 FOLDS = 5
 _SURE = (0.3, 0.6)  # how surely a lesion is in a cell that is counted

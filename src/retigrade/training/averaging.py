@@ -3,9 +3,10 @@
     python -m retigrade.training.averaging --weights FILE FILE... --data DATA... --splits FILE --out DIR
 
 Networks that were fine-tuned from the same weights lie in one basin, so that the mean of their weights answers about as
-well as the mean of their answers, at the cost of one (Wortsman et al., "Model soups", ICML 2022). The members and the
-mean are first compared on the split's part `validation`; the mean is then calibrated, exported and measured as a
-training's network is.
+well as the mean of their answers, at the cost of one (Wortsman et al., "Model soups", ICML 2022). What their batch
+norms know of features is no longer true of the mean's, so these are measured anew (Izmailov et al., "Averaging Weights
+Leads to Wider Optima and Better Generalization", UAI 2018). The members and the mean are then compared on the split's
+part `validation`; the mean is calibrated, exported and measured as a training's network is.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from retigrade.arrays import Floats, Integers, Reals
+from retigrade.arrays import Floats, Integers, Pixels, Reals
 from retigrade.data.cache import prepared
 from retigrade.data.manifest import read_manifest
-from retigrade.data.splits import VALIDATION, narrow, read_splits
+from retigrade.data.splits import TRAIN, VALIDATION, narrow, read_splits
 from retigrade.errors import UsageError
 from retigrade.files import make_folder, write_whole
 from retigrade.metrics.classification import auroc, is_referable, p_referable, quadratic_kappa
@@ -42,6 +44,7 @@ from retigrade.training.recipe import recipe_named
 from retigrade.training.warm_start import present_name
 
 MEAN = "mean.safetensors"
+_MEASURED = 960  # photographs that batch norms are measured on
 _log = logging.getLogger(__name__)
 
 
@@ -100,7 +103,7 @@ def _origins(origins: Sequence[str]) -> str:
 
 
 def main(arguments: Averaging) -> None:
-    """Average, compare on validation, and write the mean's bundle with its evaluation."""
+    """Average, measure the norms, compare on validation, and write the mean's bundle with its evaluation."""
     recipe, mean = recipe_named(arguments.recipe), arguments.out / MEAN
     config = TrainConfig(
         recipe=recipe if arguments.size is None else recipe.resized(arguments.size),
@@ -115,10 +118,16 @@ def main(arguments: Averaging) -> None:
     make_folder(arguments.out)
     write_whole(mean, save(state, metadata=notes))
     manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
-    validation = read_splits(arguments.splits, manifest).part(VALIDATION)
+    splits = read_splits(arguments.splits, manifest)
+    train, validation = splits.part(TRAIN), splits.part(VALIDATION)
     weights = equal_sources(manifest.sources[validation])
     photos = prepared(manifest, size=config.recipe.size, folder=arguments.out)
     fabric = open_fabric(accelerator="auto")
+    network = starting_network(config.recipe, config.start)
+    some = np.random.default_rng(arguments.seed).permutation(train)[:_MEASURED]
+    measure_norms(network, photos, np.sort(some), fabric=fabric)
+    settled = network.state_dict()
+    write_whole(mean, save({name: settled[name].cpu().contiguous() for name in state}, metadata=notes))
     for file in (*arguments.weights, mean):
         network = starting_network(config.recipe, replace(config.start, weights=file)).to(fabric.device)
         logits = predict(network.to(memory_format=torch.channels_last), photos, validation, fabric=fabric)
@@ -127,6 +136,24 @@ def main(arguments: Averaging) -> None:
     with TerminalProgress() as progress:
         trained = bundle_of_weights(manifest, config, folder=arguments.out, fabric=fabric, progress=progress)
     _log.info("bundle: %s", trained.path)
+
+
+def measure_norms(network: nn.Module, photos: Pixels, indices: Integers, *, fabric: Fabric, batch: int = 48) -> None:
+    """Set, in place, the mean and variance of each batch norm to those over some photographs, uint8 (N, S, S, 3)."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    network.to(fabric.device).to(memory_format=torch.channels_last).eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    with torch.inference_mode(), fabric.autocast():
+        for begin in range(0, len(indices), batch):
+            part = torch.from_numpy(photos[indices[begin : begin + batch]]).to(fabric.device)
+            network(part.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

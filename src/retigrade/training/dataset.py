@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from retigrade.arrays import Flags, Floats, Integers, Pixels
 from retigrade.data.groups import Groups
+from retigrade.data.manifest import Manifest
 from retigrade.icdr import GRADES
 from retigrade.training.copy_paste import LesionBank
 from retigrade.training.recipe import Recipe
@@ -38,6 +39,24 @@ class TrainingData:
     lesions: LesionBank | None = None
     sides: Integers | None = None
     lesion_maps: Pixels | None = None
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, photos: Pixels, fold: Fold, groups: Groups, *, label_smoothing: float
+    ) -> TrainingData:
+        """What one network learns from its fold: photos, prepared, are a manifest's, groups its duplicates."""
+        entries = manifest.entries
+        return cls(
+            photos=photos,
+            grades=manifest.grades,
+            targets=soft_targets(manifest.grades, groups, label_smoothing=label_smoothing),
+            subsets=np.unique([entry.subset for entry in entries], return_inverse=True)[1],
+            rejected=np.array([entry.rejected for entry in entries]),
+            train=fold.train,
+            validation=fold.validation,
+            fingerprint=f"{manifest.fingerprint} {fold.digest}",
+            sides=np.array([max(entry.width, entry.height) for entry in entries]),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

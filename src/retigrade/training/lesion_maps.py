@@ -6,7 +6,9 @@ network that the annotated photographs of the other half taught, with the health
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +18,15 @@ from lightning_fabric import Fabric
 from retigrade.arrays import Integers, Pixels
 from retigrade.data.annotations import KINDS, AnnotatedPhoto
 from retigrade.data.cache import canonical
-from retigrade.data.manifest import Entry
+from retigrade.data.manifest import Entry, Manifest
+from retigrade.data.splits import Splits, within
 from retigrade.errors import UsageError
+from retigrade.files import replacing
 from retigrade.fundus.canonical import canonical_view
 from retigrade.icdr import Grade
+from retigrade.training.config import TrainConfig
+from retigrade.training.dataset import Fold
+from retigrade.training.loop import starting_network
 from retigrade.training.network import Network
 from retigrade.training.segmentation import Annotated, SegmentationNetwork, fit_segmentation
 
@@ -38,7 +45,7 @@ _BATCH = 4
 
 def lesion_maps(
     entries: Sequence[Entry],
-    halves: Sequence[Integers],
+    halves: tuple[Integers, Integers],
     annotated: Sequence[AnnotatedPhoto],
     *,
     make_start: Callable[[], Network],
@@ -57,7 +64,7 @@ def lesion_maps(
             f"validate nor test, got {len(annotated)}: annotate more, or take a recipe without"
         )
     maps = np.zeros((len(entries), MAP_SIDE, MAP_SIDE, len(KINDS)), np.uint8)
-    for number, (half, other) in enumerate(zip(halves, reversed(halves), strict=True)):
+    for number, (half, other) in enumerate(zip(halves, halves[::-1], strict=True)):
         taught = _annotated(annotated[number::2], _sharp_healthy([entries[index] for index in other]))
         network = fit_segmentation(make_start(), taught, steps=STEPS, seed=seed + number, fabric=fabric)
         for begin in range(0, len(half), _BATCH):
@@ -65,6 +72,38 @@ def lesion_maps(
             photos = np.stack([canonical(entries[index], size=SIDE) for index in some])
             maps[some] = find_lesions(network, photos, fabric=fabric)
     return maps
+
+
+def kept_lesion_maps(
+    manifest: Manifest,
+    splits: Splits,
+    fold: Fold,
+    annotated: Sequence[AnnotatedPhoto],
+    config: TrainConfig,
+    *,
+    folder: Path,
+    fabric: Fabric,
+) -> Pixels:
+    """`lesion_maps` of the photographs that train a fold, memory-mapped from a file that is made where it is not.
+
+    Raises as `lesion_maps` does, and UsageError where the file cannot be written.
+    """
+    seed = config.start.seed
+    identity = hashlib.sha256(f"{manifest.fingerprint} {fold.digest} {seed}".encode())
+    path = folder / f"lesion-maps-{identity.hexdigest()[:16]}.npy"
+    if not path.exists():
+        halves = within(manifest, splits, fold.train, shares={"first": 0.5, "second": 0.5}, seed=seed)
+        maps = lesion_maps(
+            manifest.entries,
+            (halves["first"], halves["second"]),
+            annotated,
+            make_start=lambda: starting_network(config.recipe, config.start),
+            seed=seed,
+            fabric=fabric,
+        )
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, maps)
+    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def find_lesions(network: SegmentationNetwork, photos: Pixels, *, fabric: Fabric) -> Pixels:

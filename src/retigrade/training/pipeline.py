@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +15,11 @@ from retigrade.bundle import Bundle, read_metadata, reseal
 from retigrade.data.annotations import AnnotatedPhoto, read_annotated
 from retigrade.data.cache import prepared
 from retigrade.data.manifest import Manifest
-from retigrade.data.splits import TEST, VALIDATION, Splits, within
+from retigrade.data.splits import TEST, VALIDATION, Splits
 from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, Predictions, predict_labelled
 from retigrade.evaluation.result import OUT_OF_FOLD, EvaluationResult
-from retigrade.files import replacing, write_whole
+from retigrade.files import write_whole
 from retigrade.grader import Grader
 from retigrade.grading import Grading
 from retigrade.metadata import Metadata
@@ -29,7 +28,7 @@ from retigrade.metrics.fitting import fit_prior, fit_temperature
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.config import TrainConfig
 from retigrade.training.copy_paste import LesionBank
-from retigrade.training.dataset import Fold, TrainingData, soft_targets
+from retigrade.training.dataset import Fold, TrainingData
 from retigrade.training.describe import Evidence, Origin, make_metadata, make_training
 from retigrade.training.distillation import (
     cross_fitted_targets,
@@ -40,7 +39,7 @@ from retigrade.training.distillation import (
 )
 from retigrade.training.export import receptive_field_offset, run_model, to_onnx
 from retigrade.training.folds import FoldPredictions, everything, folds_of, split_of
-from retigrade.training.lesion_maps import lesion_maps
+from retigrade.training.lesion_maps import kept_lesion_maps
 from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
 from retigrade.training.loop import Pick, fit, predict, starting_network
 from retigrade.training.network import Ensemble, Network
@@ -264,20 +263,8 @@ class _Run:
                 )
 
     def training_data(self, fold: Fold) -> TrainingData:
-        manifest, subsets = self.manifest, [entry.subset for entry in self.manifest.entries]
-        return TrainingData(
-            photos=self.photos,
-            grades=manifest.grades,
-            targets=soft_targets(
-                manifest.grades, self.splits.groups, label_smoothing=self.config.recipe.label_smoothing
-            ),
-            subsets=np.unique(subsets, return_inverse=True)[1],
-            rejected=np.array([entry.rejected for entry in manifest.entries]),
-            train=fold.train,
-            validation=fold.validation,
-            fingerprint=f"{manifest.fingerprint} {fold.digest}",
-            sides=np.array([max(entry.width, entry.height) for entry in manifest.entries]),
-        )
+        smoothing = self.config.recipe.label_smoothing
+        return TrainingData.of(self.manifest, self.photos, fold, self.splits.groups, label_smoothing=smoothing)
 
     def _fit(self, data: TrainingData, recipe: Recipe, folder: Path) -> Network:
         self.progress.begin(folder.relative_to(self.folder).as_posix().removeprefix("."), epochs=recipe.epochs)
@@ -326,28 +313,16 @@ class _Run:
         return LesionBank.of(self._annotated(fold), grades, size=size) if grades else None
 
     def _lesion_maps(self, fold: Fold) -> Pixels | None:
-        """Where lesions are on the photographs that train; made once, by the first of several processes."""
+        """Where lesions are on the photographs that train; of several processes the first finds out."""
         config = self.config
         if not config.recipe.lesions:
             return None
-        identity = hashlib.sha256(f"{self.manifest.fingerprint} {fold.digest} {config.start.seed}".encode())
-        path = self.folder / fold.name / f"lesion-maps-{identity.hexdigest()[:16]}.npy"
+        self.progress.note(f"segmentation networks show where lesions are on {len(fold.train)} photographs")
         with self.fabric.rank_zero_first():
-            if not path.exists():
-                shares = dict.fromkeys(("first", "second"), 0.5)
-                halves = within(self.manifest, self.splits, fold.train, shares=shares, seed=config.start.seed)
-                self.progress.note(f"segmentation networks look for lesions on {len(fold.train)} photographs")
-                maps = lesion_maps(
-                    self.manifest.entries,
-                    list(halves.values()),
-                    self._annotated(fold),
-                    make_start=lambda: starting_network(config.recipe, config.start),
-                    seed=config.start.seed,
-                    fabric=self.fabric,
-                )
-                with replacing(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, maps)
-            return np.asarray(np.load(path, mmap_mode="r"))
+            folder, annotated = self.folder / fold.name, self._annotated(fold)
+            return kept_lesion_maps(
+                self.manifest, self.splits, fold, annotated, config, folder=folder, fabric=self.fabric
+            )
 
     def _prior(self, logits: Floats, indices: Integers) -> Reals:
         """What undoes, in the logits, that rare grades were drawn more often than they come: float64 (5,)."""

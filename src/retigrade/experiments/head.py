@@ -1,6 +1,6 @@
 """Fit a network's last linear head again, on the photographs that it learned from, and make a bundle of it.
 
-    python -m retigrade.training.head --weights FILE --data DATA... --splits FILE --out DIR
+    python -m retigrade.experiments.head --weights FILE --data DATA... --splits FILE --out DIR
 
 A network whose weights were averaged, or whose map was taught, has a head that fits its features no longer. Logits are
 linear in the features, so the head is found by multinomial logistic regression, which has one best answer, pulled
@@ -22,6 +22,8 @@ from retigrade.arrays import Floats, Reals
 from retigrade.data.cache import prepared
 from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import TRAIN, VALIDATION, narrow, read_splits
+from retigrade.errors import UsageError
+from retigrade.experiments.predictions import out_of_fold
 from retigrade.files import make_folder
 from retigrade.training.averaging import compared
 from retigrade.training.calibrate import equal_sources
@@ -57,6 +59,9 @@ class Head:
     backbone: str = "mobilenetv2_100"
     lesions: Path | None = None
     """The annotated photographs that taught its map, to note them in the bundle."""
+    predictions: tuple[Path, ...] = ()
+    """Folders with predictions.csv of what networks say of photographs that they did not learn from; their mean is the
+    share of each target that the recipe gives to teachers."""
     pull: tuple[float, ...] = (0.3,)
     """How strongly the head is held to what it was; the first is taken, the others are only compared."""
     name: str = "retigrade-mobilenetv2"
@@ -91,6 +96,8 @@ def fit_head(logits: Floats, features: Floats, targets: Floats, *, weights: Real
 def main(arguments: Head) -> None:
     """Fit, compare on validation, and write the bundle with its evaluation."""
     recipe = recipe_named(arguments.recipe)
+    if arguments.predictions and not recipe.teacher_weight:
+        raise UsageError(f"the recipe {recipe.name} gives predictions no weight: leave --predictions out")
     config = TrainConfig(
         recipe=recipe if arguments.size is None else recipe.resized(arguments.size),
         start=Start(backbone=arguments.backbone, weights=arguments.weights, seed=arguments.seed),
@@ -108,7 +115,11 @@ def main(arguments: Head) -> None:
     network = starting_network(config.recipe, config.start).eval()
     model = to_onnx(network, size=config.recipe.size, mirror=False)
     learned, unseen = (run_model(model, photos, part) for part in (train, validation))
-    targets = soft_targets(manifest.grades, splits.groups, label_smoothing=config.recipe.label_smoothing)[train]
+    targets = soft_targets(manifest.grades, splits.groups, label_smoothing=config.recipe.label_smoothing)
+    if arguments.predictions:
+        share = config.recipe.teacher_weight
+        targets = np.asarray((1 - share) * targets + share * out_of_fold(arguments.predictions, manifest), np.float32)
+    targets = targets[train]
     weights = equal_sources(manifest.sources[train]) ** _SOURCES
     grades, equal = manifest.grades[validation], equal_sources(manifest.sources[validation])
     _log.info("the head as it was, on validation: %s", ", ".join(compared(unseen.logits, grades, equal)))
