@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,7 @@ class _Run:
             self.photos = prepared(manifest, size=config.recipe.size, folder=folder)
         self.manifest, self.config = manifest, config
         self.folder, self.fabric, self.progress = folder, fabric, progress
-        self._predicted = predicted
+        self._predicted, self._annotated = predicted, cache(self._read_annotated)
         self._distill_logits: Floats | None = None  # alike for all folds
 
     def fit(self, fold: Fold) -> _Fitted:
@@ -299,7 +300,7 @@ class _Run:
             predictions.append((softmax(logits, temperature=temperature), len(bundles)))
         return distilled_targets(data, self.config.recipe, mean_prediction(predictions))
 
-    def _annotated(self, fold: Fold) -> list[AnnotatedPhoto]:
+    def _read_annotated(self, fold: Fold) -> list[AnnotatedPhoto]:
         """The annotated photographs of no eye that this fold must not see."""
         if self.config.lesions is None:
             return []
@@ -314,14 +315,13 @@ class _Run:
 
     def _lesion_maps(self, fold: Fold) -> Pixels | None:
         """Where lesions are on the photographs that train; of several processes the first finds out."""
-        config = self.config
-        if not config.recipe.lesions:
+        if not self.config.recipe.lesions:
             return None
         self.progress.note(f"segmentation networks show where lesions are on {len(fold.train)} photographs")
         with self.fabric.rank_zero_first():
             folder, annotated = self.folder / fold.name, self._annotated(fold)
             return kept_lesion_maps(
-                self.manifest, self.splits, fold, annotated, config, folder=folder, fabric=self.fabric
+                self.manifest, self.splits, fold, annotated, self.config, folder=folder, fabric=self.fabric
             )
 
     def _prior(self, logits: Floats, indices: Integers) -> Reals:
