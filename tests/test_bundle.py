@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from retigrade.bundle import Bundle, read_metadata, reseal, seal, shipped_bundle, strip
+from retigrade.bundle import Bundle, bundle_file, read_metadata, reseal, seal, shipped_bundle, strip
 from retigrade.errors import BundleError
 from retigrade.onnx_file import OPERATORS
 from tiny_bundle import CELLS, CHANNELS, SIZE, tiny_card, tiny_model, write_tiny_bundle
@@ -268,6 +268,22 @@ def test_the_shipped_bundle_is_there_or_the_error_says_what_to_do(
     assert shipped_bundle() == path
 
 
+def test_a_bundle_beside_the_usual_one_is_taken_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retigrade.bundle.resources.files", lambda package: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="--bundle FILE"):
+        bundle_file("thorough")
+    (tmp_path / "bundles").mkdir()
+    usual, beside = (
+        write_tiny_bundle(tmp_path / "bundles" / f"retigrade-{name}.onnx") for name in ("mobilenetv2", "thorough")
+    )
+    assert bundle_file(None) == usual
+    assert bundle_file("thorough") == bundle_file(Path("thorough")) == beside
+    assert bundle_file("other") == Path("other")
+    write_tiny_bundle(tmp_path / "thorough")
+    assert bundle_file("thorough") == Path("thorough")
+
+
 def test_loading_and_running_write_nothing(path: Path) -> None:
     code = (
         "import sys, pathlib, numpy; from retigrade.bundle import Bundle; "
@@ -404,8 +420,9 @@ class Always:
         return [np.full((1, 5), self._value)] * 3
 
 
-def test_the_shipped_bundle_uses_known_operators() -> None:
-    model = onnx.load(shipped_bundle())
+@pytest.mark.parametrize("name", [None, "thorough"])
+def test_shipped_bundles_use_known_operators(name: str | None) -> None:
+    model = onnx.load(bundle_file(name))
     assert {node.op_type for node in model.graph.node} <= OPERATORS
 
 

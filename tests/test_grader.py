@@ -382,7 +382,7 @@ class TestManyPhotos:
 
 
 def test_load_takes_the_shipped_bundle_by_default(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retigrade.grader, "shipped_bundle", lambda: bundle)
+    monkeypatch.setattr("retigrade.bundle.shipped_bundle", lambda: bundle)
     assert load().bundle.identity == load(str(bundle)).bundle.identity
 
 

@@ -34,6 +34,8 @@ from retigrade.text import shown
 METADATA_KEY = b"retigrade"
 SEAL_KEY = b"retigrade_sha256"
 SHIPPED = "retigrade-mobilenetv2.onnx"
+BESIDE = {"thorough": "retigrade-thorough.onnx"}
+"""The bundles that are shipped beside it, by the names that `bundle_file` knows."""
 
 _DIGEST_CHARACTERS = 64
 _LARGEST = 2**31 - 1  # bytes; a protocol buffer ends there
@@ -108,9 +110,20 @@ def read_metadata(data: bytes) -> Metadata:
     return Metadata.read(entries[0])
 
 
-def shipped_bundle() -> Path:
-    """Return the path of the bundle inside the package; BundleError if this installation has none."""
-    path = Path(str(resources.files("retigrade"))) / "bundles" / SHIPPED
+def bundle_file(bundle: Path | str | None) -> Path:
+    """Return the path of a bundle: of a file, of one that is shipped, by its name, or of the usual one for None.
+
+    A file that is called as a name is goes before. Raises BundleError as `shipped_bundle` does.
+    """
+    if bundle is None:
+        return shipped_bundle()
+    path = Path(bundle)
+    return shipped_bundle(BESIDE[str(bundle)]) if str(bundle) in BESIDE and not path.exists() else path
+
+
+def shipped_bundle(name: str = SHIPPED) -> Path:
+    """Return the path of a bundle inside the package; BundleError if this installation has none."""
+    path = Path(str(resources.files("retigrade"))) / "bundles" / name
     if not path.is_file():
         raise BundleError(f"no bundle is shipped at {path}: install retigrade again, or name one with --bundle FILE")
     return path

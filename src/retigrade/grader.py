@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retigrade.arrays import Floats, Pixels
-from retigrade.bundle import Bundle, Device, Outputs, shipped_bundle
+from retigrade.bundle import Bundle, Device, Outputs, bundle_file
 from retigrade.errors import BundleError, NotAFundus, SeveralEyes, UnreadablePhoto, UsageError
 from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import MAX_BYTES, Photo, decode, decode_bytes
@@ -54,14 +54,13 @@ def load(
     operating_point: str | None = None,
     device: Device = "cpu",
 ) -> Grader:
-    """Return a grader with this bundle, or with the one shipped in the package.
+    """Return a grader with this bundle, a file or "thorough", or with the one shipped in the package.
 
     threads: of one network run; None takes every core. operating_point: the name of the one that says from where a
     photo is referable; None takes the bundle's default. device: see `Bundle.load`. Raises BundleError if the bundle is
     missing or does not fit, UsageError if it has no such operating point or ONNX Runtime cannot run on the device.
     """
-    path = shipped_bundle() if bundle is None else Path(bundle)
-    return Grader(Bundle.load(path, threads=threads, device=device), operating_point=operating_point)
+    return Grader(Bundle.load(bundle_file(bundle), threads=threads, device=device), operating_point=operating_point)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _LISTED = 5
+_FROM = ", from "
 
 
 def shown(name: str) -> str:
@@ -29,6 +30,16 @@ def listing(items: Iterable[str], *, between: str = ", ") -> str:
     texts = list(items)
     more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
     return between.join(texts[:_LISTED]) + more
+
+
+def lineage(origin: str) -> str:
+    """Return where weights come from in three steps at most: the last two that were taken, and the first.
+
+    >>> lineage("further, from robust, from best, from ImageNet")
+    'further, from robust, ..., from ImageNet'
+    """
+    steps = origin.split(_FROM)
+    return origin if len(steps) <= 3 else f"{_FROM.join(steps[:2])}, ...{_FROM}{steps[-1]}"
 
 
 def first_problem(error: ValidationError) -> str:

@@ -29,6 +29,22 @@ def test_saved_weights_start_another_network_alike(tmp_path: Path) -> None:
         assert torch.equal(value, second.state_dict()[name]), name
 
 
+def test_where_weights_come_from_stays_short(tmp_path: Path) -> None:
+    file, origins = tmp_path / "network.safetensors", []
+    Network("test_efficientnet", pretrained=False).save(file, trained="best")
+    for step in ("robust", "further", "mean"):
+        network = Network("test_efficientnet", weights=file)
+        origins.append(network.origin)
+        network.save(file, trained=step)
+    origins.append(Network("test_efficientnet", weights=file).origin)
+    assert origins == [
+        "best, from random weights",
+        "robust, from best, from random weights",
+        "further, from robust, ..., from random weights",
+        "mean, from further, ..., from random weights",
+    ]
+
+
 def test_heads_for_lesions_teach_and_are_not_saved(tmp_path: Path) -> None:
     teaching = Network("test_efficientnet", pretrained=False, high_resolution=True, lesion_heads=True)
     photos = torch.rand(2, 3, 64, 64) * 255

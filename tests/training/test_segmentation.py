@@ -63,6 +63,15 @@ def test_its_logits_are_of_every_second_pixel() -> None:
     assert network(torch.zeros(2, 3, 96, 96)).shape == (2, len(KINDS), 48, 48)
 
 
+def test_a_saved_network_answers_alike(tmp_path: Path) -> None:
+    network, file, x = SegmentationNetwork(start()).eval(), tmp_path / "s.safetensors", torch.rand(1, 3, 96, 96) * 255
+    network.save(file)
+    again = SegmentationNetwork.read(file, backbone="test_efficientnet")
+    assert torch.equal(again(x), network(x))
+    with pytest.raises(UsageError, match="no segmentation network of the backbone mobilenetv2_050"):
+        SegmentationNetwork.read(file, backbone="mobilenetv2_050")
+
+
 def test_a_network_without_the_feature_maps_is_refused() -> None:
     with pytest.raises(UsageError, match="need feature maps of strides"):
         SegmentationNetwork(start("test_vit"))
@@ -98,7 +107,8 @@ def test_each_half_is_seen_by_the_network_of_the_other(
 
     monkeypatch.setattr(module, "fit_segmentation", fit)
     annotated = list(drawn(range(4)))
-    maps = lesion_maps(manifest.entries, halves, annotated, make_start=start, seed=1, fabric=fabric)
+    maps, networks = lesion_maps(manifest.entries, halves, annotated, make_start=start, seed=1, fabric=fabric)
+    assert len(networks) == 2
     assert maps.shape == (8, MAP_SIDE, MAP_SIDE, len(KINDS))
     assert maps.dtype == np.uint8
     assert [index for index in range(8) if maps[index].any()] == [0, 1, 2, 3, 4]

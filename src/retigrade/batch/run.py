@@ -20,7 +20,7 @@ from retigrade.batch.schema import Heat
 from retigrade.batch.sources import Listing, list_source
 from retigrade.batch.stores import NamedBytes, normal, read_photograph
 from retigrade.batch.worker import PartOutcome, WorkerConfig
-from retigrade.bundle import Bundle, Device, shipped_bundle
+from retigrade.bundle import Bundle, Device, bundle_file
 from retigrade.errors import UnreadablePhoto, UsageError
 from retigrade.grader import Grader
 from retigrade.inputs import describe_skipped
@@ -230,7 +230,7 @@ def _finish(
 
 def _read_bundle(bundle: Path | str | None, operating_point: str | None) -> tuple[bytes, str]:
     """The bytes of a bundle that was checked, and its identity."""
-    path = shipped_bundle() if bundle is None else Path(bundle)
+    path = bundle_file(bundle)
     loaded = Bundle.load(path, threads=1)
     loaded.metadata.threshold(operating_point)
     return path.read_bytes(), loaded.identity

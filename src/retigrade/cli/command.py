@@ -13,7 +13,9 @@ import tyro
 
 from retigrade.text import shown
 
-BundleFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the shipped one)")]
+BundleFile = Annotated[
+    Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: as shipped; thorough is slower)")
+]
 OperatingPointName = Annotated[
     str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the bundle's own)")
 ]

@@ -21,6 +21,7 @@ from retigrade.icdr import GRADES
 from retigrade.metadata import Metadata
 from retigrade.report.document import Block, Document, Section, Table, Text, as_markdown
 from retigrade.report.style import CAPTION
+from retigrade.text import lineage
 
 _ALWAYS = (
     "It does not look for macular oedema, nor for any other disease.",
@@ -83,7 +84,7 @@ def _sections(metadata: Metadata, result: EvaluationResult, elsewhere: Elsewhere
             _facts(
                 ("network", f"{metadata.backbone}, {metadata.input_size} x {metadata.input_size} pixels"),
                 ("made", metadata.created.isoformat()),
-                ("starting weights", metadata.starting_weights),
+                ("starting weights", lineage(metadata.starting_weights)),
                 ("licence", metadata.licence),
                 ("decision", f"{metadata.decision.rule} of the five probabilities"),
                 ("temperature", f"{metadata.temperature:.3g}"),

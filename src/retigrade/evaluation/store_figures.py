@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from retigrade.bundle import Bundle, read_metadata, reseal, shipped_bundle
+from retigrade.bundle import Bundle, bundle_file, read_metadata, reseal
 from retigrade.errors import DataError
 from retigrade.evaluation.model_card import Elsewhere, model_card
 from retigrade.evaluation.result import EvaluationResult
@@ -70,7 +70,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Write the files; raises RetigradeError where an input cannot be used."""
-    path = arguments.bundle or shipped_bundle()
+    path = bundle_file(arguments.bundle)
     result = EvaluationResult.read(arguments.report)
     if arguments.fold is not None:
         result = completed(result, EvaluationResult.read(arguments.fold))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from retigrade.arrays import Flags, Integers
-from retigrade.bundle import reseal, shipped_bundle
+from retigrade.bundle import bundle_file, reseal
 from retigrade.data.manifest import read_manifest
 from retigrade.errors import DataError, UsageError, needs_extra
 from retigrade.evaluation.measure import learned_from, learned_from_remarks
@@ -85,7 +85,7 @@ def tune(
         # What is missing must not wait for the gradings.
         import scipy  # noqa: F401
     _check(sensitivity, prevalence)
-    path = shipped_bundle() if bundle is None else Path(bundle)
+    path = bundle_file(bundle)
     grader, jobs = open_grader(path, jobs=jobs)
     manifest = read_manifest(data, skip_unreadable=skip_unreadable, progress=progress)
     labelled = LabelledSet.of(manifest, progress=progress)

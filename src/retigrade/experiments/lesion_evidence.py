@@ -28,9 +28,9 @@ from retigrade.metrics.classification import auroc, is_referable, p_referable
 from retigrade.metrics.decision import softmax
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.dataset import soft_targets
+from retigrade.training.thorough import lesion_counts
 
 FOLDS = 5
-_SURE = (0.3, 0.6)  # how surely a lesion is in a cell that is counted
 _STRONGEST = (0, 7, 31)  # of the cells, the strongest first
 _FAINT = 0.01
 _LABEL_SMOOTHING = 0.06
@@ -57,12 +57,11 @@ class LesionEvidence:
 def lesion_features(maps: Pixels) -> Floats:
     """What maps, uint8 (n, s, s, k), hold of each kind, in logarithms: float32 (n, 6 k).
 
-    The sum over cells, how many there surely are, how surely in the strongest cells.
+    What is counted, as `lesion_counts`, and how surely lesions are in the strongest cells.
     """
     cells = maps.reshape(len(maps), -1, maps.shape[-1]).astype(np.float32) / 255
-    strongest = -np.sort(-cells, axis=1)[:, _STRONGEST]
-    counted = [np.log1p(cells.sum(axis=1)), *(np.log1p((cells > sure).sum(axis=1)) for sure in _SURE)]
-    return np.concatenate([*counted, np.log(strongest + _FAINT).reshape(len(maps), -1)], axis=1).astype(np.float32)
+    strongest = np.log(-np.sort(-cells, axis=1)[:, _STRONGEST] + _FAINT).reshape(len(maps), -1)
+    return np.concatenate([lesion_counts(maps), strongest], axis=1)
 
 
 def corrected(

@@ -11,6 +11,7 @@ from rich.text import Text
 from retigrade.icdr import GRADES
 from retigrade.metadata import Metadata
 from retigrade.metrics.decision import Decision
+from retigrade.text import lineage
 
 
 def describe(metadata: Metadata, *, bundle: str) -> RenderableType:
@@ -26,7 +27,7 @@ def describe(metadata: Metadata, *, bundle: str) -> RenderableType:
                     ("data sets", _counts(learned.sources)),
                     ("stages", _counts({grade.stage: learned.grades[grade] for grade in GRADES})),
                     ("protocol", learned.protocol),
-                    ("starting weights", metadata.starting_weights),
+                    ("starting weights", lineage(metadata.starting_weights)),
                     ("fingerprint", learned.fingerprint),
                 ]
             ),

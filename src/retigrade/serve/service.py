@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from retigrade import __version__
-from retigrade.bundle import shipped_bundle
+from retigrade.bundle import bundle_file
 from retigrade.errors import UsageError
 from retigrade.grader import Grader
 from retigrade.icdr import Status
@@ -54,7 +54,7 @@ class Service:
         self.desk = Desk(workers=config.workers)
         self.writer = Writer(database, together=lambda: self.admission.waiting // _PATIENT)
         self.keys_under_way: set[str] = set()
-        self._bundle_path = config.bundle or shipped_bundle()
+        self._bundle_path = bundle_file(config.bundle)
         self._bundle_stamp = _stamp(self._bundle_path)
         self.is_closing = False
         details = {"version": __version__, "bundle": grader.bundle.identity, "operating_point": grader.operating_point}

@@ -33,6 +33,7 @@ from retigrade.files import make_folder, write_whole
 from retigrade.metrics.classification import auroc, is_referable, p_referable, quadratic_kappa
 from retigrade.metrics.decision import softmax
 from retigrade.metrics.fitting import fit_prior, fit_temperature
+from retigrade.text import lineage
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.config import TrainConfig
 from retigrade.training.describe import UNSTATED
@@ -87,7 +88,7 @@ def mean_weights(files: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, st
         name: torch.stack([each[name] for each in tensors]).mean(0) if value.is_floating_point() else value
         for name, value in first.items()
     }
-    origins = _origins([each.get("origin", "unknown") for each in notes])
+    origins = _origins([lineage(each.get("origin", "unknown")) for each in notes])
     return mean, {**notes[0], "origin": f"the mean of the weights of {len(files)} networks: {origins}"}
 
 

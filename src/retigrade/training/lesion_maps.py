@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from lightning_fabric import Fabric
 
 from retigrade.arrays import Integers, Pixels
@@ -28,7 +27,7 @@ from retigrade.training.config import TrainConfig
 from retigrade.training.dataset import Fold
 from retigrade.training.loop import starting_network
 from retigrade.training.network import Network
-from retigrade.training.segmentation import Annotated, SegmentationNetwork, fit_segmentation
+from retigrade.training.segmentation import Annotated, SegmentationNetwork, fit_segmentation, lesions_in_cells
 
 STEPS = 800
 """Of the training of one network: about fifteen minutes of a core."""
@@ -38,8 +37,6 @@ MAP_SIDE = 88
 """Of the maps, in cells."""
 _FEWEST = 4  # annotated photographs
 _MOST_HEALTHY = 500  # for each network, by which memory stays bounded
-_RIM = 15  # cells of a network's own maps, half of which at the rim are no retina
-_DARK = 12  # of 255
 _BATCH = 4
 
 
@@ -51,8 +48,8 @@ def lesion_maps(
     make_start: Callable[[], Network],
     seed: int,
     fabric: Fabric,
-) -> Pixels:
-    """How surely each kind of lesion is at each place of photographs: uint8 (N, 88, 88, 4), of 255.
+) -> tuple[Pixels, list[SegmentationNetwork]]:
+    """How surely each kind of lesion is at each place of photographs, uint8 (N, 88, 88, 4), of 255; and the networks.
 
     halves: int64 indices of the photographs that train, in two parts; of others there is no map, but zeros. make_start:
     makes the network whose backbone each starts from. Raises UsageError where too few photographs are annotated, and as
@@ -64,6 +61,7 @@ def lesion_maps(
             f"validate nor test, got {len(annotated)}: annotate more, or take a recipe without"
         )
     maps = np.zeros((len(entries), MAP_SIDE, MAP_SIDE, len(KINDS)), np.uint8)
+    networks = []
     for number, (half, other) in enumerate(zip(halves, halves[::-1], strict=True)):
         taught = _annotated(annotated[number::2], _sharp_healthy([entries[index] for index in other]))
         network = fit_segmentation(make_start(), taught, steps=STEPS, seed=seed + number, fabric=fabric)
@@ -71,7 +69,8 @@ def lesion_maps(
             some = half[begin : begin + _BATCH]
             photos = np.stack([canonical(entries[index], size=SIDE) for index in some])
             maps[some] = find_lesions(network, photos, fabric=fabric)
-    return maps
+        networks.append(network)
+    return maps, networks
 
 
 def kept_lesion_maps(
@@ -86,14 +85,14 @@ def kept_lesion_maps(
 ) -> Pixels:
     """`lesion_maps` of the photographs that train a fold, memory-mapped from a file that is made where it is not.
 
-    Raises as `lesion_maps` does, and UsageError where the file cannot be written.
+    The networks are kept beside it. Raises as `lesion_maps` does, and UsageError where the file cannot be written.
     """
     seed = config.start.seed
     identity = hashlib.sha256(f"{manifest.fingerprint} {fold.digest} {seed}".encode())
     path = folder / f"lesion-maps-{identity.hexdigest()[:16]}.npy"
     if not path.exists():
         halves = within(manifest, splits, fold.train, shares={"first": 0.5, "second": 0.5}, seed=seed)
-        maps = lesion_maps(
+        maps, networks = lesion_maps(
             manifest.entries,
             (halves["first"], halves["second"]),
             annotated,
@@ -101,6 +100,8 @@ def kept_lesion_maps(
             seed=seed,
             fabric=fabric,
         )
+        for number, network in enumerate(networks, start=1):
+            network.save(folder / f"segmentation-{number}.safetensors")
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, maps)
     return np.asarray(np.load(path, mmap_mode="r"))
@@ -112,12 +113,8 @@ def find_lesions(network: SegmentationNetwork, photos: Pixels, *, fabric: Fabric
     photos: uint8 (n, S, S, 3).
     """
     x = torch.from_numpy(photos).to(fabric.device).permute(0, 3, 1, 2).float()
-    x = x.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), fabric.autocast():
-        found = network(x).sigmoid()
-    light = F.interpolate(x.mean(1, keepdim=True), size=found.shape[2:], mode="area")
-    inner = 1 - F.max_pool2d((light <= _DARK).float(), _RIM, stride=1, padding=_RIM // 2)
-    cells = F.adaptive_max_pool2d(found * inner, MAP_SIDE)
+        cells = lesions_in_cells(network, x.contiguous(memory_format=torch.channels_last))
     return np.asarray((cells * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
 

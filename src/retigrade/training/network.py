@@ -25,6 +25,7 @@ from retigrade.data.annotations import KINDS
 from retigrade.errors import UsageError
 from retigrade.files import write_whole
 from retigrade.icdr import GRADES
+from retigrade.text import lineage
 from retigrade.training.backbone import (
     HIGH_RESOLUTION_STRIDE,
     as_feature_map,
@@ -69,10 +70,12 @@ class Network(nn.Module):
         lesion_heads: bool = False,
         weights: Path | None = None,
         pretrained: bool = True,
+        same_padding: bool = False,
         size: int = 224,
     ) -> None:
         """backbone: a name in timm. weights: a safetensors file to start from. size: the photo's side in pixels.
 
+        same_padding: pad as TensorFlow does, as a network does that was started from such weights.
         pretrained: without `weights`, start from timm's ImageNet weights (a download) rather than at random.
         Raises UsageError for an unknown or unsuited backbone, and for weights that do not fit or cannot be had.
         """
@@ -80,14 +83,14 @@ class Network(nn.Module):
         start = StartingWeights.open(weights) if weights else None
         self.origin = start.origin if start else "timm's ImageNet weights" if pretrained else "random weights"
         notes = start.notes if start else {}
-        self._notes = {key: notes[key] for key in ("architecture", "input") if key in notes}
+        self.notes = {key: notes[key] for key in ("architecture", "input") if key in notes}
         self.backbone, channels = create_backbone(
             backbone,
             pretrained=pretrained and start is None,
             size=size,
-            same_padding=start is not None and start.same_padding,
+            same_padding=same_padding or (start is not None and start.same_padding),
         )
-        mean, deviation = colour_statistics(self._notes.get("input", ""), self.backbone.pretrained_cfg)
+        mean, deviation = colour_statistics(self.notes.get("input", ""), self.backbone.pretrained_cfg)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("deviation", 255 * torch.tensor(deviation).view(1, 3, 1, 1))
         self.dropout = nn.Dropout(dropout)
@@ -135,8 +138,7 @@ class Network(nn.Module):
             return near, NetworkOutput(logits, maps, features, torch.zeros_like(logits))
         near_maps = self.high_resolution(near).float()
         near_logits = near_maps.mean((2, 3))
-        wide = F.interpolate(maps, size=near_maps.shape[2:], mode="bilinear")
-        maps = near_maps + wide + (logits - wide.mean((2, 3)))[:, :, None, None]  # enlarging moves the mean by a little
+        maps = near_maps + resized(maps, near_maps)
         return near, NetworkOutput(logits + near_logits, maps, features, near_logits, lesions)
 
     def add_to_head(self, bias: Tensor, weights: Tensor | None = None) -> None:
@@ -148,7 +150,7 @@ class Network(nn.Module):
 
     def save(self, path: Path, *, trained: str) -> None:
         """Write all weights as safetensors, to start another training from; `trained` says how they came about."""
-        notes = {"format": "pt", "origin": f"{trained}, from {self.origin}", **self._notes}
+        notes = {"format": "pt", "origin": lineage(f"{trained}, from {self.origin}"), **self.notes}
         state = {
             name: value.detach().cpu().contiguous()
             for name, value in self.state_dict().items()
@@ -198,6 +200,12 @@ class Ensemble(nn.Module):
         maps = torch.stack([output.maps for output in outputs]).mean(0)
         near = torch.stack([output.high_resolution for output in outputs]).mean(0)
         return NetworkOutput(maps.mean((2, 3)), maps, torch.cat([output.features for output in outputs], 1), near)
+
+
+def resized(maps: Tensor, like: Tensor) -> Tensor:
+    """Evidence, (N, 5, s, s), at the size of other maps; its mean, which resizing may move by a little, stays."""
+    moved = F.interpolate(maps, size=like.shape[2:], mode="bilinear")
+    return moved + (maps.mean((2, 3)) - moved.mean((2, 3)))[:, :, None, None]
 
 
 def _lesion_heads(backbone: Any, high_resolution: HighResolutionHead | None, channels: int) -> nn.ModuleList:

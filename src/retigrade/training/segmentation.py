@@ -9,24 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from lightning_fabric import Fabric
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from retigrade.arrays import Integers, Pixels
 from retigrade.data.annotations import KINDS
 from retigrade.errors import UsageError
+from retigrade.files import write_whole
 from retigrade.training.augment import apply, draw, draw_recompressions, move, recompress
 from retigrade.training.cpu import fast_arithmetic
 from retigrade.training.network import Network
 from retigrade.training.recipe import AugmentationConfig
+from retigrade.training.weights import StartingWeights
 
 _STRIDES = (2, 4, 8, 16)
 _WIDTHS = (32, 48, 64)  # channels at the first three of these
+_RIM = 15  # cells of the network's maps, half of which at the rim are no retina
+_DARK = 12  # of 255
 _RARE = -4.0  # the logit of a lesion at a place, to begin with
 _SIDE, _WINDOW = 256, 364  # of a crop, and of the square that it is turned in
 _BATCH, _LR, _WEIGHT_DECAY, _WARM_UP = 16, 2e-3, 1e-2, 0.05
@@ -59,7 +65,7 @@ class SegmentationNetwork(nn.Module):
     def __init__(self, start: Network) -> None:
         """With the backbone of a network; UsageError where it has not the feature maps that this needs."""
         super().__init__()
-        self.backbone = start.backbone
+        self.backbone, self._notes = start.backbone, start.notes
         self.register_buffer("mean", start.mean.clone())
         self.register_buffer("deviation", start.deviation.clone())
         stages = self.backbone.feature_info
@@ -68,6 +74,7 @@ class SegmentationNetwork(nn.Module):
             raise UsageError(f"places of lesions need feature maps of strides {_STRIDES}; this network has {strides}")
         self._stages = [strides.index(stride) for stride in _STRIDES]
         *early, below = [stages[stage]["num_chs"] for stage in self._stages]
+        self.backbone.prune_intermediate_layers(self._stages)  # what comes after is of no use
         joins = []
         for channels, width in zip(reversed(early), reversed(_WIDTHS), strict=True):
             joins.append(_joined(below + channels, width))
@@ -75,6 +82,23 @@ class SegmentationNetwork(nn.Module):
         self.joins = nn.ModuleList(joins)
         self.classify = nn.Conv2d(below, len(KINDS), 1)
         nn.init.constant_(self.classify.bias, _RARE)  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, path: Path, *, backbone: str) -> Self:
+        """A network that `save` wrote, in evaluation mode; UsageError where the file is none of this backbone."""
+        weights = StartingWeights.open(path)
+        network = cls(Network(backbone, pretrained=False, same_padding=weights.same_padding))
+        network._notes = dict(weights.notes)
+        try:
+            network.load_state_dict(load_file(path))
+        except RuntimeError as error:
+            raise UsageError(f"{path}: is no segmentation network of the backbone {backbone}") from error
+        return network.eval()
+
+    def save(self, path: Path) -> None:
+        """Write all weights as safetensors."""
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        write_whole(path, save(state, metadata={"format": "pt", **self._notes}))
 
     def forward(self, photos: Tensor) -> Tensor:
         """Return the logits at each place."""
@@ -84,6 +108,16 @@ class SegmentationNetwork(nn.Module):
             y = join(torch.cat([F.interpolate(y, size=near.shape[2:], mode="nearest"), near], 1))
         logits: Tensor = self.classify(y).float()
         return logits
+
+
+def lesions_in_cells(network: nn.Module, x: Tensor) -> Tensor:
+    """The most that each kind of lesion is thought to be in each cell of 8 pixels, none at the rim: (N, 4, S/8, S/8).
+
+    network: a `SegmentationNetwork`. x: photos, float (N, 3, S, S) of 0..255 RGB.
+    """
+    light = F.avg_pool2d(x.mean(1, keepdim=True), 2)
+    inner = 1 - F.max_pool2d((light <= _DARK).float(), _RIM, stride=1, padding=_RIM // 2)
+    return F.max_pool2d(network(x).sigmoid() * inner, 4)
 
 
 @fast_arithmetic()

@@ -1,0 +1,151 @@
+"""Make a bundle that looks closer: a network beside segmentation networks that find lesions at twice its size.
+
+    python -m retigrade.experiments.thorough --bundle FILE --weights FILE --finders FILE... --maps FILE \
+        --predictions DIR --data DATA... --splits FILE --out FILE
+
+How much evidence the counts of lesions are is found by multinomial logistic regression beside what cross-validated
+networks say of photographs that they did not learn from, whose lesions were seen by segmentation networks that did not
+either. The network's own answers already know something of lesions, so a share of that evidence is added to them. The
+whole is calibrated on the split's part `validation`; the rest of the metadata is the network's bundle's.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from retigrade.arrays import Floats, Reals
+from retigrade.bundle import Bundle, reseal
+from retigrade.data.cache import canonical
+from retigrade.data.manifest import Manifest, read_manifest
+from retigrade.data.splits import TRAIN, VALIDATION, Splits, check_unseen, narrow, read_splits
+from retigrade.errors import DataError, UsageError
+from retigrade.experiments.head import fit_head
+from retigrade.experiments.predictions import out_of_fold
+from retigrade.files import write_whole
+from retigrade.metrics.fitting import fit_prior
+from retigrade.training.averaging import compared
+from retigrade.training.calibrate import equal_sources
+from retigrade.training.dataset import soft_targets
+from retigrade.training.describe import calibration
+from retigrade.training.export import ModelOutputs, run_model, to_onnx
+from retigrade.training.network import Network
+from retigrade.training.segmentation import SegmentationNetwork
+from retigrade.training.thorough import ENLARGED, ThoroughNetwork, lesion_counts
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the evidence of counts, that are compared on validation."""
+_LABEL_SMOOTHING = 0.06
+_SOURCES = 0.5  # between every photograph alike and every source alike
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thorough:
+    """The network, the segmentation networks, what their evidence is fitted to, and where the bundle goes."""
+
+    bundle: Path
+    """Of the network, as it ships."""
+    weights: Path
+    """The same network's network.safetensors, before its bias was shifted."""
+    finders: tuple[Path, ...]
+    """Segmentation networks that a run with --recipe further-lesions kept."""
+    maps: Path
+    """The lesion-maps-....npy of that run, on the same photographs and split."""
+    predictions: Path
+    """The folder of a cross-validated run."""
+    data: tuple[Path, ...]
+    splits: Path
+    out: Path
+    share: float = 1.0
+    """Of the evidence, that is added; others are only compared."""
+    pull: float = 0.001
+    """How strongly the evidence is held to none."""
+    name: str = "retigrade-thorough"
+
+
+def evidence_of_counts(logits: Floats, counts: Floats, targets: Floats, *, weights: Reals, pull: float) -> Reals:
+    """How much evidence counts are beside logits: float64 (5, C + 1), the offset last.
+
+    logits: float32 (n, 5), of networks that did not learn from the photographs. counts: float32 (n, C). targets:
+    float32 (n, 5), rows sum to 1. weights: (n,), how much each photograph counts.
+    """
+    mean, spread = counts.mean(axis=0), np.maximum(counts.std(axis=0), 1e-3)
+    scaled = np.asarray((counts - mean) / spread, np.float32)
+    change = fit_head(logits, scaled, targets, weights=weights, pull=pull)
+    slope = change[:, :-1] / spread
+    return np.concatenate([slope, (change[:, -1] - slope @ mean)[:, None]], axis=1)
+
+
+def main(arguments: Thorough) -> None:
+    """Fit, compare on validation, calibrate, and write the bundle."""
+    if not arguments.share > 0:
+        raise UsageError(
+            f"--share must be above 0, got {arguments.share:g}: without counts it is the bundle that is there"
+        )
+    bundle = Bundle.load(arguments.bundle)
+    metadata = bundle.metadata
+    size = ENLARGED * metadata.input_size
+    manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
+    splits = read_splits(arguments.splits, manifest)
+    validation = splits.part(VALIDATION)
+    check_unseen(manifest, splits, [VALIDATION], metadata.training)
+    weights = _fitted(arguments, manifest, splits)
+    network = Network(
+        metadata.backbone, high_resolution=True, weights=arguments.weights, size=metadata.input_size
+    ).eval()
+    finders = [SegmentationNetwork.read(path, backbone=metadata.backbone) for path in arguments.finders]
+    thorough = ThoroughNetwork(network, finders).eval()
+    photos = np.stack([canonical(manifest.entries[index], size=size) for index in validation])
+    grades, equal = manifest.grades[validation], equal_sources(manifest.sources[validation])
+    answers = {}
+    for share in (0.0, arguments.share):
+        thorough.weigh(share * weights)
+        answers[share] = run_model(to_onnx(thorough, size=size), photos, np.arange(len(photos)), batch=1)
+    without, chosen = answers[0.0], answers[arguments.share]
+    for share in SHARES:
+        logits = without.logits + share / arguments.share * (chosen.logits - without.logits)
+        _log.info("%g of the evidence, on validation: %s", share, ", ".join(compared(logits, grades, equal)))
+    shift = np.asarray(fit_prior(chosen.logits, grades, weights=equal), np.float32)
+    network.add_to_head(torch.from_numpy(shift))
+    shifted = ModelOutputs(chosen.logits + shift, chosen.maps + shift[:, None, None], chosen.features)
+    own = {
+        "name": arguments.name,
+        "input_size": size,
+        "figures": (),
+        "starting_weights": f"{bundle.identity} and {_numbered(len(finders))}",
+        **calibration(shifted, manifest, validation, duplicates=splits.groups),
+    }
+    sealed = reseal(to_onnx(thorough, size=size), metadata.model_copy(update=own))
+    Bundle.from_bytes(sealed)
+    write_whole(arguments.out, sealed)
+    _log.info("bundle: %s, %.1f MB", arguments.out, len(sealed) / 1e6)
+
+
+def _fitted(arguments: Thorough, manifest: Manifest, splits: Splits) -> Reals:
+    """What counts are worth, on the photographs that train."""
+    maps = np.load(arguments.maps, mmap_mode="r")
+    if len(maps) != len(manifest):
+        raise DataError(f"{arguments.maps}: {len(maps)} maps, for {len(manifest)} photographs; give those of this data")
+    train = splits.part(TRAIN)
+    return evidence_of_counts(
+        np.asarray(np.log(out_of_fold([arguments.predictions], manifest)[train]), np.float32),
+        lesion_counts(maps[train]),
+        soft_targets(manifest.grades, splits.groups, label_smoothing=_LABEL_SMOOTHING)[train],
+        weights=equal_sources(manifest.sources[train]) ** _SOURCES,
+        pull=arguments.pull,
+    )
+
+
+def _numbered(finders: int) -> str:
+    return "a segmentation network" if finders == 1 else f"{finders} segmentation networks"
+
+
+if __name__ == "__main__":
+    from retigrade.module_command import run_module
+
+    run_module(main, Thorough)

@@ -1,0 +1,81 @@
+"""A network beside segmentation networks that find lesions in photos of twice its size, and count them.
+
+Stages are defined by lesions: by microaneurysms alone, by how many haemorrhages there are (Wilkinson et al.,
+"Proposed International Clinical Diabetic Retinopathy and Diabetic Macular Edema Disease Severity Scales",
+Ophthalmology 2003). What a network makes of a whole eye is of the cameras and clinics that it learned from; a count is
+less so. What is small is seen at twice the size, at many times the cost.
+
+Ten lesions more matter where there are few and not where there are many, so evidence grows with the logarithm of the
+count. It is laid out over the places that were counted, each having its share, so that its map is exact: the mean over
+all places is what is added to the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
+from torch import Tensor, nn
+
+from retigrade.arrays import Floats, Pixels, Reals
+from retigrade.data.annotations import KINDS
+from retigrade.icdr import GRADES
+from retigrade.training.network import Network, NetworkOutput, resized
+from retigrade.training.segmentation import SegmentationNetwork, lesions_in_cells
+
+ENLARGED = 2
+"""How many times as large as the network's the photos are that lesions are found in."""
+COUNTS = 3 * len(KINDS)
+"""What `lesion_counts` gives of a photo."""
+_SURE = (0.3, 0.6)  # how surely a lesion is in a cell that is counted
+
+
+def lesion_counts(maps: Pixels) -> Floats:
+    """What is counted in maps of lesions, uint8 (n, s, s, 4), of 255, as logarithms of one more: float32 (n, 12).
+
+    Of each kind the sum of probabilities over cells, then the cells where one is likely, then where it is more so.
+    """
+    cells = maps.reshape(len(maps), -1, maps.shape[-1]).astype(np.float32) / 255
+    return np.concatenate([np.log1p(here.sum(axis=1)) for here in (cells, *(cells > sure for sure in _SURE))], axis=1)
+
+
+def shares_of_count(here: Tensor) -> Tensor:
+    """Each place's share of the logarithm of one more than the count, which is their mean: (N, k, s, s).
+
+    here: how much of a lesion of each kind is at each place, 0..1, (N, k, s, s).
+    """
+    number = here.sum((2, 3), keepdim=True)
+    places = here.shape[2] * here.shape[3]
+    return here * (places * number.log1p() / number.clamp(min=1e-6))
+
+
+class ThoroughNetwork(nn.Module):
+    """Photos, float (N, 3, 2 S, 2 S) of 0..255 RGB, to the `NetworkOutput` of a network of S with lesions counted."""
+
+    def __init__(self, network: Network, finders: Sequence[SegmentationNetwork]) -> None:
+        """finders: at least one; the mean of what they count is taken. Counts are no evidence yet."""
+        super().__init__()
+        self.network, self.finders = network, nn.ModuleList(finders)
+        self.classify = nn.Conv2d(COUNTS, len(GRADES), 1)
+        self.weigh(np.zeros((len(GRADES), COUNTS + 1)))
+
+    def weigh(self, weights: Reals) -> None:
+        """Set how much evidence for each grade counts are, and in the last column its offset: (5, 13)."""
+        given = torch.from_numpy(weights).float()
+        with torch.no_grad():
+            self.classify.weight.copy_(given[:, :-1, None, None])
+            self.get_parameter("classify.bias").copy_(given[:, -1])
+
+    def forward(self, photos: Tensor) -> NetworkOutput:
+        """Answer for a batch of photos."""
+        output: NetworkOutput = self.network(F.avg_pool2d(photos, ENLARGED))
+        counted = []
+        for finder in self.finders:
+            cells = lesions_in_cells(finder, photos)
+            here = torch.cat([cells, *((cells > sure).to(cells.dtype) for sure in _SURE)], 1)
+            counted.append(shares_of_count(here))
+        evidence = self.classify(torch.stack(counted).mean(0))
+        counts = evidence.mean((2, 3))
+        return output._replace(logits=output.logits + counts, maps=output.maps + resized(evidence, output.maps))

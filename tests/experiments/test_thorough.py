@@ -1,0 +1,82 @@
+"""A bundle that counts lesions at twice the size: what counts are worth is learned beside other networks' answers."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retigrade.bundle import Bundle
+from retigrade.cli import main as retigrade
+from retigrade.data.manifest import read_manifest
+from retigrade.errors import DataError, UsageError
+from retigrade.experiments.predictions import PredictionRow, write_predictions
+from retigrade.experiments.thorough import SHARES, Thorough, evidence_of_counts, main
+from retigrade.grader import load
+from retigrade.metrics.decision import softmax
+from retigrade.training.dataset import graded_targets
+from retigrade.training.network import Network
+from retigrade.training.segmentation import SegmentationNetwork
+from small_data import write_small_data
+
+BACKBONE = "test_efficientnet"
+
+
+def test_evidence_is_in_the_counts_own_units_and_held_by_the_pull() -> None:
+    rng = np.random.default_rng(1)
+    grades = np.arange(300) % 5
+    counts = np.stack([3 * grades + 7, rng.normal(0, 1, 300)], 1).astype(np.float32)
+    logits, targets = np.zeros((300, 5), np.float32), graded_targets(grades, label_smoothing=0.05)
+    free, held = (evidence_of_counts(logits, counts, targets, weights=np.ones(300), pull=pull) for pull in (1e-4, 1e3))
+    answers = softmax(logits + counts @ free[:, :-1].T + free[:, -1])
+    assert (answers.argmax(axis=1) == grades).mean() > 0.95
+    assert np.abs(held[:, :-1]).max() < 0.05 * np.abs(free[:, :-1]).max()
+
+
+@pytest.mark.slow
+def test_the_command_makes_a_bundle_of_twice_the_size_that_grades(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    data, run, out = write_small_data(tmp_path / "eyes", photos=60), tmp_path / "run", tmp_path / "thorough.onnx"
+    options = ["--recipe", "further", "--size", "64", "--epochs", "1", "--backbone", BACKBONE, "--random-start"]
+    assert retigrade(["train", str(data), "--out", str(run), *options]) == 0
+    manifest = read_manifest([data])
+    maps = np.zeros((60, 16, 16, 4), np.uint8)
+    for index, grade in enumerate(manifest.grades):
+        maps[index, : 2 * grade, :, 1] = 255
+    np.save(tmp_path / "maps.npy", maps)
+    rows = [
+        PredictionRow(
+            path=str(entry.path), name=entry.name, sha256=entry.sha256, source=entry.source, group=entry.name,
+            fold="fold1", part="test", target=int(entry.grade), predicted=0,
+            probabilities=(0.3, 0.2, 0.2, 0.15, 0.15), status="",
+        )
+        for entry in manifest.entries
+    ]  # fmt: skip
+    (tmp_path / "out-of-fold").mkdir()
+    write_predictions(tmp_path / "out-of-fold", rows)
+    torch.manual_seed(1)
+    SegmentationNetwork(Network(BACKBONE, pretrained=False)).save(tmp_path / "finder.safetensors")
+    given = Thorough(
+        bundle=run / "bundle.onnx", weights=run / "network.safetensors", finders=(tmp_path / "finder.safetensors",),
+        maps=tmp_path / "maps.npy", predictions=tmp_path / "out-of-fold", data=(data,), splits=run / "splits.json",
+        out=out,
+    )  # fmt: skip
+    main(given)
+    told = [record.getMessage() for record in caplog.records if "of the evidence" in record.getMessage()]
+    assert len(told) == len(SHARES)
+    metadata, before = Bundle.load(out).metadata, Bundle.load(run / "bundle.onnx").metadata
+    assert (metadata.input_size, before.input_size) == (128, 64)
+    assert metadata.name == "retigrade-thorough"
+    assert metadata.training == before.training
+    assert load(out).grade(data / "4.png").probabilities is not None
+    with pytest.raises(UsageError, match="above 0, got 0"):
+        main(replace(given, share=0))
+    np.save(tmp_path / "maps.npy", maps[1:])
+    with pytest.raises(DataError, match="59 maps, for 60 photographs"):
+        main(given)

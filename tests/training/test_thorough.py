@@ -1,0 +1,82 @@
+"""Lesions that segmentation networks find at twice the size are counted, and their evidence has an exact map."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from retigrade.training.export import run_model, to_onnx
+from retigrade.training.network import Network
+from retigrade.training.segmentation import SegmentationNetwork, lesions_in_cells
+from retigrade.training.thorough import COUNTS, ThoroughNetwork, lesion_counts, shares_of_count
+
+BACKBONE, SIZE = "test_efficientnet", 64
+
+
+@pytest.fixture(scope="module")
+def thorough() -> ThoroughNetwork:
+    torch.manual_seed(1)
+    network = Network(BACKBONE, pretrained=False, high_resolution=True)
+    finders = [SegmentationNetwork(Network(BACKBONE, pretrained=False)) for _ in range(2)]
+    for finder in finders:
+        torch.nn.init.constant_(finder.classify.bias, 0.5)  # type: ignore[arg-type]
+    return ThoroughNetwork(network, finders).eval()
+
+
+def photos() -> torch.Tensor:
+    x = torch.full((2, 3, 2 * SIZE, 2 * SIZE), 120.0)
+    x[1] += 60 * torch.rand(x[1].shape, generator=torch.Generator().manual_seed(1))
+    return x
+
+
+def test_evidence_grows_with_the_logarithm_of_the_count_and_lies_where_lesions_are() -> None:
+    here = torch.zeros(2, 1, 6, 6)
+    here[0, 0, 1, :3] = 1
+    here[1, 0, 2, 4] = 0.5
+    evidence = shares_of_count(here)
+    torch.testing.assert_close(evidence.mean((2, 3)).flatten(), torch.tensor([3.0, 0.5]).log1p())
+    assert torch.equal(evidence > 0, here > 0)
+    assert not shares_of_count(torch.zeros(1, 4, 6, 6)).any()
+
+
+def test_without_weights_it_is_the_network_itself(thorough: ThoroughNetwork) -> None:
+    thorough.weigh(np.zeros((5, COUNTS + 1)))
+    small = torch.nn.functional.avg_pool2d(photos(), 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(thorough(photos()).logits, thorough.network(small).logits)
+
+
+def test_counts_are_those_of_the_maps_and_the_map_is_exact(thorough: ThoroughNetwork) -> None:
+    weights = np.random.default_rng(1).normal(size=(5, COUNTS + 1))
+    thorough.weigh(weights)
+    with torch.inference_mode():
+        output = thorough(photos())
+        maps = [(lesions_in_cells(finder, photos()) * 255).permute(0, 2, 3, 1).numpy() for finder in thorough.finders]
+    counts = np.mean([lesion_counts(each) for each in maps], axis=0)
+    assert counts.max() > 1
+    expected = counts @ weights[:, :-1].T + weights[:, -1]
+    with torch.inference_mode():
+        without = thorough.network(torch.nn.functional.avg_pool2d(photos(), 2)).logits
+    np.testing.assert_allclose((output.logits - without).numpy(), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(output.maps.mean((2, 3)), output.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_found_where_no_retina_is(thorough: ThoroughNetwork) -> None:
+    x = photos()
+    x[:, :, :, :SIZE] = 0
+    with torch.inference_mode():
+        cells = lesions_in_cells(thorough.finders[0], x)
+    assert not cells[..., : SIZE // 8].any()
+    assert cells[..., -1].any()
+
+
+def test_exported_it_answers_alike(thorough: ThoroughNetwork) -> None:
+    thorough.weigh(np.random.default_rng(2).normal(size=(5, COUNTS + 1)))
+    x = photos().round()
+    with torch.inference_mode():
+        expected = thorough(x)
+    pixels = x.permute(0, 2, 3, 1).byte().numpy()
+    given = run_model(to_onnx(thorough, size=2 * SIZE), pixels, np.arange(2))
+    np.testing.assert_allclose(given.logits, expected.logits.numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(given.maps.mean((2, 3)), given.logits, rtol=1e-3, atol=1e-3)
