@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from retigrade.data.manifest import Manifest
+from retigrade.experiments.predictions import PredictionRow, write_predictions
 from retigrade.icdr import GRADES
 from retigrade.synthetic import draw_eye
 
@@ -24,3 +26,15 @@ def write_small_data(folder: Path, *, photos: int = 60, size: int = 160) -> Path
     with (folder / "labels.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("path", "grade", "patient"), *rows])
     return folder
+
+
+def write_one_prediction(folder: Path, manifest: Manifest, probabilities: tuple[float, ...]) -> None:
+    """Write predictions.csv into a folder: of every photograph the same, by a network that did not learn from it."""
+    rows = [
+        PredictionRow(
+            path=str(entry.path), name=entry.name, sha256=entry.sha256, source=entry.source, group=entry.name,
+            fold="fold1", part="test", target=int(entry.grade), predicted=0, probabilities=probabilities, status="",
+        )
+        for entry in manifest.entries
+    ]  # fmt: skip
+    write_predictions(folder, rows)

@@ -15,10 +15,9 @@ from retigrade.cli import main as retigrade
 from retigrade.data.manifest import read_manifest
 from retigrade.errors import UsageError
 from retigrade.experiments.head import FITTED, Head, fit_head, main
-from retigrade.experiments.predictions import PredictionRow, write_predictions
 from retigrade.metrics.decision import softmax
 from retigrade.training.recipe import recipe_named
-from small_data import write_small_data
+from small_data import write_one_prediction, write_small_data
 
 
 def test_a_spoilt_head_is_found_again_and_the_pull_holds_it() -> None:
@@ -64,14 +63,7 @@ def test_predictions_are_learned_from_as_much_as_the_recipe_says(
         "--random-start",
     ]
     assert retigrade(["train", str(data), "--out", str(run), *options]) == 0
-    rows = [
-        PredictionRow(
-            path=str(entry.path), name=entry.name, sha256=entry.sha256, source=entry.source, group=entry.name,
-            fold="fold1", part="test", target=int(entry.grade), predicted=0, probabilities=(0, 0, 0, 0, 1), status="",
-        )
-        for entry in read_manifest([data]).entries
-    ]  # fmt: skip
-    write_predictions(tmp_path, rows)
+    write_one_prediction(tmp_path, read_manifest([data]), (0, 0, 0, 0, 1))
     given = Head(
         weights=run / "network.safetensors", data=(data,), splits=run / "splits.json", out=tmp_path / "plain",
         recipe="further", size=64, pull=(0.001,),

@@ -11,9 +11,9 @@ from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import divide, write_splits
 from retigrade.errors import DataError
 from retigrade.experiments.lesion_evidence import LesionEvidence, corrected, lesion_features, main
-from retigrade.experiments.predictions import PredictionRow, out_of_fold, write_predictions
+from retigrade.experiments.predictions import out_of_fold
 from retigrade.training.dataset import graded_targets
-from small_data import write_small_data
+from small_data import write_one_prediction, write_small_data
 
 
 def test_more_and_surer_lesions_are_told_kind_by_kind() -> None:
@@ -55,16 +55,8 @@ def test_what_is_written_is_learned_from_and_other_parts_stay(tmp_path: Path) ->
     for index, grade in enumerate(manifest.grades):
         maps[index, : 2 * grade, :, 1] = 255
     np.save(tmp_path / "maps.npy", maps)
-    rows = [
-        PredictionRow(
-            path=str(entry.path), name=entry.name, sha256=entry.sha256, source=entry.source, group=entry.name,
-            fold="fold1", part="test", target=int(entry.grade), predicted=0,
-            probabilities=(0.3, 0.2, 0.2, 0.15, 0.15), status="",
-        )
-        for entry in manifest.entries
-    ]  # fmt: skip
     (tmp_path / "run").mkdir()
-    write_predictions(tmp_path / "run", rows)
+    write_one_prediction(tmp_path / "run", manifest, (0.3, 0.2, 0.2, 0.15, 0.15))
     given = LesionEvidence(
         maps=tmp_path / "maps.npy",
         predictions=tmp_path / "run",

@@ -14,14 +14,13 @@ from retigrade.bundle import Bundle
 from retigrade.cli import main as retigrade
 from retigrade.data.manifest import read_manifest
 from retigrade.errors import DataError, UsageError
-from retigrade.experiments.predictions import PredictionRow, write_predictions
 from retigrade.experiments.thorough import SHARES, Thorough, evidence_of_counts, main
 from retigrade.grader import load
 from retigrade.metrics.decision import softmax
 from retigrade.training.dataset import graded_targets
 from retigrade.training.network import Network
 from retigrade.training.segmentation import SegmentationNetwork
-from small_data import write_small_data
+from small_data import write_one_prediction, write_small_data
 
 BACKBONE = "test_efficientnet"
 
@@ -50,16 +49,8 @@ def test_the_command_makes_a_bundle_of_twice_the_size_that_grades(
     for index, grade in enumerate(manifest.grades):
         maps[index, : 2 * grade, :, 1] = 255
     np.save(tmp_path / "maps.npy", maps)
-    rows = [
-        PredictionRow(
-            path=str(entry.path), name=entry.name, sha256=entry.sha256, source=entry.source, group=entry.name,
-            fold="fold1", part="test", target=int(entry.grade), predicted=0,
-            probabilities=(0.3, 0.2, 0.2, 0.15, 0.15), status="",
-        )
-        for entry in manifest.entries
-    ]  # fmt: skip
     (tmp_path / "out-of-fold").mkdir()
-    write_predictions(tmp_path / "out-of-fold", rows)
+    write_one_prediction(tmp_path / "out-of-fold", manifest, (0.3, 0.2, 0.2, 0.15, 0.15))
     torch.manual_seed(1)
     SegmentationNetwork(Network(BACKBONE, pretrained=False)).save(tmp_path / "finder.safetensors")
     given = Thorough(

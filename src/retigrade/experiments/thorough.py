@@ -39,8 +39,8 @@ from retigrade.training.thorough import ENLARGED, ThoroughNetwork, lesion_counts
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the evidence of counts, that are compared on validation."""
-_LABEL_SMOOTHING = 0.06
-_SOURCES = 0.5  # between every photograph alike and every source alike
+LABEL_SMOOTHING = 0.06
+SOURCES = 0.5  # between every photograph alike and every source alike
 _log = logging.getLogger(__name__)
 
 
@@ -135,8 +135,8 @@ def _fitted(arguments: Thorough, manifest: Manifest, splits: Splits) -> Reals:
     return evidence_of_counts(
         np.asarray(np.log(out_of_fold([arguments.predictions], manifest)[train]), np.float32),
         lesion_counts(maps[train]),
-        soft_targets(manifest.grades, splits.groups, label_smoothing=_LABEL_SMOOTHING)[train],
-        weights=equal_sources(manifest.sources[train]) ** _SOURCES,
+        soft_targets(manifest.grades, splits.groups, label_smoothing=LABEL_SMOOTHING)[train],
+        weights=equal_sources(manifest.sources[train]) ** SOURCES,
         pull=arguments.pull,
     )
 

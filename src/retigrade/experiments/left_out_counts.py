@@ -1,0 +1,98 @@
+"""What counts of lesions add to the answers of networks that saw nothing of a source.
+
+    python -m retigrade.experiments.left_out_counts --maps FILE --predictions DIR --left-out DIR... --data DATA... \
+        --splits FILE
+
+A source that a network learned from cannot say how much to trust counts abroad. So each source is taken for abroad in
+turn: its photographs are answered by networks that were trained without it (`--leave-source-out`), what counts are
+worth is fitted on the other sources, and shares of that are added. It is asked of photographs that train alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retigrade.arrays import Floats, Integers
+from retigrade.data.manifest import read_manifest
+from retigrade.data.splits import TRAIN, narrow, read_splits
+from retigrade.errors import DataError
+from retigrade.experiments.predictions import out_of_fold
+from retigrade.experiments.thorough import LABEL_SMOOTHING, SOURCES, evidence_of_counts
+from retigrade.metrics.classification import auroc
+from retigrade.metrics.decision import softmax
+from retigrade.training.averaging import compared
+from retigrade.training.calibrate import equal_sources
+from retigrade.training.dataset import soft_targets
+from retigrade.training.thorough import lesion_counts
+
+SHARES = (0.0, 0.5, 1.0, 2.0)
+"""Of the evidence of counts, that are added."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOutCounts:
+    """The maps of labelled photographs, what networks said of them, and their split; the command's arguments."""
+
+    maps: Path
+    """The lesion-maps-....npy of a run on the same photographs and split."""
+    predictions: Path
+    """The folder of a cross-validated run, beside whose answers counts are weighed."""
+    left_out: tuple[Path, ...]
+    """Folders of runs with --leave-source-out; the mean of their logits is taken."""
+    data: tuple[Path, ...]
+    splits: Path
+    pull: float = 0.001
+    """How strongly the evidence is held to none."""
+
+
+def main(arguments: LeftOutCounts) -> None:
+    """Fit without each source in turn, and say what shares of the evidence are worth there, by subset."""
+    manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
+    splits = read_splits(arguments.splits, manifest)
+    train = splits.part(TRAIN)
+    maps = np.load(arguments.maps, mmap_mode="r")
+    if len(maps) != len(manifest):
+        raise DataError(f"{arguments.maps}: {len(maps)} maps, for {len(manifest)} photographs; give those of this data")
+    counts = lesion_counts(maps[train])
+    known, abroad = (
+        np.asarray(np.log(out_of_fold(folders, manifest)[train]), np.float32)
+        for folders in ([arguments.predictions], arguments.left_out)
+    )
+    targets = soft_targets(manifest.grades, splits.groups, label_smoothing=LABEL_SMOOTHING)[train]
+    grades, sources = manifest.grades[train], manifest.sources[train]
+    subsets = np.array([manifest.entries[index].subset for index in train])
+    for source in np.unique(sources):
+        others = sources != source
+        if not others.any():
+            raise DataError(f"all photographs are of {source}: there is no source to fit to where one is left out")
+        worth = evidence_of_counts(
+            known[others],
+            counts[others],
+            targets[others],
+            weights=equal_sources(sources[others]) ** SOURCES,
+            pull=arguments.pull,
+        )
+        evidence = np.asarray(counts @ worth[:, :-1].T + worth[:, -1], np.float32)
+        for subset in np.unique(subsets[~others]):
+            here = subsets == subset
+            for share in SHARES:
+                figures = _figures(abroad[here] + share * evidence[here], grades[here])
+                _log.info("%s (%d), %g of the evidence: %s", subset, here.sum(), share, ", ".join(figures))
+
+
+def _figures(logits: Floats, grades: Integers) -> Iterator[str]:
+    """Figures, all but the last after calibration on the same photographs."""
+    yield from compared(logits, grades, np.ones(len(grades)))
+    yield f"AUROC of any stage {auroc(1 - softmax(logits)[:, 0], grades > 0):.3f}"
+
+
+if __name__ == "__main__":
+    from retigrade.module_command import run_module
+
+    run_module(main, LeftOutCounts)
