@@ -117,8 +117,8 @@ def bundle_file(bundle: Path | str | None) -> Path:
     """
     if bundle is None:
         return shipped_bundle()
-    path = Path(bundle)
-    return shipped_bundle(BESIDE[str(bundle)]) if str(bundle) in BESIDE and not path.exists() else path
+    path, beside = Path(bundle), BESIDE.get(str(bundle))
+    return path if beside is None or path.exists() else shipped_bundle(beside)
 
 
 def shipped_bundle(name: str = SHIPPED) -> Path:

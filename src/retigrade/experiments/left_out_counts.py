@@ -18,16 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from retigrade.arrays import Floats, Integers
-from retigrade.data.manifest import read_manifest
-from retigrade.data.splits import TRAIN, narrow, read_splits
 from retigrade.errors import DataError
-from retigrade.experiments.predictions import out_of_fold
-from retigrade.experiments.thorough import LABEL_SMOOTHING, SOURCES, evidence_of_counts
+from retigrade.experiments.lesion_sample import LesionSample
+from retigrade.experiments.thorough import evidence_of_counts
 from retigrade.metrics.classification import auroc
 from retigrade.metrics.decision import softmax
 from retigrade.training.averaging import compared
-from retigrade.training.calibrate import equal_sources
-from retigrade.training.dataset import soft_targets
 from retigrade.training.thorough import lesion_counts
 
 SHARES = (0.0, 0.5, 1.0, 2.0)
@@ -53,20 +49,10 @@ class LeftOutCounts:
 
 def main(arguments: LeftOutCounts) -> None:
     """Fit without each source in turn, and say what shares of the evidence are worth there, by subset."""
-    manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
-    splits = read_splits(arguments.splits, manifest)
-    train = splits.part(TRAIN)
-    maps = np.load(arguments.maps, mmap_mode="r")
-    if len(maps) != len(manifest):
-        raise DataError(f"{arguments.maps}: {len(maps)} maps, for {len(manifest)} photographs; give those of this data")
-    counts = lesion_counts(maps[train])
-    known, abroad = (
-        np.asarray(np.log(out_of_fold(folders, manifest)[train]), np.float32)
-        for folders in ([arguments.predictions], arguments.left_out)
-    )
-    targets = soft_targets(manifest.grades, splits.groups, label_smoothing=LABEL_SMOOTHING)[train]
-    grades, sources = manifest.grades[train], manifest.sources[train]
-    subsets = np.array([manifest.entries[index].subset for index in train])
+    sample = LesionSample.read(arguments.data, arguments.splits, arguments.maps)
+    counts = lesion_counts(sample.maps)
+    known, abroad = sample.logits([arguments.predictions]), sample.logits(arguments.left_out)
+    grades, subsets, sources = sample.grades, sample.subsets, sample.manifest.sources[sample.train]
     for source in np.unique(sources):
         others = sources != source
         if not others.any():
@@ -74,8 +60,8 @@ def main(arguments: LeftOutCounts) -> None:
         worth = evidence_of_counts(
             known[others],
             counts[others],
-            targets[others],
-            weights=equal_sources(sources[others]) ** SOURCES,
+            sample.targets[others],
+            weights=sample.weights[others],
             pull=arguments.pull,
         )
         evidence = np.asarray(counts @ worth[:, :-1].T + worth[:, -1], np.float32)

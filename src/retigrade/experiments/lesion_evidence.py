@@ -16,25 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from retigrade.arrays import Floats, Integers, Pixels, Reals
-from retigrade.data.manifest import Manifest, read_manifest
-from retigrade.data.splits import TRAIN, Splits, narrow, read_splits, within
-from retigrade.errors import DataError
+from retigrade.data.manifest import Manifest
+from retigrade.data.splits import Splits, within
 from retigrade.experiments.head import fit_head
+from retigrade.experiments.lesion_sample import LesionSample
 from retigrade.experiments.predictions import TEST, out_of_fold, read_predictions, write_predictions
 from retigrade.files import make_folder
 from retigrade.metrics.classification import auroc, is_referable, p_referable
 from retigrade.metrics.decision import softmax
-from retigrade.training.calibrate import equal_sources
-from retigrade.training.dataset import soft_targets
 from retigrade.training.thorough import lesion_counts
 
 FOLDS = 5
 _STRONGEST = (0, 7, 31)  # of the cells, the strongest first
 _FAINT = 0.01
-_LABEL_SMOOTHING = 0.06
-_SOURCES = 0.5  # between every photograph alike and every source alike
 _log = logging.getLogger(__name__)
 
 
@@ -85,28 +82,23 @@ def corrected(
 
 def main(arguments: LesionEvidence) -> None:
     """Correct, say how much better the corrected predictions are, and write them."""
-    manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
-    splits = read_splits(arguments.splits, manifest)
-    train = splits.part(TRAIN)
+    sample = LesionSample.read(arguments.data, arguments.splits, arguments.maps)
+    manifest, train, subsets = sample.manifest, sample.train, sample.subsets
     predicted = out_of_fold([arguments.predictions], manifest)
-    maps = np.load(arguments.maps, mmap_mode="r")
-    if len(maps) != len(manifest):
-        raise DataError(f"{arguments.maps}: {len(maps)} maps, for {len(manifest)} photographs; give those of this data")
-    folds = list(_positions(manifest, splits, train, seed=arguments.seed))
-    subsets = np.array([manifest.entries[index].subset for index in train])
+    folds = list(_positions(manifest, sample.splits, train, seed=arguments.seed))
     own = (subsets[:, None] == np.unique(subsets)).astype(np.float32)
-    seen = lesion_features(maps[train])
+    seen = lesion_features(sample.maps)
     seen = (seen - seen.mean(axis=0)) / np.maximum(seen.std(axis=0), _FAINT)
     # What a lesion tells differs from data set to data set, for their readers and their sharpness do.
     by_subset = np.concatenate([own, seen, (seen[:, None] * own[:, :, None]).reshape(len(seen), -1)], axis=1)
-    targets = soft_targets(manifest.grades, splits.groups, label_smoothing=_LABEL_SMOOTHING)[train]
-    weights = equal_sources(manifest.sources[train]) ** _SOURCES
     answers = {
-        name: corrected(predicted[train], features, targets, weights=weights, folds=folds, pull=arguments.pull)
+        name: corrected(
+            predicted[train], features, sample.targets, weights=sample.weights, folds=folds, pull=arguments.pull
+        )
         for name, features in (("fitted again", own), ("corrected by lesions", by_subset))
     }
     for name, given in {"as predicted": predicted[train], **answers}.items():
-        for line in _figures(given, manifest.grades[train], subsets):
+        for line in _figures(given, sample.grades, subsets):
             _log.info("%s, %s", name, line)
     predicted[train] = answers["corrected by lesions"]
     _write(arguments, manifest, predicted)
@@ -118,7 +110,7 @@ def _positions(manifest: Manifest, splits: Splits, train: Integers, *, seed: int
         yield np.searchsorted(train, fold)
 
 
-def _figures(predicted: Reals, grades: Integers, subsets: Reals) -> Iterator[str]:
+def _figures(predicted: Reals, grades: Integers, subsets: npt.NDArray[np.str_]) -> Iterator[str]:
     for name in ("all", *np.unique(subsets)):
         here = np.full(len(grades), True) if name == "all" else subsets == name
         given, true = predicted[here], grades[here]

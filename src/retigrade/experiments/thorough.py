@@ -17,20 +17,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from retigrade.arrays import Floats, Reals
 from retigrade.bundle import Bundle, reseal
 from retigrade.data.cache import canonical
-from retigrade.data.manifest import Manifest, read_manifest
-from retigrade.data.splits import TRAIN, VALIDATION, Splits, check_unseen, narrow, read_splits
-from retigrade.errors import DataError, UsageError
+from retigrade.data.splits import VALIDATION, check_unseen
+from retigrade.errors import UsageError
 from retigrade.experiments.head import fit_head
-from retigrade.experiments.predictions import out_of_fold
+from retigrade.experiments.lesion_sample import LesionSample
 from retigrade.files import write_whole
 from retigrade.metrics.fitting import fit_prior
 from retigrade.training.averaging import compared
 from retigrade.training.calibrate import equal_sources
-from retigrade.training.dataset import soft_targets
 from retigrade.training.describe import calibration
 from retigrade.training.export import ModelOutputs, run_model, to_onnx
 from retigrade.training.network import Network
@@ -39,8 +38,6 @@ from retigrade.training.thorough import ENLARGED, ThoroughNetwork, lesion_counts
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the evidence of counts, that are compared on validation."""
-LABEL_SMOOTHING = 0.06
-SOURCES = 0.5  # between every photograph alike and every source alike
 _log = logging.getLogger(__name__)
 
 
@@ -90,11 +87,17 @@ def main(arguments: Thorough) -> None:
     bundle = Bundle.load(arguments.bundle)
     metadata = bundle.metadata
     size = ENLARGED * metadata.input_size
-    manifest = narrow(read_manifest(list(arguments.data), skip_unreadable=True), arguments.splits)
-    splits = read_splits(arguments.splits, manifest)
+    sample = LesionSample.read(arguments.data, arguments.splits, arguments.maps)
+    manifest, splits = sample.manifest, sample.splits
     validation = splits.part(VALIDATION)
     check_unseen(manifest, splits, [VALIDATION], metadata.training)
-    weights = _fitted(arguments, manifest, splits)
+    worth = evidence_of_counts(
+        sample.logits([arguments.predictions]),
+        lesion_counts(sample.maps),
+        sample.targets,
+        weights=sample.weights,
+        pull=arguments.pull,
+    )
     network = Network(
         metadata.backbone, high_resolution=True, weights=arguments.weights, size=metadata.input_size
     ).eval()
@@ -102,11 +105,11 @@ def main(arguments: Thorough) -> None:
     thorough = ThoroughNetwork(network, finders).eval()
     photos = np.stack([canonical(manifest.entries[index], size=size) for index in validation])
     grades, equal = manifest.grades[validation], equal_sources(manifest.sources[validation])
-    answers = {}
-    for share in (0.0, arguments.share):
-        thorough.weigh(share * weights)
-        answers[share] = run_model(to_onnx(thorough, size=size), photos, np.arange(len(photos)), batch=1)
-    without, chosen = answers[0.0], answers[arguments.share]
+    thorough.weigh(arguments.share * worth)
+    alone = nn.Sequential(nn.AvgPool2d(ENLARGED), network)
+    without, chosen = (
+        run_model(to_onnx(each, size=size), photos, np.arange(len(photos)), batch=1) for each in (alone, thorough)
+    )
     for share in SHARES:
         logits = without.logits + share / arguments.share * (chosen.logits - without.logits)
         _log.info("%g of the evidence, on validation: %s", share, ", ".join(compared(logits, grades, equal)))
@@ -124,21 +127,6 @@ def main(arguments: Thorough) -> None:
     Bundle.from_bytes(sealed)
     write_whole(arguments.out, sealed)
     _log.info("bundle: %s, %.1f MB", arguments.out, len(sealed) / 1e6)
-
-
-def _fitted(arguments: Thorough, manifest: Manifest, splits: Splits) -> Reals:
-    """What counts are worth, on the photographs that train."""
-    maps = np.load(arguments.maps, mmap_mode="r")
-    if len(maps) != len(manifest):
-        raise DataError(f"{arguments.maps}: {len(maps)} maps, for {len(manifest)} photographs; give those of this data")
-    train = splits.part(TRAIN)
-    return evidence_of_counts(
-        np.asarray(np.log(out_of_fold([arguments.predictions], manifest)[train]), np.float32),
-        lesion_counts(maps[train]),
-        soft_targets(manifest.grades, splits.groups, label_smoothing=LABEL_SMOOTHING)[train],
-        weights=equal_sources(manifest.sources[train]) ** SOURCES,
-        pull=arguments.pull,
-    )
 
 
 def _numbered(finders: int) -> str:

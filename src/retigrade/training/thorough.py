@@ -38,7 +38,8 @@ def lesion_counts(maps: Pixels) -> Floats:
     Of each kind the sum of probabilities over cells, then the cells where one is likely, then where it is more so.
     """
     cells = maps.reshape(len(maps), -1, maps.shape[-1]).astype(np.float32) / 255
-    return np.concatenate([np.log1p(here.sum(axis=1)) for here in (cells, *(cells > sure for sure in _SURE))], axis=1)
+    counts = [here.sum(axis=1, dtype=np.float32) for here in (cells, *(cells > sure for sure in _SURE))]
+    return np.asarray(np.log1p(np.concatenate(counts, axis=1)), np.float32)
 
 
 def shares_of_count(here: Tensor) -> Tensor:
