@@ -423,9 +423,12 @@ def test_a_reader_that_leaves_before_the_end_of_a_list(photos: Path) -> None:
     assert process.returncode == 141
 
 
-def test_a_reader_that_leaves_does_not_stop_the_files(photos: Path, bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with start("grade", *[photos / "b.jpg"] * 5, "--bundle", bundle, "--out", out) as process:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_does_not_stop_the_files(
+    photos: Path, bundle: Path, tmp_path: Path, unbuffered: str
+) -> None:
+    out, environment = tmp_path / "out", {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with start("grade", *[photos / "b.jpg"] * 5, "--bundle", bundle, "--out", out, env=environment) as process:
         assert process.stdout is not None
         process.stdout.close()
     assert process.returncode == 0

@@ -48,6 +48,11 @@ def notice(sentence: str) -> None:
     Whatever a name or a bundle holds, it cannot speak to the terminal; only line breaks stay as they are.
     """
     lines = "\n".join(map(shown, sentence.split("\n")))
-    with suppress(OSError, ValueError):  # nobody reads it; that changes no verdict (rich would end the program here)
-        sys.stderr.write(f"{lines}\n")
-        sys.stderr.flush()
+    with suppress(ValueError):  # it is closed
+        try:
+            sys.stderr.write(f"{lines}\n")
+            sys.stderr.flush()
+        except OSError:  # nobody reads it; that changes no verdict (rich would end the program here)
+            from retigrade.output.stdout import abandon
+
+            abandon(sys.stderr)
