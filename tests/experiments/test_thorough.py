@@ -41,33 +41,36 @@ def test_the_command_makes_a_bundle_of_twice_the_size_that_grades(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    data, run, out = write_small_data(tmp_path / "eyes", photos=60), tmp_path / "run", tmp_path / "thorough.onnx"
-    options = ["--recipe", "further", "--size", "64", "--epochs", "1", "--backbone", BACKBONE, "--random-start"]
-    assert retigrade(["train", str(data), "--out", str(run), *options]) == 0
-    manifest = read_manifest([data])
-    maps = np.zeros((60, 16, 16, 4), np.uint8)
+    large = write_small_data(tmp_path / "eyes", photos=60, size=240)
+    data = (large, write_small_data(tmp_path / "smaller", photos=20))
+    run, out = tmp_path / "run", tmp_path / "thorough.onnx"
+    options = ["--recipe", "further", "--size", "224", "--epochs", "1", "--backbone", BACKBONE, "--random-start"]
+    assert retigrade(["train", *map(str, data), "--out", str(run), *options]) == 0
+    manifest = read_manifest(data)
+    maps = np.zeros((80, 16, 16, 4), np.uint8)
     for index, grade in enumerate(manifest.grades):
-        maps[index, : 2 * grade, :, 1] = 255
+        maps[index, : 2 * grade, :, 0] = 255
     np.save(tmp_path / "maps.npy", maps)
     (tmp_path / "out-of-fold").mkdir()
     write_one_prediction(tmp_path / "out-of-fold", manifest, (0.3, 0.2, 0.2, 0.15, 0.15))
     torch.manual_seed(1)
     SegmentationNetwork(Network(BACKBONE, pretrained=False)).save(tmp_path / "finder.safetensors")
     given = Thorough(
-        bundle=run / "bundle.onnx", weights=run / "network.safetensors", finders=(tmp_path / "finder.safetensors",),
-        maps=tmp_path / "maps.npy", predictions=tmp_path / "out-of-fold", data=(data,), splits=run / "splits.json",
-        out=out,
+        bundle=run / "bundle.onnx", weights=run / "network.safetensors",
+        finders=(tmp_path / "finder.safetensors",), maps=tmp_path / "maps.npy", predictions=tmp_path / "out-of-fold",
+        data=data, splits=run / "splits.json", out=out,
     )  # fmt: skip
     main(given)
     told = [record.getMessage() for record in caplog.records if "of the evidence" in record.getMessage()]
     assert len(told) == len(SHARES)
+    assert [record for record in caplog.records if "of fine detail" in record.getMessage()]
     metadata, before = Bundle.load(out).metadata, Bundle.load(run / "bundle.onnx").metadata
-    assert (metadata.input_size, before.input_size) == (128, 64)
+    assert (metadata.input_size, before.input_size) == (448, 224)
     assert metadata.name == "retigrade-thorough"
     assert metadata.training == before.training
-    assert load(out).grade(data / "4.png").probabilities is not None
+    assert load(out).grade(large / "4.png").probabilities is not None
     with pytest.raises(UsageError, match="above 0, got 0"):
         main(replace(given, share=0))
     np.save(tmp_path / "maps.npy", maps[1:])
-    with pytest.raises(DataError, match="59 maps, for 60 photographs"):
+    with pytest.raises(DataError, match="79 maps, for 80 photographs"):
         main(given)

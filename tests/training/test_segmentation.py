@@ -58,9 +58,9 @@ def test_a_missed_lesion_costs_more_than_a_false_one_and_the_truth_nothing() -> 
     assert missed_one > false_one > right + 0.1
 
 
-def test_its_logits_are_of_every_second_pixel() -> None:
+def test_its_logits_are_of_every_fourth_pixel() -> None:
     network = SegmentationNetwork(start()).eval()
-    assert network(torch.zeros(2, 3, 96, 96)).shape == (2, len(KINDS), 48, 48)
+    assert network(torch.zeros(2, 3, 96, 96)).shape == (2, len(KINDS), 24, 24)
 
 
 def test_a_saved_network_answers_alike(tmp_path: Path) -> None:

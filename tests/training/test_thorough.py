@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from retigrade.training.detail import Detail
 from retigrade.training.export import run_model, to_onnx
 from retigrade.training.network import Network
 from retigrade.training.segmentation import SegmentationNetwork, lesions_in_cells
-from retigrade.training.thorough import COUNTS, ThoroughNetwork, lesion_counts, shares_of_count
+from retigrade.training.thorough import ThoroughNetwork, counted, lesion_counts, shares_of_count
 
 BACKBONE, SIZE = "test_efficientnet", 64
+KINDS = ("haemorrhage", "soft exudate")
+COUNTS = counted(len(KINDS))
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,7 @@ def thorough() -> ThoroughNetwork:
     finders = [SegmentationNetwork(Network(BACKBONE, pretrained=False)) for _ in range(2)]
     for finder in finders:
         torch.nn.init.constant_(finder.classify.bias, 0.5)  # type: ignore[arg-type]
-    return ThoroughNetwork(network, finders).eval()
+    return ThoroughNetwork(network, finders, kinds=KINDS).eval()
 
 
 def photos() -> torch.Tensor:
@@ -40,11 +43,16 @@ def test_evidence_grows_with_the_logarithm_of_the_count_and_lies_where_lesions_a
     assert not shares_of_count(torch.zeros(1, 4, 6, 6)).any()
 
 
+def without_counts(thorough: ThoroughNetwork) -> torch.Tensor:
+    with torch.inference_mode():
+        logits: torch.Tensor = thorough.network(torch.nn.functional.avg_pool2d(photos(), 2)).logits
+    return logits
+
+
 def test_without_weights_it_is_the_network_itself(thorough: ThoroughNetwork) -> None:
     thorough.weigh(np.zeros((5, COUNTS + 1)))
-    small = torch.nn.functional.avg_pool2d(photos(), 2)
     with torch.inference_mode():
-        torch.testing.assert_close(thorough(photos()).logits, thorough.network(small).logits)
+        torch.testing.assert_close(thorough(photos()).logits, without_counts(thorough))
 
 
 def test_counts_are_those_of_the_maps_and_the_map_is_exact(thorough: ThoroughNetwork) -> None:
@@ -53,12 +61,22 @@ def test_counts_are_those_of_the_maps_and_the_map_is_exact(thorough: ThoroughNet
     with torch.inference_mode():
         output = thorough(photos())
         maps = [(lesions_in_cells(finder, photos()) * 255).permute(0, 2, 3, 1).numpy() for finder in thorough.finders]
-    counts = np.mean([lesion_counts(each) for each in maps], axis=0)
+    counts = np.mean([lesion_counts(each[..., [1, 3]]) for each in maps], axis=0)
     assert counts.max() > 1
     expected = counts @ weights[:, :-1].T + weights[:, -1]
+    np.testing.assert_allclose((output.logits - without_counts(thorough)).numpy(), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(output.maps.mean((2, 3)), output.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_counts_weigh_as_much_as_detail_says(thorough: ThoroughNetwork) -> None:
+    weights, detail = np.random.default_rng(1).normal(size=(5, COUNTS + 1)), Detail(-1.0, 3.0)
+    alone = without_counts(thorough)
     with torch.inference_mode():
-        without = thorough.network(torch.nn.functional.avg_pool2d(photos(), 2)).logits
-    np.testing.assert_allclose((output.logits - without).numpy(), expected, rtol=1e-3, atol=1e-3)
+        thorough.weigh(weights)
+        whole = thorough(photos()).logits - alone
+        thorough.weigh(weights, detail)
+        output = thorough(photos())
+    torch.testing.assert_close(output.logits - alone, detail(photos())[:, None] * whole, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(output.maps.mean((2, 3)), output.logits, rtol=1e-4, atol=1e-4)
 
 
@@ -72,7 +90,7 @@ def test_nothing_is_found_where_no_retina_is(thorough: ThoroughNetwork) -> None:
 
 
 def test_exported_it_answers_alike(thorough: ThoroughNetwork) -> None:
-    thorough.weigh(np.random.default_rng(2).normal(size=(5, COUNTS + 1)))
+    thorough.weigh(np.random.default_rng(2).normal(size=(5, COUNTS + 1)), Detail(-1.0, 3.0))
     x = photos().round()
     with torch.inference_mode():
         expected = thorough(x)

@@ -5,7 +5,8 @@
 
 A source that a network learned from cannot say how much to trust counts abroad. So each source is taken for abroad in
 turn: its photographs are answered by networks that were trained without it (`--leave-source-out`), what counts are
-worth is fitted on the other sources, and shares of that are added. It is asked of photographs that train alone.
+worth is fitted on the other sources, and shares of that are added. It is asked of photographs that train alone, and of
+those of more pixels than a network sees.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ import numpy as np
 from retigrade.arrays import Floats, Integers
 from retigrade.errors import DataError
 from retigrade.experiments.lesion_sample import LesionSample
-from retigrade.experiments.thorough import evidence_of_counts
+from retigrade.experiments.thorough import worth_of_counts
 from retigrade.metrics.classification import auroc
 from retigrade.metrics.decision import softmax
 from retigrade.training.averaging import compared
-from retigrade.training.thorough import lesion_counts
 
 SHARES = (0.0, 0.5, 1.0, 2.0)
 """Of the evidence of counts, that are added."""
@@ -43,6 +43,10 @@ class LeftOutCounts:
     """Folders of runs with --leave-source-out; the mean of their logits is taken."""
     data: tuple[Path, ...]
     splits: Path
+    kinds: tuple[str, ...] = ("microaneurysm",)
+    """Of lesions, that are counted."""
+    side: int = 352
+    """In pixels, that photographs must exceed to be fitted to and asked."""
     pull: float = 0.001
     """How strongly the evidence is held to none."""
 
@@ -50,23 +54,18 @@ class LeftOutCounts:
 def main(arguments: LeftOutCounts) -> None:
     """Fit without each source in turn, and say what shares of the evidence are worth there, by subset."""
     sample = LesionSample.read(arguments.data, arguments.splits, arguments.maps)
-    counts = lesion_counts(sample.maps)
-    known, abroad = sample.logits([arguments.predictions]), sample.logits(arguments.left_out)
+    counts, abroad = sample.counts(arguments.kinds), sample.logits(arguments.left_out)
+    large = sample.larger_than(arguments.side)
     grades, subsets, sources = sample.grades, sample.subsets, sample.manifest.sources[sample.train]
-    for source in np.unique(sources):
-        others = sources != source
+    for source in np.unique(sources[large]):
+        others = large & (sources != source)
         if not others.any():
             raise DataError(f"all photographs are of {source}: there is no source to fit to where one is left out")
-        worth = evidence_of_counts(
-            known[others],
-            counts[others],
-            sample.targets[others],
-            weights=sample.weights[others],
-            pull=arguments.pull,
-        )
+        worth = worth_of_counts(sample, [arguments.predictions], others, kinds=arguments.kinds, pull=arguments.pull)
         evidence = np.asarray(counts @ worth[:, :-1].T + worth[:, -1], np.float32)
-        for subset in np.unique(subsets[~others]):
-            here = subsets == subset
+        unseen = large & (sources == source)
+        for subset in np.unique(subsets[unseen]):
+            here = unseen & (subsets == subset)
             for share in SHARES:
                 figures = _figures(abroad[here] + share * evidence[here], grades[here])
                 _log.info("%s (%d), %g of the evidence: %s", subset, here.sum(), share, ", ".join(figures))

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retigrade.arrays import Floats, Integers, Pixels, Reals
+from retigrade.arrays import Flags, Floats, Integers, Pixels, Reals
+from retigrade.data.annotations import KINDS
 from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.data.splits import TRAIN, Splits, narrow, read_splits
 from retigrade.errors import DataError
 from retigrade.experiments.predictions import out_of_fold
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.dataset import soft_targets
+from retigrade.training.thorough import lesion_counts
 
 _LABEL_SMOOTHING = 0.06
 _SOURCES = 0.5  # between every photograph alike and every source alike
@@ -66,6 +68,18 @@ class LesionSample:
     def subsets(self) -> npt.NDArray[np.str_]:
         """The names of their data sets and of the origins within them, (n,)."""
         return np.array([self.manifest.entries[index].subset for index in self.train])
+
+    def larger_than(self, side: int) -> Flags:
+        """Which of them have more pixels along the longer side than that, bool (n,); DataError where none has."""
+        entries = (self.manifest.entries[index] for index in self.train)
+        larger = np.array([max(entry.width, entry.height) > side for entry in entries])
+        if not larger.any():
+            raise DataError(f"no photograph that trains is larger than {side} pixels, and others show no more detail")
+        return larger
+
+    def counts(self, kinds: Sequence[str] = tuple(KINDS)) -> Floats:
+        """`lesion_counts` of these kinds, float32 (n, 3 k)."""
+        return lesion_counts(self.maps[..., [list(KINDS).index(kind) for kind in kinds]])
 
     def logits(self, folders: Sequence[Path]) -> Floats:
         """What networks that did not learn from them said, float32 (n, 5); raises as `out_of_fold`."""

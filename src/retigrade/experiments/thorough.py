@@ -5,21 +5,24 @@
 
 How much evidence the counts of lesions are is found by multinomial logistic regression beside what cross-validated
 networks say of photographs that they did not learn from, whose lesions were seen by segmentation networks that did not
-either. The network's own answers already know something of lesions, so a share of that evidence is added to them. The
-whole is calibrated on the split's part `validation`; the rest of the metadata is the network's bundle's.
+either. It is asked of photographs that are larger than what the network sees, for others show nothing more at twice the
+size; and how much fine detail tells them apart is found, too, by which the bundle trusts counts. The network's own
+answers already know something of lesions, so a share of that evidence is added to them. The whole is calibrated on the
+split's part `validation`; the rest of the metadata is the network's bundle's.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
-from retigrade.arrays import Floats, Reals
+from retigrade.arrays import Flags, Floats, Pixels, Reals
 from retigrade.bundle import Bundle, reseal
 from retigrade.data.cache import canonical
 from retigrade.data.splits import VALIDATION, check_unseen
@@ -31,13 +34,16 @@ from retigrade.metrics.fitting import fit_prior
 from retigrade.training.averaging import compared
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.describe import calibration
+from retigrade.training.detail import Detail, fine_detail
 from retigrade.training.export import ModelOutputs, run_model, to_onnx
+from retigrade.training.half import to_half
 from retigrade.training.network import Network
 from retigrade.training.segmentation import SegmentationNetwork
-from retigrade.training.thorough import ENLARGED, ThoroughNetwork, lesion_counts
+from retigrade.training.thorough import ENLARGED, ThoroughNetwork
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the evidence of counts, that are compared on validation."""
+_ENOUGH = 500  # photographs of each kind that say how much fine detail there is
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +64,8 @@ class Thorough:
     data: tuple[Path, ...]
     splits: Path
     out: Path
+    kinds: tuple[str, ...] = ("microaneurysm",)
+    """Of lesions, that are counted."""
     share: float = 1.0
     """Of the evidence, that is added; others are only compared."""
     pull: float = 0.001
@@ -78,6 +86,19 @@ def evidence_of_counts(logits: Floats, counts: Floats, targets: Floats, *, weigh
     return np.concatenate([slope, (change[:, -1] - slope @ mean)[:, None]], axis=1)
 
 
+def worth_of_counts(
+    sample: LesionSample, predictions: Sequence[Path], asked: Flags, *, kinds: Sequence[str], pull: float
+) -> Reals:
+    """`evidence_of_counts` of some of the photographs, bool (n,)."""
+    return evidence_of_counts(
+        sample.logits(predictions)[asked],
+        sample.counts(kinds)[asked],
+        sample.targets[asked],
+        weights=sample.weights[asked],
+        pull=pull,
+    )
+
+
 def main(arguments: Thorough) -> None:
     """Fit, compare on validation, calibrate, and write the bundle."""
     if not arguments.share > 0:
@@ -91,25 +112,19 @@ def main(arguments: Thorough) -> None:
     manifest, splits = sample.manifest, sample.splits
     validation = splits.part(VALIDATION)
     check_unseen(manifest, splits, [VALIDATION], metadata.training)
-    worth = evidence_of_counts(
-        sample.logits([arguments.predictions]),
-        lesion_counts(sample.maps),
-        sample.targets,
-        weights=sample.weights,
-        pull=arguments.pull,
-    )
+    large = sample.larger_than(metadata.input_size)
+    worth = worth_of_counts(sample, [arguments.predictions], large, kinds=arguments.kinds, pull=arguments.pull)
+    detail = _fit_detail(sample, ~large, size=size)
     network = Network(
         metadata.backbone, high_resolution=True, weights=arguments.weights, size=metadata.input_size
     ).eval()
     finders = [SegmentationNetwork.read(path, backbone=metadata.backbone) for path in arguments.finders]
-    thorough = ThoroughNetwork(network, finders).eval()
+    thorough = ThoroughNetwork(network, finders, kinds=arguments.kinds).eval()
     photos = np.stack([canonical(manifest.entries[index], size=size) for index in validation])
     grades, equal = manifest.grades[validation], equal_sources(manifest.sources[validation])
-    thorough.weigh(arguments.share * worth)
-    alone = nn.Sequential(nn.AvgPool2d(ENLARGED), network)
-    without, chosen = (
-        run_model(to_onnx(each, size=size), photos, np.arange(len(photos)), batch=1) for each in (alone, thorough)
-    )
+    without = _asked(thorough, photos, size=size)
+    thorough.weigh(arguments.share * worth, detail)
+    chosen = _asked(thorough, photos, size=size)
     for share in SHARES:
         logits = without.logits + share / arguments.share * (chosen.logits - without.logits)
         _log.info("%g of the evidence, on validation: %s", share, ", ".join(compared(logits, grades, equal)))
@@ -123,10 +138,32 @@ def main(arguments: Thorough) -> None:
         "starting_weights": f"{bundle.identity} and {_numbered(len(finders))}",
         **calibration(shifted, manifest, validation, duplicates=splits.groups),
     }
-    sealed = reseal(to_onnx(thorough, size=size), metadata.model_copy(update=own))
+    sealed = reseal(to_half(to_onnx(thorough, size=size)), metadata.model_copy(update=own))
     Bundle.from_bytes(sealed)
     write_whole(arguments.out, sealed)
     _log.info("bundle: %s, %.1f MB", arguments.out, len(sealed) / 1e6)
+
+
+def _fit_detail(sample: LesionSample, enlarged: Flags, *, size: int) -> Detail | None:
+    """From some photographs of each kind; None where none is enlarged."""
+    if not enlarged.any():
+        return None
+    rng = np.random.default_rng(1)
+    chosen = np.concatenate([rng.permutation(np.flatnonzero(kind))[:_ENOUGH] for kind in (enlarged, ~enlarged)])
+    with torch.inference_mode():
+        measured = [float(fine_detail(_photo(sample, number, size=size))[0]) for number in chosen]
+    detail = Detail.fit(np.array(measured), enlarged[chosen])
+    _log.info("a photograph is as likely enlarged as not at %.2f of fine detail", detail.middle)
+    return detail
+
+
+def _photo(sample: LesionSample, number: int, *, size: int) -> Tensor:
+    pixels = canonical(sample.manifest.entries[sample.train[number]], size=size)
+    return torch.from_numpy(pixels[None]).permute(0, 3, 1, 2).float()
+
+
+def _asked(thorough: ThoroughNetwork, photos: Pixels, *, size: int) -> ModelOutputs:
+    return run_model(to_half(to_onnx(thorough, size=size)), photos, np.arange(len(photos)), batch=1)
 
 
 def _numbered(finders: int) -> str:

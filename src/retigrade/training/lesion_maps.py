@@ -29,8 +29,8 @@ from retigrade.training.loop import starting_network
 from retigrade.training.network import Network
 from retigrade.training.segmentation import Annotated, SegmentationNetwork, fit_segmentation, lesions_in_cells
 
-STEPS = 800
-"""Of the training of one network: about fifteen minutes of a core."""
+STEPS = 1500
+"""Of the training of one network: about twenty minutes of a core."""
 SIDE = 704
 """Of the photographs that they see, in pixels."""
 MAP_SIDE = 88

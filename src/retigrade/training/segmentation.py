@@ -1,8 +1,11 @@
-"""A small U-Net that annotated photographs teach to tell, for every place, which kinds of lesion are there.
+"""A small network that annotated photographs teach to tell, for every place, which kinds of lesion are there.
 
 A few dozen annotated photographs and many healthy ones are enough for it, for each has thousands of places to learn
 from (Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015). Its maps then teach the network that grades, which learns
 from stages of whole photographs hardly anything of what is small.
+
+Feature maps of all sizes are brought to one width and added up, from the coarsest to that of every fourth pixel (Lin et
+al., "Feature Pyramid Networks for Object Detection", CVPR 2017): beside the backbone that costs little.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ from retigrade.training.network import Network
 from retigrade.training.recipe import AugmentationConfig
 from retigrade.training.weights import StartingWeights
 
+CELL = 4
+"""Pixels across a place of its maps."""
 _STRIDES = (2, 4, 8, 16)
-_WIDTHS = (32, 48, 64)  # channels at the first three of these
-_RIM = 15  # cells of the network's maps, half of which at the rim are no retina
+_FINE, _COARSE = 48, 64  # channels at every fourth pixel and at every eighth
+_RIM = 7  # cells, half of which at the rim are no retina
 _DARK = 12  # of 255
 _RARE = -4.0  # the logit of a lesion at a place, to begin with
 _SIDE, _WINDOW = 256, 364  # of a crop, and of the square that it is turned in
@@ -39,10 +44,18 @@ _BATCH, _LR, _WEIGHT_DECAY, _WARM_UP = 16, 2e-3, 1e-2, 0.05
 _HEALTHY, _CENTRED = 0.3, 0.7  # shares: of crops that are of healthy eyes; of others about a lesion
 _DRAWN = np.array([0.4, 0.35, 0.15, 0.1])  # how often that is a lesion of each kind
 _COUNTS = (4.0, 2.0, 2.0, 2.0)  # how many times as much as a place without
-_CROSS_ENTROPY, _SMOOTH = 4.0, 20.0
+_CROSS_ENTROPY, _SMOOTH = 4.0, 5.0
 _PLAINLY = 60  # of 255: how much of a pixel a lesion covers
 _AUGMENTATION = AugmentationConfig(
-    zoom=0.3, shift=0, brightness=0.2, contrast=0.2, saturation=0.3, blur=1.4, noise=7, recompression=0.3
+    zoom=0.3,
+    shift=0,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.3,
+    blur=1.0,
+    noise=5,
+    dust=0.5,
+    recompression=0.1,
 )
 
 
@@ -56,7 +69,7 @@ class Annotated:
 
 
 class SegmentationNetwork(nn.Module):
-    """Photos, float (N, 3, S, S) of 0..255 RGB, to logits of each kind of lesion, (N, 4, S/2, S/2)."""
+    """Photos, float (N, 3, S, S) of 0..255 RGB, to logits of each kind of lesion, (N, 4, S/4, S/4)."""
 
     backbone: Any
     mean: Tensor
@@ -73,14 +86,16 @@ class SegmentationNetwork(nn.Module):
         if not hasattr(self.backbone, "forward_intermediates") or not set(_STRIDES) <= set(strides):
             raise UsageError(f"places of lesions need feature maps of strides {_STRIDES}; this network has {strides}")
         self._stages = [strides.index(stride) for stride in _STRIDES]
-        *early, below = [stages[stage]["num_chs"] for stage in self._stages]
+        half, quarter, eighth, sixteenth = [stages[stage]["num_chs"] for stage in self._stages]
         self.backbone.prune_intermediate_layers(self._stages)  # what comes after is of no use
-        joins = []
-        for channels, width in zip(reversed(early), reversed(_WIDTHS), strict=True):
-            joins.append(_joined(below + channels, width))
-            below = width
-        self.joins = nn.ModuleList(joins)
-        self.classify = nn.Conv2d(below, len(KINDS), 1)
+        self.of_half = nn.Conv2d(half, _FINE, 3, stride=2, padding=1)
+        self.of_quarter = nn.Conv2d(quarter, _FINE, 1)
+        self.of_eighth = nn.Conv2d(eighth, _COARSE, 1)
+        self.of_sixteenth = nn.Conv2d(sixteenth, _COARSE, 1)
+        self.coarse = nn.Sequential(*_separable(_COARSE))
+        self.narrow = nn.Conv2d(_COARSE, _FINE, 1)
+        self.fine = nn.Sequential(*_separable(_FINE), *_separable(_FINE))
+        self.classify = nn.Conv2d(_FINE, len(KINDS), 1)
         nn.init.constant_(self.classify.bias, _RARE)  # type: ignore[arg-type]
 
     @classmethod
@@ -103,9 +118,11 @@ class SegmentationNetwork(nn.Module):
     def forward(self, photos: Tensor) -> Tensor:
         """Return the logits at each place."""
         x = (photos - self.mean) / self.deviation
-        *early, y = self.backbone.forward_intermediates(x, indices=self._stages, intermediates_only=True)
-        for join, near in zip(self.joins, reversed(early), strict=True):
-            y = join(torch.cat([F.interpolate(y, size=near.shape[2:], mode="nearest"), near], 1))
+        half, quarter, eighth, sixteenth = self.backbone.forward_intermediates(
+            x, indices=self._stages, intermediates_only=True
+        )
+        y = self.coarse(_enlarged(self.of_sixteenth(sixteenth), eighth) + self.of_eighth(eighth))
+        y = self.fine(_enlarged(self.narrow(y), quarter) + self.of_quarter(quarter) + self.of_half(half))
         logits: Tensor = self.classify(y).float()
         return logits
 
@@ -115,9 +132,13 @@ def lesions_in_cells(network: nn.Module, x: Tensor) -> Tensor:
 
     network: a `SegmentationNetwork`. x: photos, float (N, 3, S, S) of 0..255 RGB.
     """
-    light = F.avg_pool2d(x.mean(1, keepdim=True), 2)
-    inner = 1 - F.max_pool2d((light <= _DARK).float(), _RIM, stride=1, padding=_RIM // 2)
-    return F.max_pool2d(network(x).sigmoid() * inner, 4)
+    return F.max_pool2d(network(x).sigmoid() * retina_in_cells(x), 2)
+
+
+def retina_in_cells(x: Tensor) -> Tensor:
+    """Which cells are of the retina, its rim left out: 1 or 0, (N, 1, S/4, S/4); x as of `lesions_in_cells`."""
+    light = F.avg_pool2d(x.mean(1, keepdim=True), CELL)
+    return 1 - F.max_pool2d((light <= _DARK).float(), _RIM, stride=1, padding=_RIM // 2)
 
 
 @fast_arithmetic()
@@ -139,7 +160,7 @@ def fit_segmentation(
         x = photos.to(device).contiguous(memory_format=torch.channels_last)
         with fabric.autocast():
             logits = network(x)
-        loss = segmentation_loss(logits, F.avg_pool2d(masks.to(device), 2))
+        loss = segmentation_loss(logits, _in_cells(masks.to(device)))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -160,10 +181,21 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return _CROSS_ENTROPY * entropy.sum() + (1 - dice).mean()
 
 
-def _joined(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-    )
+def _separable(width: int) -> Iterator[nn.Module]:
+    """A convolution of each channel by itself, then one of all channels at each place."""
+    yield from (nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.BatchNorm2d(width))
+    yield from (nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
+def _enlarged(y: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(y, size=like.shape[2:], mode="nearest")
+
+
+def _in_cells(masks: Tensor) -> Tensor:
+    """How much of the fullest quarter of each cell is a lesion: (n, k, s, s) -> (n, k, s/4, s/4), by which none is too
+    small to be learned.
+    """
+    return F.max_pool2d(F.avg_pool2d(masks, CELL // 2), 2)
 
 
 def _crops(annotated: Annotated, *, seed: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:

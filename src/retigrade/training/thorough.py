@@ -8,6 +8,9 @@ less so. What is small is seen at twice the size, at many times the cost.
 Ten lesions more matter where there are few and not where there are many, so evidence grows with the logarithm of the
 count. It is laid out over the places that were counted, each having its share, so that its map is exact: the mean over
 all places is what is added to the logits.
+
+A photograph that was enlarged shows nothing more at twice the size, and that no microaneurysm is seen there says
+nothing. So counts are evidence as far as there is fine detail.
 """
 
 from __future__ import annotations
@@ -22,24 +25,29 @@ from torch import Tensor, nn
 from retigrade.arrays import Floats, Pixels, Reals
 from retigrade.data.annotations import KINDS
 from retigrade.icdr import GRADES
+from retigrade.training.detail import Detail
 from retigrade.training.network import Network, NetworkOutput, resized
 from retigrade.training.segmentation import SegmentationNetwork, lesions_in_cells
 
 ENLARGED = 2
 """How many times as large as the network's the photos are that lesions are found in."""
-COUNTS = 3 * len(KINDS)
-"""What `lesion_counts` gives of a photo."""
 _SURE = (0.3, 0.6)  # how surely a lesion is in a cell that is counted
 
 
 def lesion_counts(maps: Pixels) -> Floats:
-    """What is counted in maps of lesions, uint8 (n, s, s, 4), of 255, as logarithms of one more: float32 (n, 12).
+    """What is counted in maps of k kinds of lesions, uint8 (n, s, s, k), of 255: float32 (n, 3 k).
 
-    Of each kind the sum of probabilities over cells, then the cells where one is likely, then where it is more so.
+    Of each kind the sum of probabilities over cells, then the cells where one is likely, then where it is more so; of
+    all the logarithm of one more.
     """
     cells = maps.reshape(len(maps), -1, maps.shape[-1]).astype(np.float32) / 255
     counts = [here.sum(axis=1, dtype=np.float32) for here in (cells, *(cells > sure for sure in _SURE))]
     return np.asarray(np.log1p(np.concatenate(counts, axis=1)), np.float32)
+
+
+def counted(kinds: int) -> int:
+    """How many numbers `lesion_counts` gives of so many kinds of lesions."""
+    return kinds * (1 + len(_SURE))
 
 
 def shares_of_count(here: Tensor) -> Tensor:
@@ -55,28 +63,39 @@ def shares_of_count(here: Tensor) -> Tensor:
 class ThoroughNetwork(nn.Module):
     """Photos, float (N, 3, 2 S, 2 S) of 0..255 RGB, to the `NetworkOutput` of a network of S with lesions counted."""
 
-    def __init__(self, network: Network, finders: Sequence[SegmentationNetwork]) -> None:
-        """finders: at least one; the mean of what they count is taken. Counts are no evidence yet."""
+    def __init__(self, network: Network, finders: Sequence[SegmentationNetwork], *, kinds: Sequence[str]) -> None:
+        """finders: at least one; the mean of what they count is taken. kinds: of lesions, that are counted.
+
+        Counts are no evidence yet.
+        """
         super().__init__()
         self.network, self.finders = network, nn.ModuleList(finders)
-        self.classify = nn.Conv2d(COUNTS, len(GRADES), 1)
-        self.weigh(np.zeros((len(GRADES), COUNTS + 1)))
+        self._kinds = [list(KINDS).index(kind) for kind in kinds]
+        self._detail: Detail | None = None
+        self.classify = nn.Conv2d(counted(len(kinds)), len(GRADES), 1)
+        self.weigh(np.zeros((len(GRADES), counted(len(kinds)) + 1)))
 
-    def weigh(self, weights: Reals) -> None:
-        """Set how much evidence for each grade counts are, and in the last column its offset: (5, 13)."""
+    def weigh(self, weights: Reals, detail: Detail | None = None) -> None:
+        """Set how much evidence for each grade counts are, and in the last column its offset: (5, 3 k + 1).
+
+        detail: where it is given, they are evidence as far as a photo is likely not to have been enlarged.
+        """
         given = torch.from_numpy(weights).float()
         with torch.no_grad():
             self.classify.weight.copy_(given[:, :-1, None, None])
             self.get_parameter("classify.bias").copy_(given[:, -1])
+        self._detail = detail
 
     def forward(self, photos: Tensor) -> NetworkOutput:
         """Answer for a batch of photos."""
         output: NetworkOutput = self.network(F.avg_pool2d(photos, ENLARGED))
-        counted = []
+        shares = []
         for finder in self.finders:
-            cells = lesions_in_cells(finder, photos)
-            here = torch.cat([cells, *((cells > sure).to(cells.dtype) for sure in _SURE)], 1)
-            counted.append(shares_of_count(here))
-        evidence = self.classify(torch.stack(counted).mean(0))
-        counts = evidence.mean((2, 3))
-        return output._replace(logits=output.logits + counts, maps=output.maps + resized(evidence, output.maps))
+            cells = lesions_in_cells(finder, photos)[:, self._kinds]
+            shares.append(shares_of_count(torch.cat([cells, *((cells > sure).to(cells.dtype) for sure in _SURE)], 1)))
+        evidence = self.classify(torch.stack(shares).mean(0))
+        if self._detail is not None:
+            evidence = evidence * self._detail(photos)[:, None, None, None]
+        return output._replace(
+            logits=output.logits + evidence.mean((2, 3)), maps=output.maps + resized(evidence, output.maps)
+        )
