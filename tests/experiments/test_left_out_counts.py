@@ -11,7 +11,7 @@ import pytest
 
 from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import divide, write_splits
-from retigrade.errors import DataError
+from retigrade.errors import DataError, UsageError
 from retigrade.experiments.left_out_counts import SHARES, LeftOutCounts, main
 from small_data import write_one_prediction, write_small_data
 
@@ -46,6 +46,8 @@ def test_counts_are_told_worth_what_the_other_source_says(tmp_path: Path, caplog
     for line in told:
         area = float(line.rpartition(" ")[2])
         assert area == (0.5 if " 0 of the evidence" in line else 1.0), line
+    with pytest.raises(UsageError, match="no lesion is called 'drusen': count of 'microaneurysm'"):
+        main(replace(given, kinds=("drusen",)))
     with pytest.raises(DataError, match="larger than 1000 pixels"):
         main(replace(given, side=1000))
     np.save(tmp_path / "maps.npy", maps[1:])

@@ -16,7 +16,7 @@ from retigrade.arrays import Flags, Floats, Integers, Pixels, Reals
 from retigrade.data.annotations import KINDS
 from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.data.splits import TRAIN, Splits, narrow, read_splits
-from retigrade.errors import DataError
+from retigrade.errors import DataError, UsageError
 from retigrade.experiments.predictions import out_of_fold
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.dataset import soft_targets
@@ -78,7 +78,9 @@ class LesionSample:
         return larger
 
     def counts(self, kinds: Sequence[str] = tuple(KINDS)) -> Floats:
-        """`lesion_counts` of these kinds, float32 (n, 3 k)."""
+        """`lesion_counts` of these kinds, float32 (n, 3 k); UsageError where there is no such kind."""
+        if unknown := sorted(set(kinds) - set(KINDS)):
+            raise UsageError(f"no lesion is called {unknown[0]!r}: count of {', '.join(map(repr, KINDS))}")
         return lesion_counts(self.maps[..., [list(KINDS).index(kind) for kind in kinds]])
 
     def logits(self, folders: Sequence[Path]) -> Floats:
