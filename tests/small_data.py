@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from retigrade.data.annotations import KINDS
 from retigrade.data.manifest import Manifest
 from retigrade.experiments.predictions import PredictionRow, write_predictions
-from retigrade.icdr import GRADES
+from retigrade.icdr import GRADES, Grade
 from retigrade.synthetic import draw_eye
 
 
@@ -25,6 +26,19 @@ def write_small_data(folder: Path, *, photos: int = 60, size: int = 160) -> Path
         rows.append((f"{number}.png", int(grade), f"patient{number // 2 if number < 8 else number}"))
     with (folder / "labels.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("path", "grade", "patient"), *rows])
+    return folder
+
+
+def write_annotated(folder: Path) -> Path:
+    """Write four drawn eyes beside the haemorrhages and microaneurysms in them; returns the folder."""
+    for number in range(4):
+        eye = draw_eye(grade=Grade.SEVERE, size=600, rng=np.random.default_rng(900 + number))
+        mask = np.zeros(eye.pixels.shape[:2], np.uint8)
+        for kind in ("haemorrhage", "microaneurysm"):
+            mask[eye.masks[kind]] |= KINDS[kind]
+        for name, pixels in (("photos", cv2.cvtColor(eye.pixels, cv2.COLOR_RGB2BGR)), ("masks", mask)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / name / f"{number}.png"), pixels)
     return folder
 
 

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from retigrade.data.annotations import KINDS
 from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import divide, write_splits
 from retigrade.experiments.lesion_sample import LesionSample
 from retigrade.experiments.segmentation import Segmentation, main
-from retigrade.icdr import Grade
-from retigrade.synthetic import draw_eye
 from retigrade.training.network import Network
 from retigrade.training.segmentation import SegmentationNetwork
-from small_data import write_small_data
+from small_data import write_annotated, write_small_data
 
 BACKBONE = "test_efficientnet"
-
-
-def annotate(folder: Path) -> Path:
-    for number in range(4):
-        eye = draw_eye(grade=Grade.SEVERE, size=600, rng=np.random.default_rng(900 + number))
-        mask = np.where(eye.masks["microaneurysm"], KINDS["microaneurysm"], 0).astype(np.uint8)
-        for name, pixels in (("photos", cv2.cvtColor(eye.pixels, cv2.COLOR_RGB2BGR)), ("masks", mask)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / name / f"{number}.png"), pixels)
-    return folder
 
 
 @pytest.mark.slow
@@ -45,7 +31,7 @@ def test_its_maps_are_what_evidence_of_lesions_is_fitted_to(tmp_path: Path, monk
     main(
         Segmentation(
             weights=tmp_path / "start.safetensors", data=(data,), splits=tmp_path / "splits.json",
-            lesions=annotate(tmp_path / "lesions"), out=out, backbone=BACKBONE,
+            lesions=write_annotated(tmp_path / "lesions"), out=out, backbone=BACKBONE,
         )
     )  # fmt: skip
     (maps,) = out.glob("lesion-maps-*.npy")

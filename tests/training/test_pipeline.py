@@ -28,14 +28,13 @@ from retigrade.evaluation.result import EvaluationResult
 from retigrade.experiments.predictions import read_predictions
 from retigrade.experiments.run import train
 from retigrade.grader import load
-from retigrade.icdr import Grade, Status
+from retigrade.icdr import Status
 from retigrade.metrics.decision import softmax
-from retigrade.synthetic import draw_eye
 from retigrade.training.export import BundleModel, receptive_field_offset, run_model, to_onnx
 from retigrade.training.network import Ensemble, Network, NetworkOutput
 from retigrade.training.progress import EpochResult, Progress
 from retigrade.training.recipe import BEST, FURTHER
-from small_data import write_small_data
+from small_data import write_annotated, write_small_data
 
 pytestmark = pytest.mark.slow  # every test here waits for a training
 
@@ -298,16 +297,7 @@ def test_a_network_that_grades_learns_further_from_bundles(data: Path, trained: 
 
 @pytest.fixture
 def annotated(tmp_path: Path) -> Path:
-    """Drawn eyes beside the haemorrhages and microaneurysms in them."""
-    for number in range(4):
-        eye = draw_eye(grade=Grade.SEVERE, size=600, rng=np.random.default_rng(900 + number))
-        mask = np.zeros(eye.pixels.shape[:2], np.uint8)
-        for kind in ("haemorrhage", "microaneurysm"):
-            mask[eye.masks[kind]] |= KINDS[kind]
-        for folder, pixels in (("photos", cv2.cvtColor(eye.pixels, cv2.COLOR_RGB2BGR)), ("masks", mask)):
-            (tmp_path / "lesions" / folder).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(tmp_path / "lesions" / folder / f"{number}.png"), pixels)
-    return tmp_path / "lesions"
+    return write_annotated(tmp_path / "lesions")
 
 
 @pytest.mark.parametrize("recipe", ["further-paste", "further-fine"])

@@ -12,9 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from retigrade.data.annotations import read_annotated
 from retigrade.data.manifest import read_manifest
 from retigrade.data.splits import TEST, TRAIN, VALIDATION, narrow, read_splits
 from retigrade.files import make_folder
@@ -22,7 +19,7 @@ from retigrade.training.config import TrainConfig
 from retigrade.training.dataset import Fold
 from retigrade.training.device import open_fabric
 from retigrade.training.lesion_maps import kept_lesion_maps
-from retigrade.training.lesion_supervision import without_eyes_of
+from retigrade.training.lesion_supervision import annotated_apart
 from retigrade.training.loop import Start
 from retigrade.training.recipe import recipe_named
 
@@ -53,8 +50,7 @@ def main(arguments: Segmentation) -> None:
         lesions=arguments.lesions,
         name="segmentation",
     )
-    unseen = np.setdiff1d(np.arange(len(manifest)), fold.train)
-    annotated = without_eyes_of([manifest.paths[index] for index in unseen], list(read_annotated(arguments.lesions)))
+    annotated = annotated_apart(manifest, fold.train, arguments.lesions)
     make_folder(arguments.out)
     kept_lesion_maps(
         manifest, splits, fold, annotated, config, folder=arguments.out, fabric=open_fabric(accelerator="auto")

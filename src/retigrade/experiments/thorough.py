@@ -35,8 +35,7 @@ from retigrade.training.averaging import compared
 from retigrade.training.calibrate import equal_sources
 from retigrade.training.describe import calibration
 from retigrade.training.detail import Detail, fine_detail
-from retigrade.training.export import ModelOutputs, run_model, to_onnx
-from retigrade.training.half import to_half
+from retigrade.training.export import ModelOutputs, run_model, to_half, to_onnx
 from retigrade.training.network import Network
 from retigrade.training.segmentation import SegmentationNetwork
 from retigrade.training.thorough import ENLARGED, ThoroughNetwork

@@ -22,13 +22,13 @@ def fine_detail(photos: Tensor) -> Tensor:
     retina = retina_in_cells(photos)
     grey = photos.mean(1, keepdim=True)
     half = F.avg_pool2d(grey, 2)
-    fine, coarse = ((_lost(each, retina) + _LEAST).log() for each in (grey, half))
+    fine, coarse = ((_lost(*each, retina) + _LEAST).log() for each in ((grey, half), (half, F.avg_pool2d(half, 2))))
     return fine - coarse
 
 
-def _lost(grey: Tensor, retina: Tensor) -> Tensor:
-    """The mean difference from the picture made half as large and enlarged again: (N,)."""
-    again = F.interpolate(F.avg_pool2d(grey, 2), scale_factor=2.0, mode="nearest")
+def _lost(grey: Tensor, smaller: Tensor, retina: Tensor) -> Tensor:
+    """The mean difference of a picture from itself made smaller and enlarged again: (N,)."""
+    again = F.interpolate(smaller, scale_factor=2.0, mode="nearest")
     cell = grey.shape[-1] // retina.shape[-1]
     return (F.avg_pool2d((grey - again).abs(), cell) * retina).mean((1, 2, 3))
 

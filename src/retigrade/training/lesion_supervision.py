@@ -24,9 +24,10 @@ import torch.nn.functional as F  # noqa: N812 (the name that every reader of tor
 from torch import Tensor
 
 from retigrade.arrays import Floats, Integers, Pixels
-from retigrade.data.annotations import AnnotatedPhoto
+from retigrade.data.annotations import AnnotatedPhoto, read_annotated
 from retigrade.data.duplicates import find_pairs
 from retigrade.data.groups import connected_components
+from retigrade.data.manifest import Manifest
 from retigrade.errors import UsageError
 from retigrade.fundus.canonical import canonical_view
 from retigrade.training.dataset import TrainingData
@@ -70,6 +71,12 @@ def prepare_lesions(annotated: Iterable[AnnotatedPhoto], *, size: int) -> Lesion
         retinas.append(retina.astype(np.float32))
         digests.append(item.photo.sha256)
     return Lesions(np.stack(photos), np.stack(lesions), np.stack(margins), np.stack(retinas), tuple(digests))
+
+
+def annotated_apart(manifest: Manifest, train: Integers, folder: Path) -> list[AnnotatedPhoto]:
+    """The annotated photographs of a folder that show no eye of a manifest but those that train, int64 indices."""
+    unseen = np.setdiff1d(np.arange(len(manifest)), train)
+    return without_eyes_of([manifest.paths[index] for index in unseen], list(read_annotated(folder)))
 
 
 def without_eyes_of(others: Sequence[Path], annotated: Sequence[AnnotatedPhoto]) -> list[AnnotatedPhoto]:

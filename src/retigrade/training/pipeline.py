@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from retigrade.arrays import Floats, Integers, Pixels, Reals
 from retigrade.bundle import Bundle, read_metadata, reseal
-from retigrade.data.annotations import AnnotatedPhoto, read_annotated
+from retigrade.data.annotations import AnnotatedPhoto
 from retigrade.data.cache import prepared
 from retigrade.data.manifest import Manifest
 from retigrade.data.splits import TEST, VALIDATION, Splits
@@ -41,7 +41,7 @@ from retigrade.training.distillation import (
 from retigrade.training.export import receptive_field_offset, run_model, to_onnx
 from retigrade.training.folds import FoldPredictions, everything, folds_of, split_of
 from retigrade.training.lesion_maps import kept_lesion_maps
-from retigrade.training.lesion_supervision import prepare_lesions, supervise_lesions, without_eyes_of
+from retigrade.training.lesion_supervision import annotated_apart, prepare_lesions, supervise_lesions
 from retigrade.training.loop import Pick, fit, predict, starting_network
 from retigrade.training.network import Ensemble, Network
 from retigrade.training.out_of_distribution import drawn_eyes, fit_out_of_distribution, passing
@@ -304,10 +304,7 @@ class _Run:
         """The annotated photographs of no eye that this fold must not see."""
         if self.config.lesions is None:
             return []
-        unseen = np.setdiff1d(np.arange(len(self.manifest)), fold.train)
-        return without_eyes_of(
-            [self.manifest.paths[index] for index in unseen], list(read_annotated(self.config.lesions))
-        )
+        return annotated_apart(self.manifest, fold.train, self.config.lesions)
 
     def _lesions(self, fold: Fold) -> LesionBank | None:
         grades, size = self.config.recipe.augmentation.pasted_grades, self.config.recipe.size

@@ -1,18 +1,30 @@
-"""Weights in sixteen bits: a file half as large that answers nearly alike."""
+"""A network as ONNX: what is exported, and with weights in sixteen bits, half as large and nearly alike."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 import torch
 
+from retigrade.bundle import BESIDE, bundle_file
 from retigrade.icdr import GRADES
 from retigrade.synthetic import draw_eye
-from retigrade.training.export import run_model, to_onnx
-from retigrade.training.half import to_half
+from retigrade.training.export import run_model, to_half, to_onnx
 from retigrade.training.network import Network
 
 SIZE = 160
+
+
+@pytest.mark.parametrize("name", [None, *BESIDE])
+def test_what_ships_names_no_file_of_the_machine_that_made_it(name: str | None) -> None:
+    assert b'File "' not in bundle_file(name).read_bytes()
+
+
+def test_an_exported_network_names_no_file_either() -> None:
+    model = to_onnx(Network("test_efficientnet", pretrained=False).eval(), size=64)
+    assert b'File "' not in model
+    assert not any(node.metadata_props for node in onnx.load_from_string(model).graph.node)
 
 
 def test_the_file_is_half_as_large_and_answers_nearly_alike() -> None:
