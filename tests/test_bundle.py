@@ -176,8 +176,14 @@ def test_no_card_or_two_are_refused(copies: int) -> None:
 
 
 def test_another_schema_is_refused_by_its_number() -> None:
-    with pytest.raises(BundleError, match="schema 4 and this program reads 3"):
-        read_metadata(with_card_text(card_json(schema_version=4, novelty=True)))
+    with pytest.raises(BundleError, match="schema 5 and this program reads 3 and 4"):
+        read_metadata(with_card_text(card_json(schema_version=5, novelty=True)))
+
+
+def test_a_bundle_of_the_schema_before_has_no_quality_head() -> None:
+    values = json.loads(card_json(schema_version=3))
+    del values["quality_head"]
+    assert read_metadata(with_card_text(json.dumps(values).encode())).quality_head is None
 
 
 @pytest.mark.parametrize(

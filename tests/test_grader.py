@@ -23,7 +23,7 @@ from retigrade.grader import LOW_CONFIDENCE, Grader, Source, load
 from retigrade.grading import Eye, Grading, Subject
 from retigrade.icdr import GRADES, Grade, Status
 from retigrade.inputs import Input
-from retigrade.metadata import OutOfDistributionDetector
+from retigrade.metadata import OutOfDistributionDetector, QualityHead
 from retigrade.metrics.conformal import Conformal
 from retigrade.metrics.decision import Decision, OperatingPoint
 from retigrade.metrics.estimate import Estimate
@@ -185,6 +185,18 @@ class TestOnePhoto:
             is Status.GRADED
         )
 
+    def test_what_the_network_sees_decides_on_quality_where_the_bundle_has_a_head_for_it(
+        self, tmp_path: Path, photos: list[Path]
+    ) -> None:
+        poor = QualityHead.pack(weights=np.zeros(CHANNELS), gate=0.5, offset=1.5, limit=1.0)
+        grading = load(write_tiny_bundle(tmp_path / "poor.onnx", quality_head=poor)).grade(photos[0])
+        assert grading.status is Status.UNGRADABLE
+        assert grading.reasons[0].startswith("poor quality, ")
+        assert grading.reasons[0].endswith(": take it again")
+        clear = load(write_tiny_bundle(tmp_path / "t.onnx", quality_head=poor.model_copy(update={"limit": 9.0})))
+        assert clear.grade(photos[0]).status is Status.GRADED
+        assert grading.quality < 0.5 < clear.grade(photos[0]).quality
+
     def test_a_decoded_photo_gets_what_its_file_gets(self, grader: Grader, photos: list[Path]) -> None:
         photo = decode(photos[0], min_side=decode_side(SIZE))
         from_pixels = grader.grade_photo(photo, path="named")
@@ -222,6 +234,12 @@ def test_possible_grades_without_the_decided_one_or_with_a_gap_are_no_grading(
 def test_an_unknown_operating_point_is_refused_before_the_first_photo(bundle: Path) -> None:
     with pytest.raises(UsageError, match="there are: screening"):
         load(bundle, operating_point="screning")
+
+
+def test_a_quality_head_of_another_network_does_not_fit(tmp_path: Path) -> None:
+    other = QualityHead.pack(weights=np.ones(9), gate=0, offset=0, limit=0)
+    with pytest.raises(BundleError, match=r"features is .* must be tensor\(float\) \[N, 9\]"):
+        load(write_tiny_bundle(tmp_path / "t.onnx", quality_head=other))
 
 
 def test_features_of_another_network_do_not_fit(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from retigrade.errors import BundleError, UsageError
+from retigrade.fundus.quality import QualityLimits
 from retigrade.icdr import Grade
-from retigrade.metadata import Metadata, OutOfDistributionDetector, Training
+from retigrade.metadata import Metadata, OutOfDistributionDetector, QualityHead, Training, direction
 from retigrade.metrics.conformal import Conformal
 from retigrade.metrics.decision import Decision, OperatingPoint
 from retigrade.metrics.estimate import Estimate
@@ -71,17 +72,39 @@ def test_a_typical_photo_is_near_and_a_strange_one_far() -> None:
     rng = np.random.default_rng(0)
     components = np.linalg.qr(rng.normal(size=(6, 2)))[0].T
     typical = np.array([[9, 4, 1, 0, 1, 16]], np.float32)
-    mean = OutOfDistributionDetector.direction(typical)[0]
+    mean = direction(typical)[0]
     np.testing.assert_allclose(mean, np.array([3, 2, 1, 0, 1, 4]) / np.sqrt(31), atol=1e-6)
     detector = OutOfDistributionDetector.pack(mean=mean, scale=[0.5, 0.25, 0.1], components=components, limit=1.0)
     assert detector.channels == 6
     assert detector.distance(typical)[0] == pytest.approx(0, abs=0.02)
     assert detector.distance(7 * typical)[0] == pytest.approx(0, abs=0.02)  # how strong they are says nothing
     strange = np.array([[0, 1, 9, 9, 0, 0]], np.float32)
-    away = OutOfDistributionDetector.direction(strange)[0] - mean
+    away = direction(strange)[0] - mean
     along = components @ away
     expected = np.sqrt(((along / [0.5, 0.25]) ** 2).sum() + (away @ away - along @ along) / 0.1**2)
     assert detector.distance(strange)[0] == pytest.approx(expected, rel=0.01)
+
+
+def test_a_quality_head_weighs_what_the_features_point_to() -> None:
+    features = np.array([[9, 4, 1, 0, 1, 16]], np.float32)
+    weights = np.array([1, -2, 0.5, 0, 4, 1])
+    head = QualityHead.pack(weights=weights, gate=0.5, offset=-0.25, limit=0.5)
+    expected = np.array([3, 2, 1, 0, 1, 4]) / np.sqrt(31) @ weights + 0.5 * 3 - 0.25
+    gate = np.array([3.0])
+    assert head.score(features, gate)[0] == pytest.approx(expected, rel=1e-3)
+    assert head.score(7 * features, gate)[0] == pytest.approx(expected, rel=1e-3)  # how strong they are says nothing
+    assert head.beyond(features, 3.0) == pytest.approx(expected - 0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("weights", [[], [np.nan, 1.0]])
+def test_a_quality_head_needs_a_finite_weight_for_each_feature(weights: list[float]) -> None:
+    with pytest.raises(ValidationError):
+        QualityHead.pack(weights=np.array(weights), gate=0, offset=0, limit=0)
+
+
+def test_somebody_must_ask_whether_a_photo_can_be_read() -> None:
+    with pytest.raises(ValidationError, match="without a quality head the gate needs a reject_limit"):
+        tiny_card(quality=QualityLimits(reject_limit=None))
 
 
 def test_a_typical_photo_needs_no_components() -> None:

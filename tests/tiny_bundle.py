@@ -75,7 +75,7 @@ def tiny_card(**changes: Any) -> Metadata:
     """A valid card for `tiny_model()`, with these keys changed."""
     point = Estimate(value=0.95, low=0.93, high=0.97)
     values = {
-        "schema_version": 3,
+        "schema_version": 4,
         "name": "tiny",
         "created": date(2024, 5, 1),
         "backbone": "tiny",

@@ -302,10 +302,9 @@ def _check_signature(session: ort.InferenceSession, metadata: Metadata) -> None:
     _check_shape("logits", outputs["logits"], "tensor(float)", (len(GRADES),))
     cells = outputs["maps"][1][-1:]
     _check_shape("maps", outputs["maps"], "tensor(float)", (len(GRADES), *cells, *cells))
-    channels = (
-        outputs["features"][1][-1:] if metadata.out_of_distribution is None else [metadata.out_of_distribution.channels]
-    )
-    _check_shape("features", outputs["features"], "tensor(float)", tuple(channels))
+    readers = [reader for reader in (metadata.out_of_distribution, metadata.quality_head) if reader is not None]
+    for channels in [(reader.channels,) for reader in readers] or [tuple(outputs["features"][1][-1:])]:
+        _check_shape("features", outputs["features"], "tensor(float)", channels)
 
 
 def _check_shape(name: str, found: tuple[str, list[Any]], kind: str, sizes: tuple[Any, ...]) -> None:

@@ -23,7 +23,7 @@ from retigrade.errors import BundleError, NotAFundus, SeveralEyes, UnreadablePho
 from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import MAX_BYTES, Photo, decode, decode_bytes
 from retigrade.fundus.field import Field, find_field
-from retigrade.fundus.quality import Quality, assess
+from retigrade.fundus.quality import Quality, assess, judged_by
 from retigrade.grading import Grading
 from retigrade.heatmap import make_heatmap
 from retigrade.icdr import Status
@@ -158,6 +158,10 @@ class Grader:
         outputs = self.bundle.run(canonical[None])
         if reason := _unlike_training(outputs.features, metadata.out_of_distribution):
             return self._refuse(path, Status.UNGRADABLE, reason, photo=photo, quality=quality)
+        if (head := metadata.quality_head) is not None:
+            quality = judged_by(head.beyond(outputs.features, quality.reject), quality, canonical, metadata.quality)
+            if quality.status is not Status.GRADED:
+                return self._refuse(path, quality.status, *quality.reasons, photo=photo, quality=quality)
         return self._decide(path, photo, field, quality, outputs, heat=heat)
 
     def _decide(

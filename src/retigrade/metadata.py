@@ -1,6 +1,7 @@
 """What a bundle says of itself: how its numbers become a decision, what it learned from, how well it does.
 
-The metadata travel as JSON inside the bundle. They have no optional keys: one that is missing or unknown is an error.
+The metadata travel as JSON inside the bundle. One key that is missing or unknown is an error, but for the quality head,
+which bundles of schema 3 do not have.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from retigrade.metrics.decision import Decision, Fraction, OperatingPoint, softm
 from retigrade.metrics.estimate import Estimate, Record
 from retigrade.metrics.registry import METRICS
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
+_READS: Final = (3, SCHEMA_VERSION)
 HASH_DIGITS: Final = 8
 MAX_SPREAD: Final = 4.0  # that five probabilities can have
 
@@ -150,19 +152,55 @@ class OutOfDistributionDetector(Record):
         """The number of features, C."""
         return self.arrays[0].size
 
-    @staticmethod
-    def direction(features: Floats) -> Floats:
-        """Return the square roots of features, signs kept, at length 1: float32 (N, C) -> (N, C)."""
-        roots = np.sign(features) * np.sqrt(np.abs(features))
-        return np.asarray(roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-6), np.float32)
-
     def distance(self, features: Floats) -> Floats:
         """Return how far photos are from the typical one; features: float32 (N, C) -> float32 (N,), 0 and up."""
         mean, scale, components = self.arrays
-        away = self.direction(features) - mean
+        away = direction(features) - mean
         along = away @ components.T
         rest = np.clip((away**2).sum(axis=1) - (along**2).sum(axis=1), 0, None)
         return np.asarray(np.sqrt(((along / scale[:-1]) ** 2).sum(axis=1) + rest / scale[-1] ** 2), np.float32)
+
+
+class QualityHead(Record):
+    """How much a photo looks like those that nobody could read, to the gate and to the network: a logarithm of odds.
+
+    weights: (C,), base64 of little-endian float16, of the features' `direction`; gate: of the gate's score of that.
+    limit: the score beyond which a photo is refused.
+    """
+
+    weights: Text
+    gate: float
+    offset: float
+    limit: float
+
+    @classmethod
+    def pack(cls, *, weights: Floats, gate: float, offset: float, limit: float) -> Self:
+        """Make one from weights of shape (C,)."""
+        return cls(weights=_packed(weights), gate=gate, offset=offset, limit=limit)
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if not self.array.size or not np.isfinite(self.array).all():
+            raise ValueError("a quality head needs a finite weight for each feature")
+        return self
+
+    @cached_property
+    def array(self) -> Floats:
+        """Unpacked weights, float32 (C,)."""
+        return _unpacked(self.weights)
+
+    @property
+    def channels(self) -> int:
+        """The number of features, C."""
+        return self.array.size
+
+    def score(self, features: Floats, gate: Reals) -> Reals:
+        """Return the score of photos; features: float32 (N, C); gate: the gate's score, (N,) -> float64 (N,)."""
+        return np.asarray(direction(features) @ self.array + self.gate * np.asarray(gate, np.float64) + self.offset)
+
+    def beyond(self, features: Floats, gate: float) -> float:
+        """Return how far the score of one photo is above the limit; features: float32 (1, C)."""
+        return float(self.score(features, np.array([gate]))[0]) - self.limit
 
 
 class Verdict(NamedTuple):
@@ -187,11 +225,12 @@ class Metadata(Record):
     second_reader_spread: a second reader is advised beyond this `retigrade.metrics.decision.spread`; 4 advises none.
     retest_noise: the difference of expected grades that 98 % of pairs of photographs of one unchanged eye stay within;
     None was not measured. out_of_distribution: refuses photos unlike those learned from; None refuses none.
+    quality: the limits of the gate. quality_head: refuses photos that nobody could read; None leaves it to the gate.
     cam_maximum: the disease evidence that is shown as hottest; receptive_field_offset: see
     `retigrade.heatmap.make_heatmap`.
     """
 
-    schema_version: Literal[3]
+    schema_version: Literal[3, 4]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
     created: date
     backbone: Text
@@ -206,6 +245,7 @@ class Metadata(Record):
     retest_noise: Annotated[float, Field(gt=0, le=4)] | None
     out_of_distribution: OutOfDistributionDetector | None
     quality: QualityLimits
+    quality_head: QualityHead | None = None
     cam_maximum: Annotated[float, Field(gt=0)]
     receptive_field_offset: tuple[CellPlace, CellPlace]
     training: Training
@@ -214,6 +254,12 @@ class Metadata(Record):
     intended_use: Text
     limits: Text
     starting_weights: Text
+
+    @model_validator(mode="after")
+    def _ask_who_can_read_it(self) -> Self:
+        if self.quality.reject_limit is None and self.quality_head is None:
+            raise ValueError("without a quality head the gate needs a reject_limit")
+        return self
 
     @classmethod
     def read(cls, text: bytes) -> Self:
@@ -228,6 +274,8 @@ class Metadata(Record):
         # The limits have defaults for whoever makes metadata; what is read must state each one.
         if missing := sorted(set(QualityLimits.model_fields) - metadata.quality.model_fields_set):
             raise BundleError(f"its metadata lack the quality limits {', '.join(missing)}")
+        if metadata.schema_version == SCHEMA_VERSION and "quality_head" not in metadata.model_fields_set:
+            raise BundleError("its metadata are not valid at quality_head: Field required")
         return metadata
 
     def probabilities(self, logits: Floats) -> Reals:
@@ -271,6 +319,12 @@ class Metadata(Record):
         return Verdict(grade, p_referable, reached or by_stage, tuple(reasons))
 
 
+def direction(features: Floats) -> Floats:
+    """Return the square roots of features, signs kept, at length 1: float32 (N, C) -> (N, C)."""
+    roots = np.sign(features) * np.sqrt(np.abs(features))
+    return np.asarray(roots / np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-6), np.float32)
+
+
 def _packed(values: Floats) -> str:
     return base64.b64encode(np.asarray(values, "<f2").tobytes()).decode()
 
@@ -285,9 +339,9 @@ def _complaint(text: bytes, error: ValidationError) -> str:
         found = json.loads(text)["schema_version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         found = SCHEMA_VERSION
-    if found != SCHEMA_VERSION:
+    if found not in _READS:
         return (
-            f"its metadata have schema {found!r} and this program reads {SCHEMA_VERSION}: "
+            f"its metadata have schema {found!r} and this program reads {' and '.join(map(str, _READS))}: "
             "install the version of retigrade that made it, or make the bundle again"
         )
     problems = error.errors(include_url=False)

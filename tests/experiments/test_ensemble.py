@@ -11,10 +11,11 @@ from retigrade.cli import main
 from retigrade.data.manifest import read_manifest
 from retigrade.errors import BundleError, DataError
 from retigrade.experiments.ensemble import merge
-from retigrade.metadata import Training
+from retigrade.fundus.quality import QualityLimits
+from retigrade.metadata import QualityHead, Training
 from retigrade.metrics.decision import softmax
 from small_data import write_small_data
-from tiny_bundle import SIZE, tiny_card, tiny_model, write_tiny_bundle
+from tiny_bundle import CHANNELS, SIZE, tiny_card, tiny_model, write_tiny_bundle
 
 
 def learned(*digests: str) -> Training:
@@ -30,8 +31,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def members(tmp_path: Path) -> list[Path]:
+    head = QualityHead.pack(weights=np.zeros(CHANNELS), gate=0, offset=-1, limit=0)
+    limits = QualityLimits().model_copy(update={"reject_limit": None})
     return [
-        write_tiny_bundle(tmp_path / "first.onnx", name="first", training=learned()),
+        write_tiny_bundle(tmp_path / "first.onnx", name="first", training=learned(), quality_head=head, quality=limits),
         write_tiny_bundle(tmp_path / "second.onnx", name="second", temperature=0.5, training=learned()),
     ]
 
@@ -59,6 +62,8 @@ def test_the_command_calibrates_on_one_half_and_measures_on_the_other(
     assert "accuracy" in capsys.readouterr().out
     metadata = read_metadata(out.read_bytes())
     assert metadata.name == "ensemble-of-first-second"
+    assert metadata.quality_head is None  # the first member's reads its own features
+    assert metadata.quality == QualityLimits()
     assert "an ensemble of 2 bundles" in metadata.training.protocol
     assert metadata.figures[0].photos == 25
     assert (report / "report.html").exists()

@@ -17,7 +17,7 @@ from retigrade.fundus.crop import circle, crop, decode_side
 from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.field import Field, find_field
 from retigrade.fundus.measures import MEASURES, measure
-from retigrade.fundus.quality import NOT_AN_EYE, UNUSUAL, Quality, QualityLimits, Score, Trees, assess
+from retigrade.fundus.quality import NOT_AN_EYE, UNUSUAL, Quality, QualityLimits, Score, Trees, assess, judged_by
 from retigrade.icdr import GRADES, Grade, Status
 from retigrade.synthetic import Phantom
 
@@ -62,6 +62,18 @@ def test_a_clear_eye_may_be_graded(canonical: Pixels) -> None:
 def test_every_stage_may_be_graded(eyes: Mapping[Grade, Phantom], grade: Grade) -> None:
     photo = Photo(pixels=eyes[grade].pixels, width=320, height=320, sha256="0")
     assert assess_photo(crop(photo, eyes[grade].field, size=SIZE)).status is Status.GRADED
+
+
+def test_without_a_limit_of_rejects_a_network_is_asked(canonical: Pixels) -> None:
+    open_ended = QualityLimits(reject_limit=None)
+    passed, found = assess_photo(canonical, open_ended), measure(canonical)
+    assert passed.status is Status.GRADED
+    assert found is not None
+    assert passed.reject == float(LIMITS.reject_score(found))
+    clear, poor = (judged_by(odds, passed, canonical, open_ended) for odds in (-3.0, 3.0))
+    assert (clear.status, poor.status) == (Status.GRADED, Status.UNGRADABLE)
+    assert 0 < poor.score < clear.score < passed.score
+    assert poor.reasons[0].startswith("poor quality, ")
 
 
 class TestReasons:

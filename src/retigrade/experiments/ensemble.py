@@ -28,6 +28,7 @@ from retigrade.evaluation.measure import measure
 from retigrade.evaluation.predictions import LabelledSet, predict_labelled
 from retigrade.evaluation.result import EvaluationResult
 from retigrade.files import make_folder, write_whole
+from retigrade.fundus.quality import QualityLimits
 from retigrade.grader import Grader
 from retigrade.metadata import Metadata, Training
 from retigrade.training.describe import UNSTATED, calibration
@@ -101,6 +102,9 @@ def ensemble(
             "receptive_field_offset": _mean_offset(metadata),
             # Each member's detector is of its own features alone, so half of the calibration photographs make another.
             "out_of_distribution": fit_out_of_distribution(outputs.features[::2], outputs.features[1::2]),
+            # So is its quality head, without which the gate decides alone.
+            "quality_head": None,
+            "quality": first.quality if first.quality_head is None else QualityLimits(**QualityLimits().model_dump()),
             "retest_noise": None,
             "figures": (),
             **calibration(outputs, manifest, calibrate, duplicates=parts.groups),

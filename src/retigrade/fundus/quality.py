@@ -9,7 +9,7 @@ is never called something else: a person must look at it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import resources
 from typing import Any, Self
@@ -37,11 +37,15 @@ _FAULTS = (
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What the gate found: a score from 0 (useless) to 1 (clear), the verdict, and reasons in words."""
+    """What the gate found: a score from 0 (useless) to 1 (clear), the verdict, and reasons in words.
+
+    reject: of what passed, the score of what nobody could read, a logarithm of odds.
+    """
 
     score: float
     status: Status
     reasons: tuple[str, ...] = ()
+    reject: float = 0.0
 
 
 class _Fitted(BaseModel):
@@ -161,7 +165,8 @@ class QualityLimits(BaseModel):
 
     retina, dark, bright, white, blurred, grey: plain limits, each on the measure of that matter. eye, anatomy, reject:
     the scores; eye_trees: added to the first. eye_needed: what these must reach; eye_needed_rimless: where no rim was
-    seen. anatomy_needed: from where that score says eye. reject_limit: what that score must not exceed.
+    seen. anatomy_needed: from where that score says eye. reject_limit: what that score must not exceed; None where a
+    network has its say, too, before it is decided (`judged_by`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -175,7 +180,7 @@ class QualityLimits(BaseModel):
     eye_needed: float = Field(default_factory=lambda: _fitted()["eye_needed"])
     eye_needed_rimless: float = Field(default_factory=lambda: _fitted()["eye_needed_rimless"])
     anatomy_needed: float = Field(default_factory=lambda: _fitted()["anatomy_needed"])
-    reject_limit: float = Field(default_factory=lambda: _fitted()["reject_limit"])
+    reject_limit: float | None = Field(default_factory=lambda: _fitted()["reject_limit"])
     eye: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["eye"])))
     eye_trees: Trees = Field(default_factory=lambda: Trees.model_validate_json(json.dumps(_fitted()["eye_trees"])))
     anatomy: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["anatomy"])))
@@ -201,8 +206,10 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
     if measures is None:
         return Quality(0.0, Status.UNGRADABLE, ("too little retina is lit to be read",))
     needed = limits.eye_needed_rimless if disc.filled else limits.eye_needed
-    eye, reject = float(limits.eye_score(measures)) - needed, float(limits.reject_score(measures)) - limits.reject_limit
-    quality = float(_share(eye / 2) * _share(-reject))
+    eye = float(limits.eye_score(measures)) - needed
+    reject = float(limits.reject_score(measures))
+    beyond = -np.inf if limits.reject_limit is None else reject - limits.reject_limit
+    quality = float(_share(eye / 2) * _share(-beyond))
     complaints = _complaints(dict(zip(MEASURES, measures.tolist(), strict=True)), limits)
     note = () if disc.note is None else (disc.note,)
     if complaints:
@@ -211,10 +218,20 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
         if float(limits.anatomy.of(measures)) >= limits.anatomy_needed:
             return Quality(quality, Status.UNGRADABLE, (UNUSUAL, *note))
         return Quality(0.0, Status.NOT_FUNDUS, (NOT_AN_EYE,))
-    if reject > 0:
-        poor = f"poor quality, {_fault(measures, limits.eye)}: take it again"
-        return Quality(quality, Status.UNGRADABLE, (poor, *note))
-    return Quality(quality, Status.GRADED, note)
+    if beyond > 0:
+        return Quality(quality, Status.UNGRADABLE, (_poor(measures, limits), *note))
+    return Quality(quality, Status.GRADED, note, reject)
+
+
+def judged_by(beyond: float, passed: Quality, canonical: Pixels, limits: QualityLimits) -> Quality:
+    """The quality of a canonical photo that passed, with what a network adds on whether it can be read.
+
+    beyond: the logarithm of the odds that nobody could, 0 at the limit.
+    """
+    score = passed.score * _share(-beyond)
+    if beyond <= 0 or (measures := measure(canonical)) is None:
+        return replace(passed, score=score)
+    return Quality(score, Status.UNGRADABLE, (_poor(measures, limits), *passed.reasons))
 
 
 def _share(odds: float) -> float:
@@ -236,6 +253,10 @@ def _complaints(named: dict[str, float], limits: QualityLimits) -> tuple[str, ..
         (named["sharpness"] < limits.blurred, "blurred: no vessel can be told from its surroundings"),
     )
     return tuple(reason for found, reason in complaints if found)
+
+
+def _poor(measures: Measures, limits: QualityLimits) -> str:
+    return f"poor quality, {_fault(measures, limits.eye)}: take it again"
 
 
 def _fault(measures: Measures, eye: Score) -> str:

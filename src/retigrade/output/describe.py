@@ -77,6 +77,12 @@ def _decisions(metadata: Metadata) -> Iterator[tuple[str, str]]:
         if metadata.out_of_distribution is None
         else f"refused beyond distance {metadata.out_of_distribution.limit:.3g} from the photographs learned from",
     )
+    yield (
+        "poor quality",
+        "refused by the gate, which measures light, colour and sharpness"
+        if metadata.quality_head is None
+        else "refused by the gate, which measures light, colour and sharpness, and by what the network sees",
+    )
 
 
 def _rule(decision: Decision) -> str:

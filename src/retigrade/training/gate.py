@@ -23,7 +23,16 @@ from retigrade.arrays import Flags, Reals
 from retigrade.files import replacing
 from retigrade.fundus.measures import MEASURES, SHAPE, Measures
 from retigrade.fundus.quality import Score, Trees
-from retigrade.training.gate_sample import ADVANCED, FOLDS, GateSample, gather
+from retigrade.training.gate_sample import (
+    ADVANCED,
+    FOLDS,
+    GOOD,
+    REJECT,
+    USABLE,
+    WEIGHT_USABLE,
+    GateSample,
+    gather,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +48,6 @@ _TREES_REJECT = {
     "l2_regularization": 3,
     "min_samples_leaf": 20,
 }
-_WEIGHT_USABLE = 4.0  # of a photograph that can still be read: it must not be asked for again
-_GOOD, _USABLE, _REJECT = "0", "1", "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ def fit(
     )
     z = blank.standard(measures)
     model = LogisticRegression(C=strict, solver="newton-cholesky")
-    model.fit(np.concatenate([z, z**2], axis=1), wanted, sample_weight=_even(wanted, weight))
+    model.fit(np.concatenate([z, z**2], axis=1), wanted, sample_weight=even(wanted, weight))
     # Made anew: a copy would keep the arrays that the blank one has worked out.
     return Score(
         measures=blank.measures,
@@ -95,7 +102,7 @@ def fit_trees(measures: Measures, wanted: Flags, weight: Reals, *, options: Mapp
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(**(options or _TREES), early_stopping=False, random_state=0)
-    model.fit(measures, wanted, sample_weight=_even(wanted, weight))
+    model.fit(measures, wanted, sample_weight=even(wanted, weight))
     columns: dict[str, list[float]] = {name: [] for name in ("feature", "threshold", "left", "right", "value")}
     roots, depth = [], 1
     for (predictor,) in model._predictors:  # scikit-learn has no public way to its trees
@@ -190,14 +197,14 @@ def fit_gate(sample: GateSample, *, altered: str) -> dict[str, object]:
 
     altered: see `Gate`.
     """
-    eyes, poor = sample.eyes, sample.quality == _REJECT
+    eyes, poor = sample.eyes, sample.quality == REJECT
     is_altered = np.char.endswith(sample.source, f" {altered}")
     photographs, shaped = sample.kind == "eye", eyes | (sample.kind == "hue")
     # Data sets without a label were published as readable; without them the score would know their cameras.
     labelled = np.isin(sample.source, np.unique(sample.source[photographs & (sample.quality != "")]))
     judged = photographs & (~labelled | (sample.quality != ""))
     learned = np.where(eyes & poor, 0, sample.weight)
-    counted = np.where(judged, np.where(sample.quality == _USABLE, _WEIGHT_USABLE, 1), 0)
+    counted = np.where(judged, np.where(sample.quality == USABLE, WEIGHT_USABLE, 1), 0)
     targets: Mapping[str, tuple[Flags, Reals, Sequence[Fit]]] = {
         "eye": (eyes, learned, (fit, fit_trees)),
         "anatomy": (shaped, learned, (fit_anatomy,)),
@@ -230,15 +237,15 @@ def fit_gate(sample: GateSample, *, altered: str) -> dict[str, object]:
 
 
 def _report_all(sample: GateSample, graded: Flags, anatomy: Flags, *, is_altered: Flags) -> None:
-    photographs, poor = sample.kind == "eye", sample.quality == _REJECT
+    photographs, poor = sample.kind == "eye", sample.quality == REJECT
     chosen = {f"of kind {kind}": sample.kind == kind for kind in dict.fromkeys(sample.kind.tolist())}
     for source in sorted(set(sample.source[photographs].tolist())):
         chosen[f"eyes of {source}"] = photographs & (sample.source == source) & ~poor
-        for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
+        for label, name in ((GOOD, "good"), (USABLE, "usable"), (REJECT, "reject")):
             chosen[f"{source}, {name}"] = photographs & (sample.source == source) & (sample.quality == label)
     for part, which in (("", photographs), ("unaltered, ", photographs & ~is_altered)):
-        chosen[f"{part}good or usable"] = which & np.isin(sample.quality, (_GOOD, _USABLE))
-        for label, name in ((_GOOD, "good"), (_USABLE, "usable"), (_REJECT, "reject")):
+        chosen[f"{part}good or usable"] = which & np.isin(sample.quality, (GOOD, USABLE))
+        for label, name in ((GOOD, "good"), (USABLE, "usable"), (REJECT, "reject")):
             chosen[f"{part}labelled {name}"] = which & (sample.quality == label)
     chosen["severe or worse"] = photographs & (sample.grade >= ADVANCED) & ~poor
     for name, which in chosen.items():
@@ -268,7 +275,7 @@ def measured(arguments: Gate) -> GateSample:
     return sample
 
 
-def _even(wanted: Flags, weight: Reals) -> Reals:
+def even(wanted: Flags, weight: Reals) -> Reals:
     """Weights by which both sides count the same."""
     return np.where(wanted, weight, weight * weight[wanted].sum() / max(float(weight[~wanted].sum()), 1e-9))
 

@@ -27,12 +27,15 @@ from retigrade.training.negatives import SIZE, cast, hue_turned, orange, round_v
 _log = logging.getLogger(__name__)
 
 FOLDS = 5
-ADVANCED = 3
-"""The least of the stages whose refusal costs most, and which are few and look unlike the rest."""
+GOOD, USABLE, REJECT = "0", "1", "2"
+"""The quality labels of EyeQ."""
+WEIGHT_USABLE = 4.0
+"""Of a photograph that can still be read: it must not be asked for again."""
+ADVANCED, WEIGHT_ADVANCED = 3, 3.0
+"""The least of the stages whose refusal costs most, and which are few and look unlike the rest; and what they weigh."""
 _DRAWN = 200  # fruit, and as many trees and eyes
 _COLOURS = 200  # photographs that lend their colours to other pictures
 _WEIGHT = {"tree": 4.0, "fruit": 2.0}  # there are few of them
-_WEIGHT_ADVANCED = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +62,7 @@ class GateSample:
     def weight(self) -> Reals:
         """What there is less of counts for more."""
         weight = np.array([_WEIGHT.get(kind, 1.0) for kind in self.kind.tolist()])
-        return np.where(self.eyes & (self.grade >= ADVANCED), _WEIGHT_ADVANCED, weight)
+        return np.where(self.eyes & (self.grade >= ADVANCED), WEIGHT_ADVANCED, weight)
 
     @property
     def fold(self) -> npt.NDArray[np.int64]:
@@ -86,18 +89,18 @@ def gather(fundus: Sequence[Path], not_fundus: Path, *, readable: Path | None, e
 
     readable: a CSV of quality labels; every: use only every n-th photograph that has none.
     """
-    labels = _labels(readable)
+    labels = {} if readable is None else labels_in(readable)
     entries = [
         entry
         for number, entry in enumerate(read_manifest(list(fundus)).entries)
-        if number % every == 0 or _label(entry, labels).quality
+        if number % every == 0 or label_of(entry, labels).quality
     ]
     rows: list[_Row] = []
     colours: list[Pixels] = []
     patients: dict[str, int] = {}
-    for number, (entry, pixels) in enumerate(_photographs(entries)):
+    for number, (entry, pixels) in enumerate(photographs(entries, size=SIZE)):
         rng = np.random.default_rng(number)
-        patient, label = patients.setdefault(entry.patient, len(patients)), _label(entry, labels)
+        patient, label = patients.setdefault(entry.patient, len(patients)), label_of(entry, labels)
         origin = _Origin("eye", patient, f"{entry.source} {label.origin}".strip(), label.quality, int(entry.grade))
         if len(colours) < _COLOURS and number % max(1, len(entries) // _COLOURS) == 0:
             colours.append(pixels)
@@ -121,10 +124,11 @@ def gather(fundus: Sequence[Path], not_fundus: Path, *, readable: Path | None, e
     return GateSample(measures=np.stack(measures), **columns)
 
 
-def _photographs(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Pixels]]:
+def photographs(entries: Sequence[Entry], *, size: int) -> Iterator[tuple[Entry, Pixels]]:
+    """Each photograph that can be used, prepared at a size in pixels; of others a warning says why."""
     for entry in entries:
         try:
-            yield entry, canonical(entry, size=SIZE)
+            yield entry, canonical(entry, size=size)
         except Exception as error:
             _log.warning("%s: %s", entry.name, error)
 
@@ -155,18 +159,19 @@ def _measured(pictures: Iterable[Pixels], origin: _Origin) -> list[_Row]:
     return [(found, origin) for pixels in pictures if (found := measure(pixels)) is not None]
 
 
-class _Label(NamedTuple):
+class QualityLabel(NamedTuple):
+    """What is known of a photograph's quality, "" where nothing is, and what sets it apart within its data set."""
+
     quality: str = ""
     origin: str = ""
 
 
-def _labels(path: Path | None) -> dict[str, _Label]:
-    """What is known of photographs, by their names without endings."""
-    if path is None:
-        return {}
+def labels_in(path: Path) -> dict[str, QualityLabel]:
+    """What a CSV says of photographs, by their names without endings."""
     with path.open(newline="", encoding="utf-8") as file:
-        return {row["image"]: _Label(row["quality"], row.get("origin", "")) for row in csv.DictReader(file)}
+        return {row["image"]: QualityLabel(row["quality"], row.get("origin", "")) for row in csv.DictReader(file)}
 
 
-def _label(entry: Entry, labels: Mapping[str, _Label]) -> _Label:
-    return labels.get(Path(entry.name).stem, _Label())
+def label_of(entry: Entry, labels: Mapping[str, QualityLabel]) -> QualityLabel:
+    """What the labels say of a photograph."""
+    return labels.get(Path(entry.name).stem, QualityLabel())

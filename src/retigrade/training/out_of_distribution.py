@@ -28,7 +28,7 @@ from retigrade.fundus.canonical import canonical_view
 from retigrade.fundus.decode import decode
 from retigrade.fundus.quality import QualityLimits
 from retigrade.inputs import expand
-from retigrade.metadata import OutOfDistributionDetector
+from retigrade.metadata import OutOfDistributionDetector, direction
 from retigrade.synthetic import demo_eyes
 from retigrade.training.negatives import hue_turned, orange, round_views, tree
 
@@ -58,7 +58,7 @@ class Refit:
 
 def fit_out_of_distribution(train: Floats, apart: Floats) -> OutOfDistributionDetector:
     """Learn what features of photographs look like from some, (n, C), and set the limit by others, (m, C)."""
-    directions = OutOfDistributionDetector.direction(train)
+    directions = direction(train)
     mean = directions.mean(axis=0)
     _, singular, rows = np.linalg.svd(directions - mean, full_matrices=False)
     variances = singular**2 / len(train)
@@ -96,7 +96,10 @@ def main(arguments: Refit) -> None:
     _report("photographs kept apart", detector, known[apart])
     for name, pictures in _others(arguments, photos, size):
         _report(name, detector, features_of(bundle, pictures))
-    update = {"out_of_distribution": detector, "quality": QualityLimits(**QualityLimits().model_dump())}
+    limits, present = bundle.metadata.quality, QualityLimits().model_dump()
+    if bundle.metadata.quality_head is not None:  # which goes with that score and has a limit of its own
+        present |= {"reject": limits.reject, "reject_limit": limits.reject_limit}
+    update = {"out_of_distribution": detector, "quality": QualityLimits(**present)}
     sealed = reseal(arguments.bundle.read_bytes(), bundle.metadata.model_copy(update=update))
     with replacing(arguments.output or arguments.bundle) as part:
         part.write_bytes(sealed)

@@ -68,10 +68,14 @@ async def metrics(service: ServiceDep, caller: Reads) -> Response:
 async def get_bundle(service: ServiceDep, caller: Reads) -> JSONResponse:
     """Return what the bundle says of itself: what it learned from, its measured figures, and what it may be used for.
 
-    The digests of the photographs that it learned from and the numbers of its detector are left out.
+    The digests of the photographs that it learned from and the numbers of its detector and quality head are left out.
     """
     metadata = service.grader.bundle.metadata
-    hidden = {"training": {"photo_hashes", "annotated"}, "out_of_distribution": {"mean", "scale", "components"}}
+    hidden = {
+        "training": {"photo_hashes", "annotated"},
+        "out_of_distribution": {"mean", "scale", "components"},
+        "quality_head": {"weights"},
+    }
     values = metadata.model_dump(mode="json", exclude=hidden)
     point = service.grader.operating_point
     return JSONResponse(
