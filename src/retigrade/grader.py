@@ -23,7 +23,7 @@ from retigrade.errors import BundleError, NotAFundus, SeveralEyes, UnreadablePho
 from retigrade.fundus.crop import crop, decode_side
 from retigrade.fundus.decode import MAX_BYTES, Photo, decode, decode_bytes
 from retigrade.fundus.field import Field, find_field
-from retigrade.fundus.quality import Quality, assess, judged_by
+from retigrade.fundus.quality import Quality, assess
 from retigrade.grading import Grading
 from retigrade.heatmap import make_heatmap
 from retigrade.icdr import Status
@@ -159,7 +159,7 @@ class Grader:
         if reason := _unlike_training(outputs.features, metadata.out_of_distribution):
             return self._refuse(path, Status.UNGRADABLE, reason, photo=photo, quality=quality)
         if (head := metadata.quality_head) is not None:
-            quality = judged_by(head.beyond(outputs.features, quality.reject), quality, canonical, metadata.quality)
+            quality = quality.judged(head.beyond(outputs.features, quality.reject))
             if quality.status is not Status.GRADED:
                 return self._refuse(path, quality.status, *quality.reasons, photo=photo, quality=quality)
         return self._decide(path, photo, field, quality, outputs, heat=heat)

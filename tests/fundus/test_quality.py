@@ -17,7 +17,7 @@ from retigrade.fundus.crop import circle, crop, decode_side
 from retigrade.fundus.decode import Photo, decode
 from retigrade.fundus.field import Field, find_field
 from retigrade.fundus.measures import MEASURES, measure
-from retigrade.fundus.quality import NOT_AN_EYE, UNUSUAL, Quality, QualityLimits, Score, Trees, assess, judged_by
+from retigrade.fundus.quality import NOT_AN_EYE, UNUSUAL, Quality, QualityLimits, Score, Trees, assess
 from retigrade.icdr import GRADES, Grade, Status
 from retigrade.synthetic import Phantom
 
@@ -70,7 +70,7 @@ def test_without_a_limit_of_rejects_a_network_is_asked(canonical: Pixels) -> Non
     assert passed.status is Status.GRADED
     assert found is not None
     assert passed.reject == float(LIMITS.reject_score(found))
-    clear, poor = (judged_by(odds, passed, canonical, open_ended) for odds in (-3.0, 3.0))
+    clear, poor = (passed.judged(odds) for odds in (-3.0, 3.0))
     assert (clear.status, poor.status) == (Status.GRADED, Status.UNGRADABLE)
     assert 0 < poor.score < clear.score < passed.score
     assert poor.reasons[0].startswith("poor quality, ")

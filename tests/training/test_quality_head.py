@@ -12,30 +12,32 @@ import pytest
 
 pytest.importorskip("sklearn", reason="the fit needs the train extra")
 
+from retigrade.arrays import Floats
 from retigrade.bundle import Bundle
 from retigrade.errors import DataError
 from retigrade.fundus.measures import MEASURES
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
 from retigrade.training import quality_head
-from retigrade.training.gate_sample import GOOD, REJECT, USABLE
-from retigrade.training.quality_head import QualitySample, Refit, fit_quality_head, main, refused_out_of_fold
+from retigrade.training.gate_sample import GOOD, REJECT, USABLE, GateSample
+from retigrade.training.quality_head import Refit, fit_quality_head, main, refused_out_of_fold, weight_of
 from tiny_bundle import write_tiny_bundle
 
 
-def clouds(*, apart: float, n: int = 120) -> QualitySample:
+def clouds(*, apart: float, n: int = 120) -> tuple[GateSample, Floats]:
     """Features of 12 channels, the second half of them, two of a patient, rejected and so far apart in three."""
     rng = np.random.default_rng(0)
     features = rng.uniform(1, 9, (2 * n, 12)).astype(np.float32)
     features[n:, :3] += apart
-    return QualitySample(
-        features=features,
+    sample = GateSample(
         measures=rng.normal(size=(2 * n, len(MEASURES))),
-        quality=np.repeat([GOOD, REJECT], n),
+        kind=np.full(2 * n, "eye"),
+        picture=np.arange(2 * n) // 2,
         source=np.full(2 * n, "drawn"),
-        patient=np.arange(2 * n) // 2,
+        quality=np.repeat([GOOD, REJECT], n),
         grade=np.zeros(2 * n, np.int64),
     )
+    return sample, features
 
 
 @pytest.fixture(autouse=True)
@@ -50,67 +52,67 @@ def features_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("features_alone")
 def test_what_is_plainly_apart_is_told_and_the_limit_refuses_the_share_that_it_should() -> None:
-    sample = clouds(apart=20)
-    refused, head, _ = refused_out_of_fold(sample, altered="restored")
+    sample, features = clouds(apart=20)
+    refused, head, _ = refused_out_of_fold(sample, features, altered="restored")
     poor = sample.quality == REJECT
     assert refused[poor].mean() == pytest.approx(0.61, abs=0.05)
     assert not refused[~poor].any()
-    scores = head.score(sample.features, np.zeros(len(poor)))
+    scores = head.score(features, np.zeros(len(poor)))
     assert scores[poor].min() > scores[~poor].max()
     assert scores[~poor].max() < head.limit < scores[poor].max()
 
 
 def test_what_the_gate_sees_counts_too() -> None:
-    sample = clouds(apart=0)
+    sample, features = clouds(apart=0)
     poor = sample.quality == REJECT
     seen = replace(sample, measures=sample.measures + 3 * poor[:, None])
-    refused, *_ = refused_out_of_fold(seen, altered="restored")
+    refused, *_ = refused_out_of_fold(seen, features, altered="restored")
     assert refused[poor].mean() == pytest.approx(0.61, abs=0.05)
     assert refused[~poor].mean() < 0.02
 
 
 @pytest.mark.usefixtures("features_alone")
 def test_what_does_not_differ_is_not_told_by_fits_that_did_not_see_it() -> None:
-    sample = clouds(apart=0)
-    refused, *_ = refused_out_of_fold(sample, altered="restored")
+    sample, features = clouds(apart=0)
+    refused, *_ = refused_out_of_fold(sample, features, altered="restored")
     poor = sample.quality == REJECT
     assert refused[poor].mean() == pytest.approx(refused[~poor].mean(), abs=0.12)
 
 
 @pytest.mark.usefixtures("features_alone")
 def test_altered_photographs_choose_no_limit() -> None:
-    sample = clouds(apart=20)
+    sample, features = clouds(apart=20)
     altered = np.arange(240) >= 180
-    far = sample.features.copy()
+    far = features.copy()
     far[altered, :3] += 200
-    mixed = replace(sample, features=far, source=np.where(altered, "drawn restored", "drawn"))
-    refused, *_ = refused_out_of_fold(mixed, altered="restored")
+    mixed = replace(sample, source=np.where(altered, "drawn restored", "drawn"))
+    refused, *_ = refused_out_of_fold(mixed, far, altered="restored")
     assert refused[altered].all()
     assert refused[(sample.quality == REJECT) & ~altered].mean() == pytest.approx(0.61, abs=0.08)
 
 
 def test_what_must_not_be_refused_counts_more_and_what_nobody_judged_not_at_all() -> None:
-    sample = QualitySample(
-        features=np.zeros((6, 2), np.float32),
+    sample = GateSample(
         measures=np.zeros((6, len(MEASURES))),
-        quality=np.array([GOOD, USABLE, REJECT, "", "", USABLE]),
+        kind=np.full(6, "eye"),
+        picture=np.arange(6),
         source=np.array(["a", "a", "a", "a", "b", "a"]),
-        patient=np.arange(6),
+        quality=np.array([GOOD, USABLE, REJECT, "", "", USABLE]),
         grade=np.array([0, 0, 4, 0, 4, 3]),
     )
-    assert sample.weight.tolist() == [1, 4, 1, 0, 3, 12]
+    assert weight_of(sample).tolist() == [1, 4, 1, 0, 3, 12]
 
 
 def test_a_few_photographs_that_nobody_could_read_are_refused_as_a_sample() -> None:
-    sample = clouds(apart=1, n=4)
-    lone = replace(sample, patient=np.array([0, 1, 2, 3, 4, 4, 4, 4]))
+    sample, features = clouds(apart=1, n=4)
+    lone = replace(sample, picture=np.array([0, 1, 2, 3, 4, 4, 4, 4]))
     with pytest.raises(DataError, match="4 unaltered photographs are labelled as unreadable"):
-        refused_out_of_fold(lone, altered="restored")
+        refused_out_of_fold(lone, features, altered="restored")
 
 
 def test_rarely_varying_channels_stay_finite_as_they_are_packed() -> None:
-    sample = clouds(apart=5)
-    still = np.concatenate([sample.features, np.full((240, 2), 3.0, np.float32)], axis=1)
+    sample, features = clouds(apart=5)
+    still = np.concatenate([features, np.full((240, 2), 3.0, np.float32)], axis=1)
     head = fit_quality_head(still, sample.quality == REJECT, np.ones(240), limit=0)
     assert head.channels == 14
     assert np.isfinite(head.score(still, np.zeros(240))).all()

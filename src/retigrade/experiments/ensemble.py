@@ -104,7 +104,7 @@ def ensemble(
             "out_of_distribution": fit_out_of_distribution(outputs.features[::2], outputs.features[1::2]),
             # So is its quality head, without which the gate decides alone.
             "quality_head": None,
-            "quality": first.quality if first.quality_head is None else QualityLimits(**QualityLimits().model_dump()),
+            "quality": first.quality if first.quality_head is None else QualityLimits.stated(),
             "retest_noise": None,
             "figures": (),
             **calibration(outputs, manifest, calibrate, duplicates=parts.groups),

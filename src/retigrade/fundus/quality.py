@@ -39,13 +39,24 @@ _FAULTS = (
 class Quality:
     """What the gate found: a score from 0 (useless) to 1 (clear), the verdict, and reasons in words.
 
-    reject: of what passed, the score of what nobody could read, a logarithm of odds.
+    reject: of what passed, the score of what nobody could read, a logarithm of odds; poor: what to say if it could not.
     """
 
     score: float
     status: Status
     reasons: tuple[str, ...] = ()
     reject: float = 0.0
+    poor: str = ""
+
+    def judged(self, beyond: float) -> Quality:
+        """The quality of what passed, with what a network adds on whether it can be read.
+
+        beyond: the logarithm of the odds that nobody could, 0 at the limit.
+        """
+        score = self.score * _share(-beyond)
+        if beyond <= 0:
+            return replace(self, score=score)
+        return Quality(score, Status.UNGRADABLE, (self.poor, *self.reasons))
 
 
 class _Fitted(BaseModel):
@@ -166,7 +177,7 @@ class QualityLimits(BaseModel):
     retina, dark, bright, white, blurred, grey: plain limits, each on the measure of that matter. eye, anatomy, reject:
     the scores; eye_trees: added to the first. eye_needed: what these must reach; eye_needed_rimless: where no rim was
     seen. anatomy_needed: from where that score says eye. reject_limit: what that score must not exceed; None where a
-    network has its say, too, before it is decided (`judged_by`).
+    network has its say, too, before it is decided (`Quality.judged`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -185,6 +196,11 @@ class QualityLimits(BaseModel):
     eye_trees: Trees = Field(default_factory=lambda: Trees.model_validate_json(json.dumps(_fitted()["eye_trees"])))
     anatomy: Score = Field(default_factory=lambda: Score.model_validate_json(json.dumps(_fitted()["anatomy"])))
     reject: Score | Sum = Field(default_factory=lambda: _SUM.validate_json(json.dumps(_fitted()["reject"])))
+
+    @classmethod
+    def stated(cls) -> Self:
+        """Today's limits, each of them stated, as a bundle must."""
+        return cls(**cls().model_dump())
 
     def eye_score(self, measures: Measures) -> Measures:
         """How much measures look like those of an eye, a logarithm of odds: (..., 40) -> (...)."""
@@ -218,20 +234,10 @@ def assess(canonical: Pixels, disc: Disc, limits: QualityLimits) -> Quality:
         if float(limits.anatomy.of(measures)) >= limits.anatomy_needed:
             return Quality(quality, Status.UNGRADABLE, (UNUSUAL, *note))
         return Quality(0.0, Status.NOT_FUNDUS, (NOT_AN_EYE,))
+    poor = f"poor quality, {_fault(measures, limits.eye)}: take it again"
     if beyond > 0:
-        return Quality(quality, Status.UNGRADABLE, (_poor(measures, limits), *note))
-    return Quality(quality, Status.GRADED, note, reject)
-
-
-def judged_by(beyond: float, passed: Quality, canonical: Pixels, limits: QualityLimits) -> Quality:
-    """The quality of a canonical photo that passed, with what a network adds on whether it can be read.
-
-    beyond: the logarithm of the odds that nobody could, 0 at the limit.
-    """
-    score = passed.score * _share(-beyond)
-    if beyond <= 0 or (measures := measure(canonical)) is None:
-        return replace(passed, score=score)
-    return Quality(score, Status.UNGRADABLE, (_poor(measures, limits), *passed.reasons))
+        return Quality(quality, Status.UNGRADABLE, (poor, *note))
+    return Quality(quality, Status.GRADED, note, reject, poor)
 
 
 def _share(odds: float) -> float:
@@ -253,10 +259,6 @@ def _complaints(named: dict[str, float], limits: QualityLimits) -> tuple[str, ..
         (named["sharpness"] < limits.blurred, "blurred: no vessel can be told from its surroundings"),
     )
     return tuple(reason for found, reason in complaints if found)
-
-
-def _poor(measures: Measures, limits: QualityLimits) -> str:
-    return f"poor quality, {_fault(measures, limits.eye)}: take it again"
 
 
 def _fault(measures: Measures, eye: Score) -> str:

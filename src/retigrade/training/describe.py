@@ -113,7 +113,7 @@ def make_metadata(
         field_version=FIELD_VERSION,
         out_of_distribution=detector,
         retest_noise=None,  # measured on the finished bundle
-        quality=QualityLimits(**QualityLimits().model_dump()),
+        quality=QualityLimits.stated(),
         receptive_field_offset=receptive_field_offset,
         training=make_training(manifest, evidence, origin, split_file=split_file),
         figures=(),

@@ -23,16 +23,7 @@ from retigrade.arrays import Flags, Reals
 from retigrade.files import replacing
 from retigrade.fundus.measures import MEASURES, SHAPE, Measures
 from retigrade.fundus.quality import Score, Trees
-from retigrade.training.gate_sample import (
-    ADVANCED,
-    FOLDS,
-    GOOD,
-    REJECT,
-    USABLE,
-    WEIGHT_USABLE,
-    GateSample,
-    gather,
-)
+from retigrade.training.gate_sample import FOLDS, REJECT, GateSample, gather
 
 _log = logging.getLogger(__name__)
 
@@ -198,17 +189,13 @@ def fit_gate(sample: GateSample, *, altered: str) -> dict[str, object]:
     altered: see `Gate`.
     """
     eyes, poor = sample.eyes, sample.quality == REJECT
-    is_altered = np.char.endswith(sample.source, f" {altered}")
+    is_altered = sample.of_origin(altered)
     photographs, shaped = sample.kind == "eye", eyes | (sample.kind == "hue")
-    # Data sets without a label were published as readable; without them the score would know their cameras.
-    labelled = np.isin(sample.source, np.unique(sample.source[photographs & (sample.quality != "")]))
-    judged = photographs & (~labelled | (sample.quality != ""))
     learned = np.where(eyes & poor, 0, sample.weight)
-    counted = np.where(judged, np.where(sample.quality == USABLE, WEIGHT_USABLE, 1), 0)
     targets: Mapping[str, tuple[Flags, Reals, Sequence[Fit]]] = {
         "eye": (eyes, learned, (fit, fit_trees)),
         "anatomy": (shaped, learned, (fit_anatomy,)),
-        "reject": (poor, counted, (fit_reject, fit_reject_trees)),
+        "reject": (poor, sample.weight_of_judged, (fit_reject, fit_reject_trees)),
     }
     scores = GateScores(
         **{name: out_of_fold(sample, *target) for name, target in targets.items()},
@@ -216,7 +203,7 @@ def fit_gate(sample: GateSample, *, altered: str) -> dict[str, object]:
         readable=~poor & ~is_altered,
         rejected=photographs & poor & ~is_altered,
     )
-    _report_all(sample, *scores.verdicts(sample.fold), is_altered=is_altered)
+    _report_all(sample, *scores.verdicts(sample.fold), altered=altered)
     whole = {
         name: [
             learn(sample.measures[weight > 0], wanted[weight > 0], weight[weight > 0]).model_dump() for learn in fits
@@ -236,18 +223,9 @@ def fit_gate(sample: GateSample, *, altered: str) -> dict[str, object]:
     }
 
 
-def _report_all(sample: GateSample, graded: Flags, anatomy: Flags, *, is_altered: Flags) -> None:
-    photographs, poor = sample.kind == "eye", sample.quality == REJECT
+def _report_all(sample: GateSample, graded: Flags, anatomy: Flags, *, altered: str) -> None:
     chosen = {f"of kind {kind}": sample.kind == kind for kind in dict.fromkeys(sample.kind.tolist())}
-    for source in sorted(set(sample.source[photographs].tolist())):
-        chosen[f"eyes of {source}"] = photographs & (sample.source == source) & ~poor
-        for label, name in ((GOOD, "good"), (USABLE, "usable"), (REJECT, "reject")):
-            chosen[f"{source}, {name}"] = photographs & (sample.source == source) & (sample.quality == label)
-    for part, which in (("", photographs), ("unaltered, ", photographs & ~is_altered)):
-        chosen[f"{part}good or usable"] = which & np.isin(sample.quality, (GOOD, USABLE))
-        for label, name in ((GOOD, "good"), (USABLE, "usable"), (REJECT, "reject")):
-            chosen[f"{part}labelled {name}"] = which & (sample.quality == label)
-    chosen["severe or worse"] = photographs & (sample.grade >= ADVANCED) & ~poor
+    chosen |= sample.parts(altered=altered)
     for name, which in chosen.items():
         if which.any():
             _log.info(

@@ -65,6 +65,40 @@ class GateSample:
         return np.where(self.eyes & (self.grade >= ADVANCED), WEIGHT_ADVANCED, weight)
 
     @property
+    def weight_of_judged(self) -> Reals:
+        """How much each photograph counts where it is asked whether anybody could read it: usable ones for more.
+
+        What nobody judged counts for nothing where others of its source were. Data sets without a label were published
+        as readable; without them a score would know their cameras.
+        """
+        photographs = self.kind == "eye"
+        labelled = np.isin(self.source, np.unique(self.source[photographs & (self.quality != "")]))
+        judged = photographs & (~labelled | (self.quality != ""))
+        return np.where(judged, np.where(self.quality == USABLE, WEIGHT_USABLE, 1), 0)
+
+    def of_origin(self, name: str) -> Flags:
+        """Which are of an origin within their data set."""
+        return np.asarray(np.char.endswith(self.source, f" {name}"))
+
+    def parts(self, *, altered: str) -> dict[str, Flags]:
+        """The photographs that a report is of, by what it calls them: by source, label of quality and stage.
+
+        altered: the origin whose photographs were altered.
+        """
+        photographs, poor = self.kind == "eye", self.quality == REJECT
+        labels = {"good": GOOD, "usable": USABLE, "reject": REJECT}
+        chosen = {}
+        for source in sorted(set(self.source[photographs].tolist())):
+            here = photographs & (self.source == source)
+            chosen[f"eyes of {source}"] = here & ~poor
+            chosen |= {f"{source}, {name}": here & (self.quality == label) for name, label in labels.items()}
+        for part, which in (("", photographs), ("unaltered, ", photographs & ~self.of_origin(altered))):
+            chosen[f"{part}good or usable"] = which & np.isin(self.quality, (GOOD, USABLE))
+            chosen |= {f"{part}labelled {name}": which & (self.quality == label) for name, label in labels.items()}
+        chosen["severe or worse"] = photographs & (self.grade >= ADVANCED) & ~poor
+        return chosen
+
+    @property
     def fold(self) -> npt.NDArray[np.int64]:
         """Which fold each belongs to, 0 to 4."""
         return self.picture % FOLDS

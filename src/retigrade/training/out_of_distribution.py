@@ -96,10 +96,10 @@ def main(arguments: Refit) -> None:
     _report("photographs kept apart", detector, known[apart])
     for name, pictures in _others(arguments, photos, size):
         _report(name, detector, features_of(bundle, pictures))
-    limits, present = bundle.metadata.quality, QualityLimits().model_dump()
+    before, limits = bundle.metadata.quality, QualityLimits.stated()
     if bundle.metadata.quality_head is not None:  # which goes with that score and has a limit of its own
-        present |= {"reject": limits.reject, "reject_limit": limits.reject_limit}
-    update = {"out_of_distribution": detector, "quality": QualityLimits(**present)}
+        limits = limits.model_copy(update={"reject": before.reject, "reject_limit": before.reject_limit})
+    update = {"out_of_distribution": detector, "quality": limits}
     sealed = reseal(arguments.bundle.read_bytes(), bundle.metadata.model_copy(update=update))
     with replacing(arguments.output or arguments.bundle) as part:
         part.write_bytes(sealed)

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from retigrade.arrays import Flags, Floats, Integers, Pixels, Reals
+from retigrade.arrays import Flags, Floats, Pixels, Reals
 from retigrade.bundle import Bundle, reseal
 from retigrade.data.manifest import Entry, read_manifest
 from retigrade.errors import DataError
@@ -30,11 +29,9 @@ from retigrade.training.gate import even, fit
 from retigrade.training.gate_sample import (
     ADVANCED,
     FOLDS,
-    GOOD,
     REJECT,
-    USABLE,
     WEIGHT_ADVANCED,
-    WEIGHT_USABLE,
+    GateSample,
     QualityLabel,
     label_of,
     labels_in,
@@ -63,30 +60,6 @@ class Refit:
     """Where the bundle goes; without it, in its own place."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class QualitySample:
-    """What a network sees in photographs, and whether they could be read.
-
-    features: float32 (n, C). measures: as the gate's, (n, 40). quality: as labelled, "" where it is not, (n,). source:
-    the data set and the origin within it, (n,). patient: equal for eyes of one, int64 (n,). grade: int64 (n,).
-    """
-
-    features: Floats
-    measures: Measures
-    quality: npt.NDArray[np.str_]
-    source: npt.NDArray[np.str_]
-    patient: Integers
-    grade: Integers
-
-    @property
-    def weight(self) -> Reals:
-        """How much each counts, (n,): what must not be refused more, and what nobody judged among others not at all."""
-        labelled = np.isin(self.source, np.unique(self.source[self.quality != ""]))
-        weight = np.where(self.quality == USABLE, WEIGHT_USABLE, 1.0)
-        weight[(self.grade >= ADVANCED) & (self.quality != REJECT)] *= WEIGHT_ADVANCED
-        return np.where(labelled & (self.quality == ""), 0, weight)
-
-
 def fit_quality_head(features: Floats, rejected: Flags, weight: Reals, *, limit: float) -> QualityHead:
     """Fit by logistic regression which photographs nobody could read, the gate apart; both sides weigh the same.
 
@@ -111,44 +84,47 @@ def fit_gate_score(measures: Measures, rejected: Flags, weight: Reals) -> Score:
     return Score(**{**readable.model_dump(), **turned})
 
 
-def refused_out_of_fold(sample: QualitySample, *, altered: str) -> tuple[Flags, QualityHead, Score]:
+def weight_of(sample: GateSample) -> Reals:
+    """How much each photograph counts, (n,): what must not be refused for more."""
+    costly = (sample.grade >= ADVANCED) & (sample.quality != REJECT)
+    return sample.weight_of_judged * np.where(costly, WEIGHT_ADVANCED, 1.0)
+
+
+def refused_out_of_fold(sample: GateSample, features: Floats, *, altered: str) -> tuple[Flags, QualityHead, Score]:
     """Which photographs are refused by fits and limits that did not see them, bool (n,); and the fits to all of them.
 
-    Raises DataError where too few unaltered photographs are labelled as ones that could not be read.
+    sample: of photographs alone. features: float32 (n, C), what the network sees in them. Raises DataError where too
+    few unaltered photographs are labelled as ones that could not be read.
     """
-    rejected, weight = sample.quality == REJECT, sample.weight
-    choosing = rejected & ~np.char.endswith(sample.source, f" {altered}")
-    if len(np.unique(sample.patient[choosing])) < FOLDS:
+    rejected, weight = sample.quality == REJECT, weight_of(sample)
+    choosing = rejected & ~sample.of_origin(altered)
+    if len(np.unique(sample.picture[choosing])) < FOLDS:
         raise DataError(
             f"{choosing.sum()} unaltered photographs are labelled as unreadable ({REJECT}), and a limit is chosen by "
             f"those of at least {FOLDS} patients: label more, or leave the bundle to the gate"
         )
+
+    def fits(seen: Flags, limit: float) -> tuple[QualityHead, Score]:
+        known = rejected[seen], weight[seen]
+        return fit_quality_head(features[seen], *known, limit=limit), fit_gate_score(sample.measures[seen], *known)
+
     rng, scores = np.random.default_rng(1), np.zeros(len(weight))
     for _ in range(_REPEATS):
-        fold = rng.permutation(sample.patient.max() + 1)[sample.patient] % FOLDS
+        fold = rng.permutation(sample.picture.max() + 1)[sample.picture] % FOLDS
         for held in range(FOLDS):
             there = fold == held
-            scores[there] += _scores(sample, ~there & (weight > 0), there) / _REPEATS
+            head, gate = fits(~there & (weight > 0), 0)
+            scores[there] += head.score(features[there], gate.of(sample.measures[there])) / _REPEATS
     limits = [float(np.quantile(scores[choosing & (fold != held)], 1 - _REFUSED)) for held in range(FOLDS)]
-    limit, known = float(np.quantile(scores[choosing], 1 - _REFUSED)), weight > 0
-    head = fit_quality_head(sample.features[known], rejected[known], weight[known], limit=limit)
-    gate = fit_gate_score(sample.measures[known], rejected[known], weight[known])
-    return scores > np.array(limits)[fold], head, gate
-
-
-def _scores(sample: QualitySample, seen: Flags, asked: Flags) -> Reals:
-    """The scores of some photographs by fits to others."""
-    rejected, weight = sample.quality[seen] == REJECT, sample.weight[seen]
-    head = fit_quality_head(sample.features[seen], rejected, weight, limit=0)
-    gate = fit_gate_score(sample.measures[seen], rejected, weight)
-    return head.score(sample.features[asked], gate.of(sample.measures[asked]))
+    whole = fits(weight > 0, float(np.quantile(scores[choosing], 1 - _REFUSED)))
+    return scores > np.array(limits)[fold], *whole
 
 
 def main(arguments: Refit) -> None:
     """Fit, report, and write the bundle."""
     bundle = Bundle.load(arguments.bundle)
-    sample = _gather(bundle, arguments)
-    refused, head, gate = refused_out_of_fold(sample, altered=arguments.altered)
+    sample, features = _gather(bundle, arguments)
+    refused, head, gate = refused_out_of_fold(sample, features, altered=arguments.altered)
     _report(sample, refused, altered=arguments.altered)
     limits = bundle.metadata.quality.model_copy(update={"reject": gate, "reject_limit": None})
     update = {"schema_version": SCHEMA_VERSION, "quality_head": head, "quality": limits}
@@ -157,44 +133,34 @@ def main(arguments: Refit) -> None:
         part.write_bytes(sealed)
 
 
-def _gather(bundle: Bundle, arguments: Refit) -> QualitySample:
+def _gather(bundle: Bundle, arguments: Refit) -> tuple[GateSample, Floats]:
     labels = labels_in(arguments.readable)
-    taken: list[tuple[Entry, QualityLabel]] = []
-    measured: list[Measures] = []
+    taken: list[tuple[Measures, Entry, QualityLabel]] = []
 
     def prepared() -> Iterator[Pixels]:
         entries = read_manifest(list(arguments.fundus), skip_unreadable=True).entries
         for entry, pixels in photographs(entries, size=bundle.metadata.input_size):
             if (measures := measure(pixels)) is not None:
-                taken.append((entry, label_of(entry, labels)))
-                measured.append(measures)
+                taken.append((measures, entry, label_of(entry, labels)))
                 yield pixels
 
     features = features_of(bundle, prepared())
-    patients = np.array([f"{entry.source} {entry.patient}" for entry, _ in taken])
-    return QualitySample(
-        features=features,
-        measures=np.stack(measured),
-        quality=np.array([label.quality for _, label in taken]),
-        source=np.array([f"{entry.source} {label.origin}".strip() for entry, label in taken]),
-        patient=np.unique(patients, return_inverse=True)[1],
-        grade=np.array([int(entry.grade) for entry, _ in taken]),
+    patients = np.array([f"{entry.source} {entry.patient}" for _, entry, _ in taken])
+    sample = GateSample(
+        measures=np.stack([measures for measures, _, _ in taken]),
+        kind=np.full(len(taken), "eye"),
+        picture=np.unique(patients, return_inverse=True)[1],
+        source=np.array([f"{entry.source} {label.origin}".strip() for _, entry, label in taken]),
+        quality=np.array([label.quality for _, _, label in taken]),
+        grade=np.array([int(entry.grade) for _, entry, _ in taken]),
     )
+    return sample, features
 
 
-def _report(sample: QualitySample, refused: Flags, *, altered: str) -> None:
-    poor, unaltered = sample.quality == REJECT, ~np.char.endswith(sample.source, f" {altered}")
-    labels = {"good": (GOOD,), "usable": (USABLE,), "good or usable": (GOOD, USABLE), "reject": (REJECT,)}
-    chosen = {
-        f"{part}labelled {name}": which & np.isin(sample.quality, kinds)
-        for part, which in (("unaltered, ", unaltered), ("altered, ", ~unaltered))
-        for name, kinds in labels.items()
-    }
-    chosen |= {f"of {source}, not reject": (sample.source == source) & ~poor for source in np.unique(sample.source)}
-    chosen["severe or worse, not reject"] = (sample.grade >= ADVANCED) & ~poor
-    for name, which in chosen.items():
+def _report(sample: GateSample, refused: Flags, *, altered: str) -> None:
+    for name, which in sample.parts(altered=altered).items():
         if which.any():
-            _log.info("%6d %-36s %6.2f %% refused", which.sum(), name, 100 * refused[which].mean())
+            _log.info("%6d %-26s %6.2f %% refused", which.sum(), name, 100 * refused[which].mean())
 
 
 if __name__ == "__main__":
