@@ -2,8 +2,7 @@
 
     python benchmarks/inference.py FIRST.onnx OTHER.onnx... [--rounds N]
 
-The networks alone, as ONNX Runtime runs them, so that bundles of earlier versions can be compared too; without
-spinning, as the program does it, for threads of one network that wait would take the processors from the next.
+The networks alone, as ONNX Runtime runs them, so that bundles of earlier versions can be compared too.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=100)
     arguments = parser.parse_args()
-    things = {str(path): onnx_runtime(path.read_bytes(), spinning=False)(1) for path in arguments.bundles}
+    things = {str(path): onnx_runtime(path.read_bytes())(1) for path in arguments.bundles}
     seconds = samples(things, rounds=arguments.rounds)
     first = next(iter(seconds.values()))
     print(machine())

@@ -142,16 +142,15 @@ def _others(bench: Bench, size: int) -> dict[str, Callable[[int], Callable[[], o
     return made
 
 
-def onnx_runtime(model: bytes, *, spinning: bool = True) -> Callable[[int], Callable[[], object]]:
+def onnx_runtime(model: bytes) -> Callable[[int], Callable[[], object]]:
     """Make what runs a bundle's network over a number of photographs, with all processors.
 
-    spinning: as ONNX Runtime does it, threads wait for more work at full speed after each run.
+    Its threads do not spin after a run, for they would take the processors from whose turn is next.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = cpu_count()
-    if not spinning:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (photo,) = session.get_inputs()
 
