@@ -10,7 +10,8 @@ import torch
 from retigrade.arrays import Pixels
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
-from retigrade.training.detail import Detail, fine_detail
+from retigrade.training.cells import cells_of
+from retigrade.training.detail import Detail
 
 SIDE = 192
 
@@ -29,7 +30,7 @@ def enlarged(pixels: Pixels, times: float) -> Pixels:
 
 
 def measured(photos: list[Pixels]) -> torch.Tensor:
-    return fine_detail(torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float())
+    return cells_of(torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float()).fine_detail
 
 
 def test_the_more_a_photo_was_enlarged_the_less_fine_detail_it_has() -> None:
@@ -57,7 +58,7 @@ def test_fitted_it_trusts_photos_that_were_not_enlarged() -> None:
     photos = [*known, *(enlarged(each, 2) for each in known)]
     detail = Detail.fit(measured(photos).numpy(), np.array([False] * 6 + [True] * 6))
     new = eye(9)
-    trust = detail(torch.from_numpy(np.stack([new, enlarged(new, 2)])).permute(0, 3, 1, 2).float())
+    trust = detail.likely(measured([new, enlarged(new, 2)]))
     assert detail.slope > 0
     assert trust[0] > 0.9
     assert trust[1] < 0.1

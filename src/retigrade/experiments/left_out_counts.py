@@ -20,8 +20,8 @@ import numpy as np
 
 from retigrade.arrays import Floats, Integers
 from retigrade.errors import DataError
+from retigrade.experiments.counting import worth_of_counts
 from retigrade.experiments.lesion_sample import LesionSample
-from retigrade.experiments.thorough import worth_of_counts
 from retigrade.metrics.classification import auroc
 from retigrade.metrics.decision import softmax
 from retigrade.training.averaging import compared

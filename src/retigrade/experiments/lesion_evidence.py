@@ -27,7 +27,7 @@ from retigrade.experiments.predictions import TEST, out_of_fold, read_prediction
 from retigrade.files import make_folder
 from retigrade.metrics.classification import auroc, is_referable, p_referable
 from retigrade.metrics.decision import softmax
-from retigrade.training.thorough import lesion_counts
+from retigrade.training.counting import lesion_counts
 
 FOLDS = 5
 _STRONGEST = (0, 7, 31)  # of the cells, the strongest first

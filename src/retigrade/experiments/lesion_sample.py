@@ -19,8 +19,8 @@ from retigrade.data.splits import TRAIN, Splits, narrow, read_splits
 from retigrade.errors import DataError, UsageError
 from retigrade.experiments.predictions import out_of_fold
 from retigrade.training.calibrate import equal_sources
+from retigrade.training.counting import lesion_counts
 from retigrade.training.dataset import soft_targets
-from retigrade.training.thorough import lesion_counts
 
 _LABEL_SMOOTHING = 0.06
 _SOURCES = 0.5  # between every photograph alike and every source alike
@@ -30,8 +30,8 @@ _SOURCES = 0.5  # between every photograph alike and every source alike
 class LesionSample:
     """All photographs and their split; and of the n that train, int64 indices, what follows.
 
-    maps: uint8 (n, s, s, 4), of 255. targets: float32 (n, 5), rows sum to 1. weights: float64 (n,), how much each
-    counts.
+    maps: uint8 (n, s, s, k), of 255, of the first k kinds of lesions. targets: float32 (n, 5), rows sum to 1. weights:
+    float64 (n,), how much each counts.
     """
 
     manifest: Manifest
@@ -78,10 +78,13 @@ class LesionSample:
         return larger
 
     def counts(self, kinds: Sequence[str] = tuple(KINDS)) -> Floats:
-        """`lesion_counts` of these kinds, float32 (n, 3 k); UsageError where there is no such kind."""
-        if unknown := sorted(set(kinds) - set(KINDS)):
-            raise UsageError(f"no lesion is called {unknown[0]!r}: count of {', '.join(map(repr, KINDS))}")
-        return lesion_counts(self.maps[..., [list(KINDS).index(kind) for kind in kinds]])
+        """`lesion_counts` of these kinds, float32 (n, 3 k); UsageError where the maps have none of a kind."""
+        told = list(KINDS)[: self.maps.shape[-1]]
+        if unknown := sorted(set(kinds) - set(told)):
+            raise UsageError(
+                f"no lesion is called {unknown[0]!r}: count of {', '.join(map(repr, told))}, as the maps have"
+            )
+        return lesion_counts(self.maps[..., [told.index(kind) for kind in kinds]])
 
     def logits(self, folders: Sequence[Path]) -> Floats:
         """What networks that did not learn from them said, float32 (n, 5); raises as `out_of_fold`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from retigrade.arrays import Integers, Pixels
 from retigrade.data.annotations import KINDS, AnnotatedPhoto
@@ -23,6 +24,7 @@ from retigrade.errors import UsageError
 from retigrade.files import replacing
 from retigrade.fundus.canonical import canonical_view
 from retigrade.icdr import Grade
+from retigrade.training.cells import cells_of
 from retigrade.training.config import TrainConfig
 from retigrade.training.dataset import Fold
 from retigrade.training.loop import starting_network
@@ -63,7 +65,8 @@ def lesion_maps(
     maps = np.zeros((len(entries), MAP_SIDE, MAP_SIDE, len(KINDS)), np.uint8)
     networks = []
     for number, (half, other) in enumerate(zip(halves, halves[::-1], strict=True)):
-        taught = _annotated(annotated[number::2], _sharp_healthy([entries[index] for index in other]))
+        healthy = _sharp_healthy([entries[index] for index in other])
+        taught = prepare_annotated(annotated[number::2], healthy=healthy)
         network = fit_segmentation(make_start(), taught, steps=STEPS, seed=seed + number, fabric=fabric)
         for begin in range(0, len(half), _BATCH):
             some = half[begin : begin + _BATCH]
@@ -107,14 +110,16 @@ def kept_lesion_maps(
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
-def find_lesions(network: SegmentationNetwork, photos: Pixels, *, fabric: Fabric) -> Pixels:
-    """The most that each kind of lesion is thought to be in each cell, none at the rim: uint8 (n, 88, 88, 4).
+def find_lesions(network: nn.Module, photos: Pixels, *, fabric: Fabric) -> Pixels:
+    """The most that each of k kinds of lesions is thought to be in each cell, none at the rim: uint8 (n, S/8, S/8, k).
 
-    photos: uint8 (n, S, S, 3).
+    network: as of `lesions_in_cells`. photos: uint8 (n, S, S, 3).
     """
     x = torch.from_numpy(photos).to(fabric.device).permute(0, 3, 1, 2).float()
-    with torch.inference_mode(), fabric.autocast():
-        cells = lesions_in_cells(network, x.contiguous(memory_format=torch.channels_last))
+    with torch.inference_mode():
+        retina = cells_of(x).retina
+        with fabric.autocast():
+            cells = lesions_in_cells(network, x.contiguous(memory_format=torch.channels_last), retina)
     return np.asarray((cells * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
 
@@ -126,11 +131,18 @@ def _sharp_healthy(entries: Sequence[Entry]) -> Pixels:
     return np.stack(photos) if photos else np.empty((0, SIDE, SIDE, 3), np.uint8)
 
 
-def _annotated(items: Sequence[AnnotatedPhoto], healthy: Pixels) -> Annotated:
+def prepare_annotated(
+    items: Sequence[AnnotatedPhoto], *, healthy: Pixels | None = None, kinds: int = len(KINDS)
+) -> Annotated:
+    """Annotated photographs as a network sees them, with masks of the first kinds of lesions; one or more.
+
+    healthy: photographs to go with them, uint8 (n, 704, 704, 3). Raises NotAFundus where one has no retinal disc.
+    """
     photos, masks = [], []
     for item in items:
         view = canonical_view(item.photo, size=SIDE)
-        kinds = [view.to_canonical(((item.mask & bit) > 0).astype(np.float32))[0] for bit in KINDS.values()]
+        shown = [((item.mask & bit) > 0).astype(np.float32) for bit in list(KINDS.values())[:kinds]]
         photos.append(view.canonical)
-        masks.append((np.stack(kinds, -1) * 255).astype(np.uint8))
-    return Annotated(np.stack(photos), np.stack(masks), healthy)
+        masks.append((np.stack([view.to_canonical(each)[0] for each in shown], -1) * 255).astype(np.uint8))
+    prepared = np.stack(photos)
+    return Annotated(prepared, np.stack(masks), prepared[:0] if healthy is None else healthy)

@@ -33,6 +33,7 @@ from retigrade.training.backbone import (
     first_layers,
     high_resolution_stage,
 )
+from retigrade.training.halving import HalvingConvolution
 from retigrade.training.weights import StartingWeights, colour_statistics
 
 _HIGH_RESOLUTION_CHANNELS = 128
@@ -98,6 +99,7 @@ class Network(nn.Module):
         self.high_resolution = HighResolutionHead(self.backbone) if high_resolution else None
         self.lesion_heads = _lesion_heads(self.backbone, self.high_resolution, channels) if lesion_heads else None
         self._frozen: list[nn.Module] = []
+        self._halves = False
         if start:
             start.load_into(self, self.backbone)
 
@@ -120,7 +122,7 @@ class Network(nn.Module):
 
     def forward_with_feature_map(self, photos: Tensor) -> tuple[Tensor, NetworkOutput]:
         """Return the output after the feature map that the high-resolution head reads, or the last one without it."""
-        x = (photos - self.mean) / self.deviation
+        x = photos if self._halves else (photos - self.mean) / self.deviation
         if self.high_resolution is None:
             near = last = as_feature_map(self.backbone.forward_features(x), self.backbone)
         else:
@@ -140,6 +142,13 @@ class Network(nn.Module):
         near_logits = near_maps.mean((2, 3))
         maps = near_maps + resized(maps, near_maps)
         return near, NetworkOutput(logits + near_logits, maps, features, near_logits, lesions)
+
+    def halve_photos(self) -> None:
+        """See photos of twice the size from now on, made smaller in the first convolution; as `HalvingConvolution`."""
+        name = self.backbone.pretrained_cfg["first_conv"]
+        first = HalvingConvolution(self.backbone.get_submodule(name), mean=self.mean, deviation=self.deviation)
+        self.backbone.set_submodule(name, first)
+        self._halves = True
 
     def add_to_head(self, bias: Tensor, weights: Tensor | None = None) -> None:
         """Change the last feature map's head in place: add to its biases, (5,), and to its weights, (5, C)."""

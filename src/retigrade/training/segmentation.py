@@ -27,18 +27,16 @@ from retigrade.data.annotations import KINDS
 from retigrade.errors import UsageError
 from retigrade.files import write_whole
 from retigrade.training.augment import apply, draw, draw_recompressions, move, recompress
+from retigrade.training.cells import CELL
 from retigrade.training.cpu import fast_arithmetic
 from retigrade.training.network import Network
 from retigrade.training.recipe import AugmentationConfig
 from retigrade.training.weights import StartingWeights
 
-CELL = 4
-"""Pixels across a place of its maps."""
 _STRIDES = (2, 4, 8, 16)
 _FINE, _COARSE = 48, 64  # channels at every fourth pixel and at every eighth
-_RIM = 7  # cells, half of which at the rim are no retina
-_DARK = 12  # of 255
-_RARE = -4.0  # the logit of a lesion at a place, to begin with
+RARE = -4.0
+"""The logit of a lesion at a place, to begin with."""
 _SIDE, _WINDOW = 256, 364  # of a crop, and of the square that it is turned in
 _BATCH, _LR, _WEIGHT_DECAY, _WARM_UP = 16, 2e-3, 1e-2, 0.05
 _HEALTHY, _CENTRED = 0.3, 0.7  # shares: of crops that are of healthy eyes; of others about a lesion
@@ -61,7 +59,10 @@ _AUGMENTATION = AugmentationConfig(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Annotated:
-    """Annotated photographs, uint8 (n, S, S, 3), their masks, uint8 (n, S, S, 4) by kind, and healthy photographs."""
+    """Annotated photographs, uint8 (n, S, S, 3), their masks, uint8 (n, S, S, k) by kind, and healthy photographs.
+
+    The k kinds are the first of `KINDS`.
+    """
 
     photos: Pixels
     masks: Pixels
@@ -71,6 +72,7 @@ class Annotated:
 class SegmentationNetwork(nn.Module):
     """Photos, float (N, 3, S, S) of 0..255 RGB, to logits of each kind of lesion, (N, 4, S/4, S/4)."""
 
+    kinds = tuple(KINDS)
     backbone: Any
     mean: Tensor
     deviation: Tensor
@@ -96,7 +98,7 @@ class SegmentationNetwork(nn.Module):
         self.narrow = nn.Conv2d(_COARSE, _FINE, 1)
         self.fine = nn.Sequential(*_separable(_FINE), *_separable(_FINE))
         self.classify = nn.Conv2d(_FINE, len(KINDS), 1)
-        nn.init.constant_(self.classify.bias, _RARE)  # type: ignore[arg-type]
+        nn.init.constant_(self.classify.bias, RARE)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path, *, backbone: str) -> Self:
@@ -127,18 +129,16 @@ class SegmentationNetwork(nn.Module):
         return logits
 
 
-def lesions_in_cells(network: nn.Module, x: Tensor) -> Tensor:
-    """The most that each kind of lesion is thought to be in each cell of 8 pixels, none at the rim: (N, 4, S/8, S/8).
+def lesions_in_cells(network: nn.Module, x: Tensor, retina: Tensor) -> Tensor:
+    """The most that each kind of lesion is thought to be in each cell of 8 pixels, none at the rim: (N, k, S/8, S/8).
 
-    network: a `SegmentationNetwork`. x: photos, float (N, 3, S, S) of 0..255 RGB.
+    network: gives logits of k kinds, in cells of 4 or of 8 pixels. x: photos, float (N, 3, S, S) of 0..255 RGB.
+    retina: which cells of 8 pixels are of it, as `cells_of` finds.
     """
-    return F.max_pool2d(network(x).sigmoid() * retina_in_cells(x), 2)
-
-
-def retina_in_cells(x: Tensor) -> Tensor:
-    """Which cells are of the retina, its rim left out: 1 or 0, (N, 1, S/4, S/4); x as of `lesions_in_cells`."""
-    light = F.avg_pool2d(x.mean(1, keepdim=True), CELL)
-    return 1 - F.max_pool2d((light <= _DARK).float(), _RIM, stride=1, padding=_RIM // 2)
+    found: Tensor = network(x).sigmoid()
+    if found.shape[2:] != retina.shape[2:]:
+        found = F.max_pool2d(found, 2)
+    return found * retina
 
 
 @fast_arithmetic()
@@ -156,11 +156,11 @@ def fit_segmentation(
         optimizer, _LR, total_steps=steps + 1, pct_start=_WARM_UP, cycle_momentum=False
     )
     network.train()
-    for photos, masks in _crops(annotated, seed=seed, steps=steps):
+    for photos, masks in crops(annotated, seed=seed, steps=steps, batch=_BATCH):
         x = photos.to(device).contiguous(memory_format=torch.channels_last)
         with fabric.autocast():
             logits = network(x)
-        loss = segmentation_loss(logits, _in_cells(masks.to(device)))
+        loss = segmentation_loss(logits, in_cells(masks.to(device)))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -171,9 +171,10 @@ def fit_segmentation(
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy, lesions counting more, and one minus Dice's coefficient: a scalar.
 
-    logits, masks: (n, 4, s, s), masks 0..1 (Milletari, Navab and Ahmadi, "V-Net", 3DV 2016, for the latter).
+    logits, masks: (n, k, s, s), of the first k kinds, masks 0..1 (Milletari, Navab and Ahmadi, "V-Net", 3DV 2016, for
+    the latter).
     """
-    weight = logits.new_tensor(_COUNTS)[:, None, None]
+    weight = logits.new_tensor(_COUNTS[: logits.shape[1]])[:, None, None]
     entropy = F.binary_cross_entropy_with_logits(logits, masks, pos_weight=weight, reduction="none").mean((0, 2, 3))
     found = logits.sigmoid()
     common, both = (found * masks).sum((0, 2, 3)), (found + masks).sum((0, 2, 3))
@@ -191,24 +192,25 @@ def _enlarged(y: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(y, size=like.shape[2:], mode="nearest")
 
 
-def _in_cells(masks: Tensor) -> Tensor:
+def in_cells(masks: Tensor) -> Tensor:
     """How much of the fullest quarter of each cell is a lesion: (n, k, s, s) -> (n, k, s/4, s/4), by which none is too
     small to be learned.
     """
     return F.max_pool2d(F.avg_pool2d(masks, CELL // 2), 2)
 
 
-def _crops(annotated: Annotated, *, seed: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of crops and their masks: float32 (n, 3, s, s) of 0..255, and (n, 4, s, s) of 0..1."""
+def crops(annotated: Annotated, *, seed: int, steps: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of crops and their masks: float32 (n, 3, s, s) of 0..255, and (n, k, s, s) of 0..1."""
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    places = [[np.argwhere(mask[..., kind] > _PLAINLY) for kind in range(len(KINDS))] for mask in annotated.masks]
+    kinds = annotated.masks.shape[-1]
+    places = [[np.argwhere(mask[..., kind] > _PLAINLY) for kind in range(kinds)] for mask in annotated.masks]
     inside = _SIDE / _WINDOW
     for _ in range(steps):
-        windows = [_window(annotated, places, rng) for _ in range(_BATCH)]
+        windows = [_window(annotated, places, rng) for _ in range(batch)]
         photos, masks = (np.stack(each) for each in zip(*windows, strict=True))
-        for change in draw_recompressions(_BATCH, _AUGMENTATION.recompression, rng):
+        for change in draw_recompressions(batch, _AUGMENTATION.recompression, rng):
             photos[change.place] = recompress(photos[change.place], change)
-        drawn = draw(torch.zeros(_BATCH, 2), _AUGMENTATION, generator)
+        drawn = draw(torch.zeros(batch, 2), _AUGMENTATION, generator)
         drawn = replace(drawn, affine=drawn.affine * inside)
         yield apply(torch.from_numpy(photos), drawn, size=_SIDE), move(torch.from_numpy(masks), drawn, size=_SIDE)
 
@@ -222,10 +224,11 @@ def _window(annotated: Annotated, places: list[list[Integers]], rng: np.random.G
     else:
         number = int(rng.integers(len(annotated.photos)))
         photo, mask = annotated.photos[number], annotated.masks[number]
-        here = places[number][rng.choice(len(_DRAWN), p=_DRAWN)]
+        often = _DRAWN[: len(places[number])]
+        here = places[number][rng.choice(len(often), p=often / often.sum())]
         if len(here) and rng.random() < _CENTRED:
             centre = here[rng.integers(len(here))] + rng.uniform(-0.3, 0.3, 2) * _SIDE
     top, left = np.clip((centre - _WINDOW / 2).astype(int), 0, size - _WINDOW)
     window = np.s_[top : top + _WINDOW, left : left + _WINDOW]
     cut = photo[window]
-    return cut, np.zeros((*cut.shape[:2], len(KINDS)), np.uint8) if mask is None else mask[window]
+    return cut, np.zeros((*cut.shape[:2], annotated.masks.shape[-1]), np.uint8) if mask is None else mask[window]

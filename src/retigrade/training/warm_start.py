@@ -3,6 +3,8 @@
 An exported network has its batch norms folded into the convolutions before them. They are put back here: each gets the
 statistics that its inputs have on the photographs to learn from, and the scale and shift that leave the function as it
 was. The whole is then compared with the bundle's own answers, so that a network that was laid back wrongly is an error.
+
+Of a bundle that counts lesions it is the network alone, without the counts; its answers are not the bundle's then.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from torch import Tensor, nn
 from retigrade.arrays import Integers, Pixels
 from retigrade.bundle import Bundle, strip
 from retigrade.errors import UsageError
+from retigrade.training.halving import colours_of, weights_before
 
 _EARLIER_NAMES = (("fine.", "high_resolution."), ("high_resolution.look.", "high_resolution.reduce."))
 _FOLDED = "_bias"  # the exporter's ending for the bias that a folded batch norm leaves beside a weight
 _PREFIX = "network."
+_BESIDE_FINDERS = "network.network."  # of a bundle that counts lesions
+_HALF = ".half"  # the ending of weights that are kept as float16
+_SQUARES, _CELLS = ".squares.", ".cells."  # of a first convolution that makes photos smaller
 _LARGEST_DIFFERENCE = 1e-2  # of logits, relative to the largest; float32 through some fifty layers
 _BATCH = 32
 _SETTLED = 256  # photos whose statistics the batch norms get
@@ -36,8 +42,12 @@ class BundleWeights:
         """Raises BundleError where the bundle cannot be used, UsageError where it is an ensemble."""
         self.path, self.bundle = path, Bundle.load(path)
         model = onnx.load_model_from_string(strip(path.read_bytes()))
-        self._arrays = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
+        self._arrays = {
+            value.name.removesuffix(_HALF): np.asarray(numpy_helper.to_array(value))
+            for value in model.graph.initializer
+        }
         self._nodes = model.graph.node
+        self._counts = any(name.startswith(_BESIDE_FINDERS) for name in self._arrays)
         if any(name.startswith((f"{_PREFIX}networks.", "member0.")) for name in self._arrays):
             raise UsageError(
                 f"{path}: is an ensemble; start from one of its members, or from a run's network.safetensors"
@@ -46,7 +56,7 @@ class BundleWeights:
     @property
     def notes(self) -> dict[str, str]:
         """What `StartingWeights` reads of a file: origin, padding and scaling of colours, in words."""
-        mean, deviation = (self._operand(kind) for kind in ("Sub", "Div"))
+        mean, deviation = self._halved_colours() or [self._operand(kind) for kind in ("Sub", "Div")]
         notes = {"origin": f"the bundle {self.bundle.identity}"}
         if self._pads_as_tensorflow():
             notes["architecture"] = "pad_type='same'"
@@ -62,7 +72,7 @@ class BundleWeights:
 
         Raises UsageError where a tensor is missing or of another shape.
         """
-        arrays = {present_name(name.removeprefix(_PREFIX)): value for name, value in self._arrays.items()}
+        arrays = self._named(network)
         followers = batch_norm_after(network, size=self.bundle.metadata.input_size)
         state = network.state_dict()
         filled = {name for name in state if name.endswith("num_batches_tracked")} | {"mean", "deviation"}
@@ -71,9 +81,11 @@ class BundleWeights:
                 state[name] = self._fitting(name, arrays[name], state[name])
                 filled.add(name)
         for convolution, norm in followers.items():
-            folded = arrays.get(f"{convolution}.weight{_FOLDED}")
-            if folded is None:
+            weight = arrays.get(f"{convolution}.weight")
+            if weight is None:
                 continue
+            # A bias that is nothing is not exported.
+            folded = arrays.get(f"{convolution}.weight{_FOLDED}", np.zeros(len(weight), np.float32))
             epsilon = network.get_submodule(norm).eps
             values: dict[str, float | Tensor] = {"weight": 1.0, "running_mean": 0.0}
             values["bias"] = torch.from_numpy(folded.copy())
@@ -96,8 +108,8 @@ class BundleWeights:
         """
         settle_batch_norms(network, photos)
         own = self.bundle.metadata.input_size
-        if photos.shape[1] != own:
-            return  # at another size there is nothing to compare with
+        if self._counts or photos.shape[1] != own:
+            return  # there is nothing to compare with
         some = np.ascontiguousarray(photos[:_BATCH])
         expected = self.bundle.run(some).logits
         with torch.inference_mode():
@@ -109,6 +121,28 @@ class BundleWeights:
                 "network.safetensors beside the bundle in its run folder"
             )
 
+    def _named(self, network: nn.Module) -> dict[str, Any]:
+        """The arrays by their names in a network; a first convolution that makes photos smaller as it was before."""
+        prefix = _BESIDE_FINDERS if self._counts else _PREFIX
+        arrays = {present_name(name.removeprefix(prefix)): array for name, array in self._arrays.items()}
+        for name in [name for name in arrays if f"{_CELLS}weight" in name]:
+            array = arrays.pop(name)
+            first, _, ending = name.rpartition(_CELLS)
+            convolution = network.get_submodule(first)
+            if ending == "weight" and isinstance(convolution, nn.Conv2d):
+                array = weights_before(torch.from_numpy(array.astype(np.float32)), convolution).numpy()
+            arrays[f"{first}.{ending}"] = array
+        return arrays
+
+    def _halved_colours(self) -> list[list[float]] | None:
+        """Mean and deviation where the first convolution makes photos smaller."""
+        found = {
+            name.rpartition(_SQUARES)[2]: torch.from_numpy(value.astype(np.float32))
+            for name, value in self._arrays.items()
+            if name.startswith(_BESIDE_FINDERS) and _SQUARES in name
+        }
+        return [each.tolist() for each in colours_of(found["weight"], found["bias"])] if found else None
+
     def _operand(self, kind: str) -> list[float]:
         """The constants of the first node of a kind: three colours."""
         for node in self._nodes:
@@ -118,10 +152,11 @@ class BundleWeights:
         raise UsageError(f"{self.path}: its network does not scale colours as networks of Retigrade do")
 
     def _pads_as_tensorflow(self) -> bool:
-        """Whether any padding is wider at one end."""
+        """Whether any padding is wider at the end."""
         for node in self._nodes:
             pads = next((list(each.ints) for each in node.attribute if each.name == "pads"), [])
-            if node.op_type == "Pad" or pads[: len(pads) // 2] != pads[len(pads) // 2 :]:
+            half = len(pads) // 2
+            if node.op_type == "Pad" or any(end > begin for begin, end in zip(pads[:half], pads[half:], strict=True)):
                 return True
         return False
 
@@ -130,7 +165,7 @@ class BundleWeights:
             raise UsageError(
                 f"{self.path}: is of another network or recipe: {name} is {tuple(array.shape)}, here {tuple(own.shape)}"
             )
-        return torch.from_numpy(array.copy())
+        return torch.from_numpy(array.astype(np.float32))
 
 
 def settle_from_bundle(network: nn.Module, path: Path, photos: Pixels, train: Integers) -> None:

@@ -1,4 +1,4 @@
-"""A network beside segmentation networks that find lesions in photos of twice its size, and count them.
+"""A network beside finders, networks that find lesions in photos of twice its size, whose finds are counted.
 
 Stages are defined by lesions: by microaneurysms alone, by how many haemorrhages there are (Wilkinson et al.,
 "Proposed International Clinical Diabetic Retinopathy and Diabetic Macular Edema Disease Severity Scales",
@@ -19,14 +19,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from torch import Tensor, nn
 
 from retigrade.arrays import Floats, Pixels, Reals
-from retigrade.data.annotations import KINDS
+from retigrade.errors import UsageError
 from retigrade.icdr import GRADES
+from retigrade.training.cells import cells_of
 from retigrade.training.detail import Detail
-from retigrade.training.network import Network, NetworkOutput, resized
+from retigrade.training.finder import Finder
+from retigrade.training.network import Network, NetworkOutput
 from retigrade.training.segmentation import SegmentationNetwork, lesions_in_cells
 
 ENLARGED = 2
@@ -60,17 +61,28 @@ def shares_of_count(here: Tensor) -> Tensor:
     return here * (places * number.log1p() / number.clamp(min=1e-6))
 
 
-class ThoroughNetwork(nn.Module):
+class CountingNetwork(nn.Module):
     """Photos, float (N, 3, 2 S, 2 S) of 0..255 RGB, to the `NetworkOutput` of a network of S with lesions counted."""
 
-    def __init__(self, network: Network, finders: Sequence[SegmentationNetwork], *, kinds: Sequence[str]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        finders: Sequence[Finder | SegmentationNetwork],
+        *,
+        kinds: Sequence[str],
+        receptive_field_offset: tuple[float, float],
+    ) -> None:
         """finders: at least one; the mean of what they count is taken. kinds: of lesions, that are counted.
 
-        Counts are no evidence yet.
+        receptive_field_offset: of the network's maps, as its bundle says; that of the whole is the middle, (0.5, 0.5).
+        The network itself takes photos of that size from now on. Counts are no evidence yet. Raises UsageError where a
+        finder does not tell one of the kinds, and as `Network.halve_photos` does.
         """
         super().__init__()
+        network.halve_photos()
         self.network, self.finders = network, nn.ModuleList(finders)
-        self._kinds = [list(KINDS).index(kind) for kind in kinds]
+        self._kinds = [_places(kinds, finder.kinds) for finder in finders]
+        self._offset = receptive_field_offset
         self._detail: Detail | None = None
         self.classify = nn.Conv2d(counted(len(kinds)), len(GRADES), 1)
         self.weigh(np.zeros((len(GRADES), counted(len(kinds)) + 1)))
@@ -88,14 +100,37 @@ class ThoroughNetwork(nn.Module):
 
     def forward(self, photos: Tensor) -> NetworkOutput:
         """Answer for a batch of photos."""
-        output: NetworkOutput = self.network(F.avg_pool2d(photos, ENLARGED))
-        shares = []
-        for finder in self.finders:
-            cells = lesions_in_cells(finder, photos)[:, self._kinds]
-            shares.append(shares_of_count(torch.cat([cells, *((cells > sure).to(cells.dtype) for sure in _SURE)], 1)))
+        output: NetworkOutput = self.network(photos)
+        cells, shares = cells_of(photos), []
+        for finder, kinds in zip(self.finders, self._kinds, strict=True):
+            found = lesions_in_cells(finder, photos, cells.retina)[:, kinds]
+            shares.append(shares_of_count(torch.cat([found, *((found > sure).to(found.dtype) for sure in _SURE)], 1)))
         evidence = self.classify(torch.stack(shares).mean(0))
         if self._detail is not None:
-            evidence = evidence * self._detail(photos)[:, None, None, None]
+            evidence = evidence * self._detail.likely(cells.fine_detail)[:, None, None, None]
         return output._replace(
-            logits=output.logits + evidence.mean((2, 3)), maps=output.maps + resized(evidence, output.maps)
+            logits=output.logits + evidence.mean((2, 3)),
+            maps=placed(output.maps, receptive_field_offset=self._offset, side=evidence.shape[-1]) + evidence,
         )
+
+
+def placed(maps: Tensor, *, receptive_field_offset: tuple[float, float], side: int) -> Tensor:
+    """Evidence, (N, 5, s, s), in cells of another size, each where the network looks; its mean stays.
+
+    receptive_field_offset: where in its cell that is, across and down.
+    """
+    across, down = (_between(maps.shape[-1], side, offset=offset) for offset in receptive_field_offset)
+    moved = down @ maps @ across.T
+    return moved + (maps.mean((2, 3)) - moved.mean((2, 3)))[:, :, None, None]
+
+
+def _between(cells: int, side: int, *, offset: float) -> Tensor:
+    """What each cell gives to the middle of each of `side` others by linear interpolation: (side, cells)."""
+    place = (torch.arange(side) + 0.5) / side * cells - offset
+    return (1 - (place.clamp(0, cells - 1)[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+
+
+def _places(kinds: Sequence[str], told: Sequence[str]) -> list[int]:
+    if missing := sorted(set(kinds) - set(told)):
+        raise UsageError(f"a finder tells {', '.join(map(repr, told))}, not {missing[0]!r}")
+    return [list(told).index(kind) for kind in kinds]

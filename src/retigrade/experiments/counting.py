@@ -1,10 +1,10 @@
-"""Make a bundle that looks closer: a network beside segmentation networks that find lesions at twice its size.
+"""Make a bundle that counts lesions: a network beside finders that look for them at twice its size.
 
-    python -m retigrade.experiments.thorough --bundle FILE --weights FILE --finders FILE... --maps FILE \
+    python -m retigrade.experiments.counting --bundle FILE --weights FILE --finders FILE... --maps FILE \
         --predictions DIR --data DATA... --splits FILE --out FILE
 
-How much evidence the counts of lesions are is found by multinomial logistic regression beside what cross-validated
-networks say of photographs that they did not learn from, whose lesions were seen by segmentation networks that did not
+How much evidence the counts are is found by multinomial logistic regression beside what cross-validated
+networks say of photographs that they did not learn from, whose lesions were seen by finders that did not
 either. It is asked of photographs that are larger than what the network sees, for others show nothing more at twice the
 size; and how much fine detail tells them apart is found, too, by which the bundle trusts counts. The network's own
 answers already know something of lesions, so a share of that evidence is added to them. The whole is calibrated on the
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retigrade.arrays import Flags, Floats, Pixels, Reals
+from retigrade.arrays import Flags, Floats, Reals
 from retigrade.bundle import Bundle, reseal
 from retigrade.data.cache import canonical
 from retigrade.data.splits import VALIDATION, check_unseen
@@ -33,12 +33,15 @@ from retigrade.files import write_whole
 from retigrade.metrics.fitting import fit_prior
 from retigrade.training.averaging import compared
 from retigrade.training.calibrate import equal_sources
+from retigrade.training.cells import cells_of
+from retigrade.training.counting import ENLARGED, CountingNetwork
 from retigrade.training.describe import calibration
-from retigrade.training.detail import Detail, fine_detail
+from retigrade.training.detail import Detail
 from retigrade.training.export import ModelOutputs, run_model, to_half, to_onnx
+from retigrade.training.finder import ARCHITECTURE, Finder
 from retigrade.training.network import Network
 from retigrade.training.segmentation import SegmentationNetwork
-from retigrade.training.thorough import ENLARGED, ThoroughNetwork
+from retigrade.training.weights import StartingWeights
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the evidence of counts, that are compared on validation."""
@@ -47,17 +50,17 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thorough:
-    """The network, the segmentation networks, what their evidence is fitted to, and where the bundle goes."""
+class Counting:
+    """The network, the finders, what their evidence is fitted to, and where the bundle goes."""
 
     bundle: Path
     """Of the network, as it ships."""
     weights: Path
     """The same network's network.safetensors, before its bias was shifted."""
     finders: tuple[Path, ...]
-    """Segmentation networks that a run with --recipe further-lesions kept."""
+    """What `retigrade.experiments.finder` taught, or segmentation networks."""
     maps: Path
-    """The lesion-maps-....npy of that run, on the same photographs and split."""
+    """The lesion maps that were made with them, of the same photographs and split."""
     predictions: Path
     """The folder of a cross-validated run."""
     data: tuple[Path, ...]
@@ -69,7 +72,7 @@ class Thorough:
     """Of the evidence, that is added; others are only compared."""
     pull: float = 0.001
     """How strongly the evidence is held to none."""
-    name: str = "retigrade-thorough"
+    name: str = "retigrade-mobilenetv2"
 
 
 def evidence_of_counts(logits: Floats, counts: Floats, targets: Floats, *, weights: Reals, pull: float) -> Reals:
@@ -98,7 +101,7 @@ def worth_of_counts(
     )
 
 
-def main(arguments: Thorough) -> None:
+def main(arguments: Counting) -> None:
     """Fit, compare on validation, calibrate, and write the bundle."""
     if not arguments.share > 0:
         raise UsageError(
@@ -117,13 +120,14 @@ def main(arguments: Thorough) -> None:
     network = Network(
         metadata.backbone, high_resolution=True, weights=arguments.weights, size=metadata.input_size
     ).eval()
-    finders = [SegmentationNetwork.read(path, backbone=metadata.backbone) for path in arguments.finders]
-    thorough = ThoroughNetwork(network, finders, kinds=arguments.kinds).eval()
+    finders = [_read_finder(path, metadata.backbone) for path in arguments.finders]
+    offset = metadata.receptive_field_offset
+    counting = CountingNetwork(network, finders, kinds=arguments.kinds, receptive_field_offset=offset).eval()
     photos = np.stack([canonical(manifest.entries[index], size=size) for index in validation])
     grades, equal = manifest.grades[validation], equal_sources(manifest.sources[validation])
-    without = _asked(thorough, photos, size=size)
-    thorough.weigh(arguments.share * worth, detail)
-    chosen = _asked(thorough, photos, size=size)
+    without = run_model(_exported(counting, size=size), photos, np.arange(len(photos)), batch=1)
+    counting.weigh(arguments.share * worth, detail)
+    chosen = run_model(_exported(counting, size=size), photos, np.arange(len(photos)), batch=1)
     for share in SHARES:
         logits = without.logits + share / arguments.share * (chosen.logits - without.logits)
         _log.info("%g of the evidence, on validation: %s", share, ", ".join(compared(logits, grades, equal)))
@@ -133,11 +137,12 @@ def main(arguments: Thorough) -> None:
     own = {
         "name": arguments.name,
         "input_size": size,
+        "receptive_field_offset": (0.5, 0.5),
         "figures": (),
-        "starting_weights": f"{bundle.identity} and {_numbered(len(finders))}",
+        "starting_weights": f"{bundle.identity} and {_numbered(finders)}; the former from {metadata.starting_weights}",
         **calibration(shifted, manifest, validation, duplicates=splits.groups),
     }
-    sealed = reseal(to_half(to_onnx(thorough, size=size)), metadata.model_copy(update=own))
+    sealed = reseal(_exported(counting, size=size), metadata.model_copy(update=own))
     Bundle.from_bytes(sealed)
     write_whole(arguments.out, sealed)
     _log.info("bundle: %s, %.1f MB", arguments.out, len(sealed) / 1e6)
@@ -150,7 +155,7 @@ def _fit_detail(sample: LesionSample, enlarged: Flags, *, size: int) -> Detail |
     rng = np.random.default_rng(1)
     chosen = np.concatenate([rng.permutation(np.flatnonzero(kind))[:_ENOUGH] for kind in (enlarged, ~enlarged)])
     with torch.inference_mode():
-        measured = [float(fine_detail(_photo(sample, number, size=size))[0]) for number in chosen]
+        measured = [float(cells_of(_photo(sample, number, size=size)).fine_detail[0]) for number in chosen]
     detail = Detail.fit(np.array(measured), enlarged[chosen])
     _log.info("a photograph is as likely enlarged as not at %.2f of fine detail", detail.middle)
     return detail
@@ -161,15 +166,22 @@ def _photo(sample: LesionSample, number: int, *, size: int) -> Tensor:
     return torch.from_numpy(pixels[None]).permute(0, 3, 1, 2).float()
 
 
-def _asked(thorough: ThoroughNetwork, photos: Pixels, *, size: int) -> ModelOutputs:
-    return run_model(to_half(to_onnx(thorough, size=size)), photos, np.arange(len(photos)), batch=1)
+def _exported(counting: CountingNetwork, *, size: int) -> bytes:
+    return to_half(to_onnx(counting, size=size))
 
 
-def _numbered(finders: int) -> str:
-    return "a segmentation network" if finders == 1 else f"{finders} segmentation networks"
+def _read_finder(path: Path, backbone: str) -> Finder | SegmentationNetwork:
+    if StartingWeights.open(path).notes.get("architecture") == ARCHITECTURE:
+        return Finder.read(path)
+    return SegmentationNetwork.read(path, backbone=backbone)
+
+
+def _numbered(finders: Sequence[Finder | SegmentationNetwork]) -> str:
+    what = "finder" if isinstance(finders[0], Finder) else "segmentation network"
+    return f"a {what}" if len(finders) == 1 else f"{len(finders)} {what}s"
 
 
 if __name__ == "__main__":
     from retigrade.module_command import run_module
 
-    run_module(main, Thorough)
+    run_module(main, Counting)

@@ -14,12 +14,13 @@ from retigrade.bundle import Bundle
 from retigrade.cli import main as retigrade
 from retigrade.data.manifest import read_manifest
 from retigrade.errors import DataError, UsageError
-from retigrade.experiments.thorough import SHARES, Thorough, evidence_of_counts, main
+from retigrade.experiments.counting import SHARES, Counting, evidence_of_counts, main
 from retigrade.grader import load
 from retigrade.metrics.decision import softmax
 from retigrade.training.dataset import graded_targets
 from retigrade.training.network import Network
 from retigrade.training.segmentation import SegmentationNetwork
+from retigrade.training.warm_start import settle_from_bundle
 from small_data import write_one_prediction, write_small_data
 
 BACKBONE = "test_efficientnet"
@@ -43,7 +44,7 @@ def test_the_command_makes_a_bundle_of_twice_the_size_that_grades(
     caplog.set_level(logging.INFO)
     large = write_small_data(tmp_path / "eyes", photos=60, size=240)
     data = (large, write_small_data(tmp_path / "smaller", photos=20))
-    run, out = tmp_path / "run", tmp_path / "thorough.onnx"
+    run, out = tmp_path / "run", tmp_path / "counting.onnx"
     options = ["--recipe", "further", "--size", "224", "--epochs", "1", "--backbone", BACKBONE, "--random-start"]
     assert retigrade(["train", *map(str, data), "--out", str(run), *options]) == 0
     manifest = read_manifest(data)
@@ -55,10 +56,10 @@ def test_the_command_makes_a_bundle_of_twice_the_size_that_grades(
     write_one_prediction(tmp_path / "out-of-fold", manifest, (0.3, 0.2, 0.2, 0.15, 0.15))
     torch.manual_seed(1)
     SegmentationNetwork(Network(BACKBONE, pretrained=False)).save(tmp_path / "finder.safetensors")
-    given = Thorough(
+    given = Counting(
         bundle=run / "bundle.onnx", weights=run / "network.safetensors",
         finders=(tmp_path / "finder.safetensors",), maps=tmp_path / "maps.npy", predictions=tmp_path / "out-of-fold",
-        data=data, splits=run / "splits.json", out=out,
+        data=data, splits=run / "splits.json", out=out, name="counting",
     )  # fmt: skip
     main(given)
     told = [record.getMessage() for record in caplog.records if "of the evidence" in record.getMessage()]
@@ -66,9 +67,15 @@ def test_the_command_makes_a_bundle_of_twice_the_size_that_grades(
     assert [record for record in caplog.records if "of fine detail" in record.getMessage()]
     metadata, before = Bundle.load(out).metadata, Bundle.load(run / "bundle.onnx").metadata
     assert (metadata.input_size, before.input_size) == (448, 224)
-    assert metadata.name == "retigrade-thorough"
+    assert metadata.name == "counting"
     assert metadata.training == before.training
     assert load(out).grade(large / "4.png").probabilities is not None
+    photos = np.random.default_rng(1).integers(0, 256, (40, 224, 224, 3), np.uint8)
+    networks = [Network(BACKBONE, high_resolution=True, weights=path) for path in (given.weights, out)]
+    settle_from_bundle(networks[1], out, photos, np.arange(40))
+    with torch.inference_mode():
+        one, other = (each.eval()(torch.from_numpy(photos).permute(0, 3, 1, 2).float()).logits for each in networks)
+    assert (other - one).std(0).max() < 1e-2 * one.std(0).min()  # but for the bias that undoes class balancing
     with pytest.raises(UsageError, match="above 0, got 0"):
         main(replace(given, share=0))
     np.save(tmp_path / "maps.npy", maps[1:])
