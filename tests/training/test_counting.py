@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from retigrade.training.cells import cells_of
+from retigrade.training.cells import Detail, cells_of
 from retigrade.training.counting import CountingNetwork, counted, lesion_counts, placed, shares_of_count
-from retigrade.training.detail import Detail
 from retigrade.training.export import run_model, to_onnx
 from retigrade.training.network import Network
 from retigrade.training.segmentation import SegmentationNetwork, lesions_in_cells

@@ -10,8 +10,7 @@ import torch
 from retigrade.arrays import Pixels
 from retigrade.icdr import Grade
 from retigrade.synthetic import draw_eye
-from retigrade.training.cells import cells_of
-from retigrade.training.detail import Detail
+from retigrade.training.cells import Detail, cells_of
 
 SIDE = 192
 

@@ -33,10 +33,9 @@ from retigrade.files import write_whole
 from retigrade.metrics.fitting import fit_prior
 from retigrade.training.averaging import compared
 from retigrade.training.calibrate import equal_sources
-from retigrade.training.cells import cells_of
+from retigrade.training.cells import Detail, cells_of
 from retigrade.training.counting import ENLARGED, CountingNetwork
 from retigrade.training.describe import calibration
-from retigrade.training.detail import Detail
 from retigrade.training.export import ModelOutputs, run_model, to_half, to_onnx
 from retigrade.training.finder import ARCHITECTURE, Finder
 from retigrade.training.network import Network

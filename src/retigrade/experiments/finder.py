@@ -4,7 +4,7 @@
 
 It learns from the annotated photographs that taught the teacher, the first of `retigrade.experiments.segmentation`, and
 from what the teacher sees on photographs that train and show more than half of the size that both look at. How well it
-finds is told by the other annotated photographs, as the average precision in cells of 8 pixels. What is written is
+finds is measured on the other annotated photographs, as the average precision in cells of 8 pixels. What is written is
 `finder.safetensors` and `lesion-maps.npy`, which `retigrade.experiments.counting` takes.
 """
 

@@ -16,10 +16,10 @@ from retigrade.arrays import Flags, Floats, Integers, Pixels, Reals
 from retigrade.data.annotations import KINDS
 from retigrade.data.manifest import Manifest, read_manifest
 from retigrade.data.splits import TRAIN, Splits, narrow, read_splits
-from retigrade.errors import DataError, UsageError
+from retigrade.errors import DataError
 from retigrade.experiments.predictions import out_of_fold
 from retigrade.training.calibrate import equal_sources
-from retigrade.training.counting import lesion_counts
+from retigrade.training.counting import lesion_counts, places_of
 from retigrade.training.dataset import soft_targets
 
 _LABEL_SMOOTHING = 0.06
@@ -79,12 +79,8 @@ class LesionSample:
 
     def counts(self, kinds: Sequence[str] = tuple(KINDS)) -> Floats:
         """`lesion_counts` of these kinds, float32 (n, 3 k); UsageError where the maps have none of a kind."""
-        told = list(KINDS)[: self.maps.shape[-1]]
-        if unknown := sorted(set(kinds) - set(told)):
-            raise UsageError(
-                f"no lesion is called {unknown[0]!r}: count of {', '.join(map(repr, told))}, as the maps have"
-            )
-        return lesion_counts(self.maps[..., [told.index(kind) for kind in kinds]])
+        known = list(KINDS)[: self.maps.shape[-1]]
+        return lesion_counts(self.maps[..., places_of(kinds, known=known)])
 
     def logits(self, folders: Sequence[Path]) -> Floats:
         """What networks that did not learn from them said, float32 (n, 5); raises as `out_of_fold`."""

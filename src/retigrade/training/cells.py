@@ -1,16 +1,18 @@
 """What cells of a photo show before any network looks at them: whether they are retina, and how fine their detail is.
 
 One convolution of fixed kernels finds all of it, in every other cell across and down, at a fraction of what it costs to
-make the photo smaller again and again.
+make the photo smaller again and again. A photo that was enlarged shows hardly more than it would at half its size.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from torch import Tensor
+
+from retigrade.arrays import Flags, Reals
 
 CELL = 4
 """Pixels across a cell."""
@@ -19,6 +21,7 @@ _RIM = 5  # of these, half of which at the rim are no retina
 _DARK = 12  # of 255
 _LEAST = 1e-3  # of 255, beside what there is: a picture of one colour has neither
 _HALF = CELL // 2
+_STRICT = 100.0  # inverse strength of the penalty on the slope of `Detail`
 
 
 class Cells(NamedTuple):
@@ -67,3 +70,23 @@ def cells_of(photos: Tensor) -> Cells:
     lost = (seen[:, :-1].abs() * retina).mean((2, 3))
     fine, coarse = ((part.mean(1) + _LEAST).log() for part in (lost[:, :_FINE], lost[:, _FINE:]))
     return Cells(retina, fine - coarse)
+
+
+class Detail(NamedTuple):
+    """The fine detail at which it is as likely as not that a photo was not enlarged, and how soon that is plain."""
+
+    middle: float
+    slope: float
+
+    @classmethod
+    def fit(cls, measured: Reals, enlarged: Flags) -> Self:
+        """By logistic regression, both kinds weighing the same; measured: of `Cells`, (n,), of some of each kind."""
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression(C=_STRICT, class_weight="balanced").fit(measured[:, None], ~enlarged)
+        slope = float(model.coef_[0, 0])
+        return cls(-float(model.intercept_[0]) / slope, slope)
+
+    def likely(self, measured: Tensor) -> Tensor:
+        """How likely photos, by their `fine_detail`, (N,), were not enlarged: 0..1, (N,)."""
+        return (self.slope * (measured - self.middle)).sigmoid()

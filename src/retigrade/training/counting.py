@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from retigrade.arrays import Floats, Pixels, Reals
 from retigrade.errors import UsageError
 from retigrade.icdr import GRADES
-from retigrade.training.cells import cells_of
-from retigrade.training.detail import Detail
+from retigrade.training.cells import Detail, cells_of
 from retigrade.training.finder import Finder
 from retigrade.training.network import Network, NetworkOutput
 from retigrade.training.segmentation import SegmentationNetwork, lesions_in_cells
@@ -76,12 +75,12 @@ class CountingNetwork(nn.Module):
 
         receptive_field_offset: of the network's maps, as its bundle says; that of the whole is the middle, (0.5, 0.5).
         The network itself takes photos of that size from now on. Counts are no evidence yet. Raises UsageError where a
-        finder does not tell one of the kinds, and as `Network.halve_photos` does.
+        finder does not know one of the kinds, and as `Network.halve_photos` does.
         """
         super().__init__()
         network.halve_photos()
         self.network, self.finders = network, nn.ModuleList(finders)
-        self._kinds = [_places(kinds, finder.kinds) for finder in finders]
+        self._kinds = [places_of(kinds, known=finder.kinds) for finder in finders]
         self._offset = receptive_field_offset
         self._detail: Detail | None = None
         self.classify = nn.Conv2d(counted(len(kinds)), len(GRADES), 1)
@@ -105,7 +104,7 @@ class CountingNetwork(nn.Module):
         for finder, kinds in zip(self.finders, self._kinds, strict=True):
             found = lesions_in_cells(finder, photos, cells.retina)[:, kinds]
             shares.append(shares_of_count(torch.cat([found, *((found > sure).to(found.dtype) for sure in _SURE)], 1)))
-        evidence = self.classify(torch.stack(shares).mean(0))
+        evidence = self.classify(sum(shares[1:], shares[0]) / len(shares))
         if self._detail is not None:
             evidence = evidence * self._detail.likely(cells.fine_detail)[:, None, None, None]
         return output._replace(
@@ -130,7 +129,8 @@ def _between(cells: int, side: int, *, offset: float) -> Tensor:
     return (1 - (place.clamp(0, cells - 1)[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
 
-def _places(kinds: Sequence[str], told: Sequence[str]) -> list[int]:
-    if missing := sorted(set(kinds) - set(told)):
-        raise UsageError(f"a finder tells {', '.join(map(repr, told))}, not {missing[0]!r}")
-    return [list(told).index(kind) for kind in kinds]
+def places_of(kinds: Sequence[str], *, known: Sequence[str]) -> list[int]:
+    """Where these kinds of lesions stand among those that are known; UsageError where one does not."""
+    if unknown := sorted(set(kinds) - set(known)):
+        raise UsageError(f"no lesion is called {unknown[0]!r}: count of {', '.join(map(repr, known))}")
+    return [list(known).index(kind) for kind in kinds]

@@ -13,15 +13,15 @@ from typing import Self
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retigrade.data.annotations import KINDS
 from retigrade.errors import UsageError
-from retigrade.files import write_whole
 from retigrade.training.cells import CELL
 from retigrade.training.cpu import fast_arithmetic
 from retigrade.training.segmentation import RARE, Annotated, crops, in_cells, segmentation_loss
+from retigrade.training.weights import write_weights
 
 ARCHITECTURE = "microaneurysm finder"
 """What the notes of its weights say."""
@@ -59,8 +59,7 @@ class Finder(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write all weights as safetensors."""
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        write_whole(path, save(state, metadata={"format": "pt", "architecture": ARCHITECTURE}))
+        write_weights(path, self, notes={"architecture": ARCHITECTURE})
 
     def forward(self, photos: Tensor) -> Tensor:
         """Return the logits at each place."""

@@ -18,12 +18,10 @@ from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from retigrade.data.annotations import KINDS
 from retigrade.errors import UsageError
-from retigrade.files import write_whole
 from retigrade.icdr import GRADES
 from retigrade.text import lineage
 from retigrade.training.backbone import (
@@ -34,7 +32,7 @@ from retigrade.training.backbone import (
     high_resolution_stage,
 )
 from retigrade.training.halving import HalvingConvolution
-from retigrade.training.weights import StartingWeights, colour_statistics
+from retigrade.training.weights import StartingWeights, colour_statistics, write_weights
 
 _HIGH_RESOLUTION_CHANNELS = 128
 _RARE = -4.0  # the logit of a lesion at a place, to begin with
@@ -159,13 +157,8 @@ class Network(nn.Module):
 
     def save(self, path: Path, *, trained: str) -> None:
         """Write all weights as safetensors, to start another training from; `trained` says how they came about."""
-        notes = {"format": "pt", "origin": lineage(f"{trained}, from {self.origin}"), **self.notes}
-        state = {
-            name: value.detach().cpu().contiguous()
-            for name, value in self.state_dict().items()
-            if not name.startswith("lesion_heads.")  # they only teach
-        }
-        write_whole(path, save(state, metadata=notes))
+        notes = {"origin": lineage(f"{trained}, from {self.origin}"), **self.notes}
+        write_weights(path, self, notes=notes, without="lesion_heads.")  # they only teach
 
 
 class HighResolutionHead(nn.Module):

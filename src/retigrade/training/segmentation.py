@@ -19,19 +19,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name that every reader of torch expects)
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retigrade.arrays import Integers, Pixels
 from retigrade.data.annotations import KINDS
 from retigrade.errors import UsageError
-from retigrade.files import write_whole
 from retigrade.training.augment import apply, draw, draw_recompressions, move, recompress
 from retigrade.training.cells import CELL
 from retigrade.training.cpu import fast_arithmetic
 from retigrade.training.network import Network
 from retigrade.training.recipe import AugmentationConfig
-from retigrade.training.weights import StartingWeights
+from retigrade.training.weights import StartingWeights, write_weights
 
 _STRIDES = (2, 4, 8, 16)
 _FINE, _COARSE = 48, 64  # channels at every fourth pixel and at every eighth
@@ -114,8 +113,7 @@ class SegmentationNetwork(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write all weights as safetensors."""
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        write_whole(path, save(state, metadata={"format": "pt", **self._notes}))
+        write_weights(path, self, notes=self._notes)
 
     def forward(self, photos: Tensor) -> Tensor:
         """Return the logits at each place."""

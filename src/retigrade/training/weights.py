@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from retigrade.errors import UsageError
+from retigrade.files import write_whole
 from retigrade.training.warm_start import BundleWeights, present_name
 
 
@@ -76,6 +78,19 @@ class StartingWeights:
                 "give weights of the same network, in timm's layout"
             )
         backbone.load_state_dict(fitting, strict=False)
+
+
+def write_weights(path: Path, network: nn.Module, *, notes: Mapping[str, str], without: str | None = None) -> None:
+    """Write a network's weights as safetensors, with notes beside them, whole or not at all.
+
+    without: leave out tensors whose names begin so.
+    """
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+        if without is None or not name.startswith(without)
+    }
+    write_whole(path, save(state, metadata={"format": "pt", **notes}))
 
 
 def colour_statistics(described: str, usual: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
