@@ -106,7 +106,7 @@ def test_some_rows_can_be_taken() -> None:
     assert part.seed == drawn.seed
 
 
-@pytest.mark.parametrize("part", ["illumination", "dust", "colour_noise", "channel_gamma"])
+@pytest.mark.parametrize("part", ["illumination", "dust", "specks", "colour_noise", "channel_gamma"])
 def test_each_part_of_the_stronger_augmentation_changes_the_light_alone(part: str) -> None:
     x = torch.full((30, 40, 40, 3), 120, dtype=torch.uint8)
     x[:, :8] = 0

@@ -37,13 +37,15 @@ class Train(Command):
         "further-paste",
         "further-fine",
         "further-lesions",
+        "further-dust",
         "sharp",
         "paper",
     ] = "best"
     """Ours, ours with augmentation for cameras and files unlike those trained on, ours in a third of the epochs and
     without teachers, ours for a network that grades already, the same against noise and dust, the same with the
     augmentation of best, the same at 384 pixels, at 352 pixels for longer, that with lesions pasted on healthy eyes,
-    the same for what is small, ours for a GPU at 352 pixels, or the publication's."""
+    the same for what is small, that with the places of lesions, that against specks of dust, ours for a GPU at 352
+    pixels, or the publication's."""
 
     backbone: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mobilenetv2_100"
     """A network of timm by its name."""

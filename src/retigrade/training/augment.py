@@ -35,6 +35,7 @@ class Draw:
     noise: Tensor | None
     illumination: Tensor | None
     dust: Tensor | None
+    specks: Tensor | None
     colour_noise: Tensor | None
     seed: int
 
@@ -91,6 +92,7 @@ def draw(cut: Tensor, config: AugmentationConfig, generator: torch.Generator) ->
         dust=_draw_dust(n, config.dust, generator) if config.dust else None,
         colour_noise=by_colour.float() if config.colour_noise else None,
         seed=int(torch.randint(2**31, (), generator=generator)),
+        specks=_draw_specks(n, config.specks, generator) if config.specks else None,
     )
 
 
@@ -115,6 +117,8 @@ def apply(photos: Tensor, drawn: Draw, *, size: int) -> Tensor:
             each = torch.cat([noise, noise.roll((7, 3), (2, 3)), noise.roll((2, 11), (2, 3))], 1)
             noise = torch.where(drawn.colour_noise > 0, each, noise)
         x += noise
+    if drawn.specks is not None:
+        _add_specks(x, drawn.specks)
     return (x.clamp_(0, 1) * lit).mul_(255).contiguous(memory_format=torch.channels_last)
 
 
@@ -183,6 +187,37 @@ def _dust(drawn: Tensor, *, size: int) -> Tensor:
     across = torch.exp(-0.5 * ((place - x[..., None]) / width[..., None]) ** 2)
     down = torch.exp(-0.5 * ((place - y[..., None]) / width[..., None]) ** 2)
     return (1 + torch.einsum("nk,nky,nkx->nyx", depth, down, across))[:, None]
+
+
+def _draw_specks(n: int, mean: float, generator: torch.Generator) -> Tensor:
+    """Draw specks of dust, dark ones and bright ones, on half of the photographs: (n, k, 5).
+
+    Of each the place across and down, the radius and the width of the edge, in parts of the side, and what it adds to
+    the light, in parts of that, 0 for none.
+    """
+    numbers = torch.rand(n, 2 * math.ceil(mean), 7, generator=generator)
+    dusty = torch.rand(n, 1, generator=generator) < 0.5
+    across, down, size, softness, strength, kind, there = numbers.unbind(2)
+    radius = 0.0035 + 0.0125 * size
+    present = dusty & (there < mean / numbers.shape[1])
+    light = torch.where(kind < 0.7, -0.75, 0.7) * strength * present
+    return torch.stack([across, down, radius, (0.1 + 0.5 * softness) * radius, light], 2)
+
+
+def _add_specks(x: Tensor, specks: Tensor) -> None:
+    """Lay specks over photographs, (n, c, s, s), which are changed."""
+    side = x.shape[-1]
+    pixels = (torch.arange(side, device=x.device) + 0.5) / side
+    for photo, drawn in zip(x, specks, strict=True):
+        for across, down, radius, edge, light in drawn[drawn[:, 4] != 0].tolist():
+            rows, columns = (slice(*_reached(place, 2 * radius, side)) for place in (down, across))
+            away = torch.hypot(pixels[rows, None] - down, pixels[columns] - across)
+            photo[:, rows, columns] *= 1 + light * torch.sigmoid(4 * (radius - away) / edge)
+
+
+def _reached(place: float, reach: float, side: int) -> tuple[int, int]:
+    """The first pixel that something reaches, and that after the last."""
+    return max(0, int((place - reach) * side)), min(side, math.ceil((place + reach) * side))
 
 
 def _colour(x: Tensor, gamma: Tensor, contrast: Tensor, tone: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ class AugmentationConfig:
     shift: fraction of the side. horizontal_flip, vertical_flip: probabilities. blur: largest standard deviation in
     pixels, given to half of the photographs. noise: largest deviation of 255. channel_gamma: like brightness, but of
     each colour by itself. illumination: how much brighter or darker one side, and the middle against the rim, may be,
-    in logarithms. dust: the deepest of a few soft spots, given to a third of the photographs. colour_noise: share of
-    the photographs whose noise differs from colour to colour. recompression: share of the photographs that are made
+    in logarithms. dust: the deepest of a few soft spots, given to a third of the photographs. specks: how many specks
+    of dust with edges, dark and bright, lie on half of the photographs, on average. colour_noise: share of the
+    photographs whose noise differs from colour to colour. recompression: share of the photographs that are made
     smaller, compressed and enlarged again. copy_paste, copy_paste_mild: shares of the healthy photographs
     that are given lesions of annotated ones, haemorrhages and exudates, and learned as moderate, or microaneurysms
     alone, and learned as mild.
@@ -44,6 +45,7 @@ class AugmentationConfig:
     channel_gamma: float = 0.0
     illumination: float = 0.0
     dust: float = 0.0
+    specks: float = 0.0
     colour_noise: float = 0.0
     recompression: float = 0.0
     copy_paste: float = 0.0
@@ -279,6 +281,16 @@ FURTHER_LESIONS = replace(
 )
 """`further-fine` that learns where lesions are on every photograph, from a segmentation network."""
 
+FURTHER_DUST = replace(
+    FURTHER_LESIONS,
+    name="further-dust",
+    epochs=3,
+    lr=1e-4,
+    lesions=0.0,
+    augmentation=replace(FURTHER_LESIONS.augmentation, noise=10, specks=8, colour_noise=0.6),
+)
+"""For a few epochs against noise and specks of dust, without maps of lesions."""
+
 SHARP = replace(
     BEST,
     name="sharp",
@@ -340,7 +352,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         BEST, ROBUST, BRIEF, FURTHER, FURTHER_ROBUST, FURTHER_MILD, FURTHER_SHARP, FURTHER_STEADY, FURTHER_PASTE,
-        FURTHER_FINE, FURTHER_LESIONS, SHARP, PAPER,
+        FURTHER_FINE, FURTHER_LESIONS, FURTHER_DUST, SHARP, PAPER,
     )
 }  # fmt: skip
 
