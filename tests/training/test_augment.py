@@ -106,6 +106,18 @@ def test_some_rows_can_be_taken() -> None:
     assert part.seed == drawn.seed
 
 
+def test_specks_are_small_dark_or_bright_and_lie_on_some_photographs_only() -> None:
+    x = torch.full((40, 64, 64, 3), 120, dtype=torch.uint8)
+    drawn = draw(torch.zeros(40, 2), replace(NONE, specks=8), torch.Generator().manual_seed(5))
+    change = (apply(x, drawn, size=64) - 120).mean(1)
+    changed = change.abs() > 2
+    specked = changed.flatten(1).any(1)
+    assert 10 < specked.sum() < 30
+    assert changed[specked].float().mean() < 0.2
+    assert change.min() < -20
+    assert change.max() > 20
+
+
 @pytest.mark.parametrize("part", ["illumination", "dust", "specks", "colour_noise", "channel_gamma"])
 def test_each_part_of_the_stronger_augmentation_changes_the_light_alone(part: str) -> None:
     x = torch.full((30, 40, 40, 3), 120, dtype=torch.uint8)

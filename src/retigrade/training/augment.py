@@ -193,7 +193,7 @@ def _draw_specks(n: int, mean: float, generator: torch.Generator) -> Tensor:
     """Draw specks of dust, dark ones and bright ones, on half of the photographs: (n, k, 5).
 
     Of each the place across and down, the radius and the width of the edge, in parts of the side, and what it adds to
-    the light, in parts of that, 0 for none.
+    the light, in parts of that, 0 for none. They are about as those of the corruption suite, which is not unseen then.
     """
     numbers = torch.rand(n, 2 * math.ceil(mean), 7, generator=generator)
     dusty = torch.rand(n, 1, generator=generator) < 0.5

@@ -38,8 +38,8 @@ class Cells(NamedTuple):
 def _kernels() -> tuple[Tensor, int]:
     """(k, 3, 4, 4), and how many of them say what is lost at half the size: then those of a quarter, and light last.
 
-    A cell has four squares of 2 x 2 pixels. What is lost at half the size is told by the pixels of two of them, across
-    the diagonal, what is lost once more by what all four differ from the cell.
+    A cell has four squares of 2 x 2 pixels. What is lost at half the size is measured on the pixels of two of them,
+    across the diagonal, what is lost once more by what all four differ from the cell.
     """
     squares = torch.zeros(2, 2, CELL, CELL)
     pixels = torch.zeros(CELL, CELL, CELL, CELL)
